@@ -1,0 +1,109 @@
+# keepbeat. `make demo` shows it, `make test` proves it; the rest are parts of those.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+# Tools by version, through the Go module proxy; nothing is installed.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+# What a lab test needs beside its own binary: the program under test and the lab's tool.
+LAB_ENV := KEEPBEAT_BIN=$(CURDIR)/bin/keepbeat KEEPBEAT_LABTOOL=$(CURDIR)/bin/labtool
+
+# Packages of `go test ./...` that have a target of their own.
+UNIT_PACKAGES = $(shell $(GO) list ./... | grep -vE '/test/(lab|sim)(/|$$)')
+# Packages with tests for the lab kernel: those with a test file tagged labkernel.
+KERNEL_PACKAGES = $(shell grep -rlE '^//go:build labkernel$$' --include='*_test.go' . | xargs -r -n 1 dirname | sort -u)
+
+RUN  ?= .
+RUNS ?= 50
+SEED ?= 0
+
+.PHONY: build labtool test vet staticcheck vuln test-unit test-sim test-lab test-lab-host test-lab-kernel \
+	sim demo bench-failover bench-checks bench-ipvs lab-kernel deps clean
+
+# ---- build
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/keepbeat ./cmd/keepbeat
+	ln -sf keepbeat bin/hb_standby
+	ln -sf keepbeat bin/hb_takeover
+
+labtool:
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/labtool ./test/lab/labtool
+
+clean:
+	rm -rf bin dist
+
+# ---- everything that must pass; .ci/run calls it. On purpose one after the other: two cores, and readable.
+
+test:
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory vet
+	@$(MAKE) --no-print-directory staticcheck
+	@$(MAKE) --no-print-directory vuln
+	@$(MAKE) --no-print-directory test-unit
+	@$(MAKE) --no-print-directory test-sim
+	@$(MAKE) --no-print-directory test-lab
+	@echo 'make test: all passed'
+
+vet:
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "gofmt would change: $$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) vet -tags labkernel ./...
+
+staticcheck:
+	$(GO) run $(STATICCHECK) ./...
+
+# Without the vulnerability database there is nothing to compare with: said, and not an error.
+vuln:
+	@if curl -sfL -m 10 -o /dev/null https://vuln.go.dev/index/db.json; then \
+		echo '$(GO) run $(GOVULNCHECK) ./...'; $(GO) run $(GOVULNCHECK) ./...; \
+	else \
+		echo 'govulncheck: NOT CHECKED: the vulnerability database (https://vuln.go.dev) is not reachable from here'; \
+	fi
+
+# The race detector needs cgo; the program itself is built without. Fuzz targets run their seeds here.
+test-unit:
+	@test/lab/deps.sh race lab
+	CGO_ENABLED=1 $(GO) test -race -timeout 15m $(UNIT_PACKAGES)
+
+# ---- simulation: the real code under testing/synctest
+
+# The short one of `make test`; `make sim RUNS=500 SEED=7` prints schedules and the seed of each violation.
+test-sim:
+	KEEPBEAT_SIM_RUNS=$(RUNS) KEEPBEAT_SIM_SEED=$(SEED) $(GO) test -count=1 -timeout 15m ./test/sim/...
+
+sim:
+	KEEPBEAT_SIM_RUNS=$(RUNS) KEEPBEAT_SIM_SEED=$(SEED) $(GO) test -v -count=1 -timeout 4h ./test/sim/...
+
+# ---- lab: real kernel, several hosts on one machine; needs root
+
+test-lab: test-lab-host test-lab-kernel
+
+test-lab-host: deps lab-kernel build labtool
+	$(LAB_ENV) $(GO) test -v -count=1 -p 1 -timeout 25m -run '$(RUN)' ./test/lab/...
+
+# In the lab kernel, or in the host's where that one has IPVS; it says which.
+test-lab-kernel: deps lab-kernel build labtool
+	$(LAB_ENV) bin/labtool kerneltest -timeout 15m -run '$(RUN)' $(KERNEL_PACKAGES)
+
+demo: deps lab-kernel build labtool
+	CGO_ENABLED=0 $(GO) build -o bin/demo ./test/demo
+	$(LAB_ENV) bin/labtool kernel -timeout 20m -- bin/demo
+
+bench-failover bench-checks: deps build labtool
+	CGO_ENABLED=0 $(GO) build -o bin/bench ./test/bench
+	$(LAB_ENV) bin/bench $(@:bench-%=%)
+
+bench-ipvs: deps lab-kernel build labtool
+	CGO_ENABLED=0 $(GO) build -o bin/bench ./test/bench
+	$(LAB_ENV) bin/labtool kernel -timeout 30m -- bin/bench ipvs
+
+lab-kernel:
+	@test/lab/kernel.sh
+
+deps:
+	@test/lab/deps.sh lab

@@ -1,0 +1,41 @@
+#!/bin/bash
+# Installs the Debian packages that a target needs, quietly and only those missing.
+#
+#   deps.sh lab kernel
+set -euo pipefail
+
+declare -A sets=(
+	# ip, nft, unshare and friends; systemd for systemd-analyze verify.
+	[lab]="iproute2 nftables ipvsadm iputils-ping util-linux procps curl systemd ca-certificates git"
+	[kernel]="make gcc libc6-dev flex bison bc libelf-dev libssl-dev binutils xz-utils perl linux-source-6.1"
+	# -race needs a C compiler.
+	[race]="gcc libc6-dev"
+)
+
+wanted=()
+for name in "$@"; do
+	[ -n "${sets[$name]:-}" ] || { echo "deps: no set called $name; there are: ${!sets[*]}" >&2; exit 2; }
+	read -ra packages <<<"${sets[$name]}"
+	wanted+=("${packages[@]}")
+done
+
+missing=()
+for package in "${wanted[@]}"; do
+	[ "$(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null)" = "ii " ] || missing+=("$package")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if [ "$(id -u)" != 0 ]; then
+	echo "deps: not installed: ${missing[*]}. Install them as root: apt-get install ${missing[*]}" >&2
+	exit 1
+fi
+echo "deps: installing ${missing[*]}" >&2
+export DEBIAN_FRONTEND=noninteractive
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+install() { apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "${missing[@]}"; }
+if ! { apt-get -o DPkg::Lock::Timeout=300 update -qq && install; } >"$log" 2>&1; then
+	cat "$log" >&2
+	echo "deps: installing ${missing[*]} failed; apt's words are above" >&2
+	exit 1
+fi
