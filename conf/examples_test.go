@@ -1,0 +1,84 @@
+package conf
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"net/netip"
+)
+
+// Every file that is shown to people is read as the daemon reads it.
+func TestEveryExampleLoads(t *testing.T) {
+	dirs, err := filepath.Glob("examples/*")
+	if err != nil || len(dirs) < 4 {
+		t.Fatalf("%d examples (%v)", len(dirs), err)
+	}
+	for _, dir := range dirs {
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			read := map[string]bool{"ha.yaml": true, HaresourcesName: true}
+			data, err := os.ReadFile(filepath.Join(dir, "ha.yaml"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			names, _, err := ParseLocal(filepath.Join(dir, "ha.yaml"), data, "nobody")
+			if err == nil {
+				t.Fatalf("a host that is not among the nodes was accepted: %v", names)
+			}
+			first := map[string]string{"heartbeat-2": "director1", "ipv6": "lb1", "masq": "gw1", "fwmark-ipip": "LB1"}[filepath.Base(dir)]
+			local, warns, err := ParseLocal(filepath.Join(dir, "ha.yaml"), data, first)
+			if err != nil {
+				t.Fatal(err)
+			}
+			spec, more, err := LoadSpec(dir, local)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, w := range append(warns, more...) {
+				t.Errorf("an example should be without %s", w)
+			}
+			for name := range spec.Pools {
+				read[name] = true
+			}
+			if keys, err := os.ReadFile(filepath.Join(dir, "authkeys")); err == nil {
+				read["authkeys"] = true
+				if _, _, err := ParseAuthKeys(keys); err != nil {
+					t.Error(err)
+				}
+			}
+			files, err := os.ReadDir(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range files {
+				if !read[f.Name()] {
+					t.Errorf("%s is read by nobody", f.Name())
+				}
+			}
+			roundTrip(t, spec)
+		})
+	}
+}
+
+func roundTrip(t *testing.T, spec *Spec) {
+	t.Helper()
+	b, err := spec.Canonical()
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := ParseCanonical(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(spec, back, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
+		t.Errorf("round trip changes the specification (-before +after):\n%s", d)
+	}
+	if d := Diff(spec, back); len(d) > 0 {
+		t.Errorf("Diff of the same specification: %q", d)
+	}
+	again, err := back.Canonical()
+	if err != nil || string(again) != string(b) {
+		t.Errorf("the canonical form is not stable (%v)", err)
+	}
+}

@@ -1,0 +1,57 @@
+package conf
+
+import (
+	"net/netip"
+
+	"gopkg.in/yaml.v3"
+)
+
+// KeyDoc describes one key of a file; the reference manual is made from these.
+type KeyDoc struct {
+	File string // ha.yaml, haresources.yaml, ldirectord.yaml
+	Path string // where the key stands: "", "groups.NAME", "virtual[]"
+	Key  string
+	Doc  string // what it does, unit, range, default
+}
+
+// Keys returns every key of the three files, in the order in which the manual
+// shows them.
+func Keys() []KeyDoc {
+	var out []KeyDoc
+	add := func(file, path string, fields []field) {
+		for _, f := range fields {
+			out = append(out, KeyDoc{file, path, f.name, f.doc})
+		}
+	}
+	r := &reader{}
+	var (
+		local         rawLocal
+		text          opt[string]
+		number        opt[int]
+		yes           opt[bool]
+		address       opt[netip.Addr]
+		forward       opt[Forward]
+		node          *yaml.Node
+		group         Group
+		vip           VIP
+		virtual       rawVirtual
+		own           realOwn
+		resourceExtra options
+	)
+	add("ha.yaml", "", local.fields(r))
+	add("ha.yaml", "links[].bcast, mcast, ucast", linkFields(r, &text, &number))
+	s := &specReader{reader: r}
+	add("haresources.yaml", "", s.fields(&yes, &node, &node))
+	add("haresources.yaml", "groups.NAME", s.groupFields(&group, &yes, &node))
+	add("haresources.yaml", "groups.NAME.resources[]", []field{
+		{"vip", "A virtual IP address: ADDRESS[/PREFIX[/INTERFACE[:LABEL]]][/BROADCAST], or a mapping.", nil},
+		{"ldirectord", "An IPVS pool: the plain name of its file, ldirectord.yaml.", nil},
+	})
+	add("haresources.yaml", "groups.NAME.resources[]", s.optionFields(&resourceExtra))
+	add("haresources.yaml", "groups.NAME.resources[].vip", s.vipFields(&vip, &address, &address))
+	p := newPoolReader("")
+	add("ldirectord.yaml", "", p.fields(&node))
+	add("ldirectord.yaml", "virtual[]", p.virtualFields(&virtual))
+	add("ldirectord.yaml", "virtual[].real[]", p.realFields(&own, &text, &forward, &number, &number, &number))
+	return out
+}

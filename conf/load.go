@@ -1,0 +1,130 @@
+package conf
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// LoadLocal reads ha.yaml and asks the kernel for the name of this node.
+func LoadLocal(path string) (*Local, []Warning, error) {
+	hostname, err := os.Hostname()
+	if err != nil {
+		return nil, nil, fmt.Errorf("name of this node: %w", err)
+	}
+	data, err := readFile(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, warns, err := ParseLocal(path, data, hostname)
+	if err == nil {
+		l.ConfDir, err = filepath.Abs(l.ConfDir)
+	}
+	if err != nil {
+		return nil, warns, err
+	}
+	return l, warns, nil
+}
+
+// LoadSpec reads haresources.yaml and the pools that it names from a directory.
+func LoadSpec(dir string, local *Local) (*Spec, []Warning, error) {
+	files, err := ReadFiles(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	return ParseSpec(files, local)
+}
+
+// ReadFiles reads haresources.yaml and the pools that it names, unchecked. A
+// pool that does not exist is left out; ParseSpec says where it is named.
+func ReadFiles(dir string) (Files, error) {
+	files := Files{Name: filepath.Join(dir, HaresourcesName), Pools: map[string][]byte{}}
+	var err error
+	if files.Haresources, err = readFile(files.Name); err != nil {
+		return Files{}, err
+	}
+	for _, name := range PoolNames(files.Haresources) {
+		data, err := readFile(filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return Files{}, err
+		}
+		files.Pools[name] = data
+	}
+	return files, nil
+}
+
+// PoolNames returns the plain names of the pools that a haresources.yaml
+// names, as far as it can be understood, in no particular order.
+func PoolNames(haresources []byte) []string {
+	s := &specReader{reader: &reader{}, spec: &Spec{}}
+	s.init()
+	if root := s.document(haresources); root != nil {
+		s.haresources(root)
+	}
+	names := make([]string, 0, len(s.poolAt))
+	for name := range s.poolAt {
+		names = append(names, name)
+	}
+	return names
+}
+
+// readFile reads a file of limited size. Errors are of type Errors and wrap the cause.
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fileError(path, err)
+	}
+	defer f.Close()
+	return readOpen(f, path, MaxFile)
+}
+
+func readOpen(f *os.File, path string, limit int64) ([]byte, error) {
+	if st, err := f.Stat(); err != nil {
+		return nil, fileError(path, err)
+	} else if !st.Mode().IsRegular() {
+		return nil, Errors{{File: path, Msg: "is not a file; name a plain file"}}
+	}
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fileError(path, err)
+	}
+	if int64(len(data)) > limit {
+		return nil, Errors{{File: path, Msg: fmt.Sprintf("the file has more than %d bytes, the limit", limit)}}
+	}
+	return data, nil
+}
+
+// pathError is an Errors of one line that keeps its cause for errors.Is.
+type pathError struct {
+	Errors
+	cause error
+}
+
+func (e *pathError) Unwrap() []error { return append(e.Errors.Unwrap(), e.cause) }
+
+func fileError(path string, err error) error {
+	cause := err
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	msg := err.Error()
+	if errors.Is(cause, fs.ErrNotExist) {
+		msg = "no such file; " + missing(path)
+	}
+	return &pathError{Errors{{File: path, Msg: msg}}, cause}
+}
+
+func missing(path string) string {
+	if strings.HasSuffix(path, ".yaml") {
+		return "see the examples that come with keepbeat for how it looks"
+	}
+	return "write it first"
+}

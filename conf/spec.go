@@ -1,0 +1,288 @@
+package conf
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// HaresourcesName is the plain name of the file that describes the groups.
+const HaresourcesName = "haresources.yaml"
+
+// Files are the replicated files as an administrator wrote them.
+type Files struct {
+	// Name of Haresources in errors; pools are named as files of the same
+	// directory. Default: haresources.yaml.
+	Name        string            `json:"name"`
+	Haresources []byte            `json:"haresources"`
+	Pools       map[string][]byte `json:"pools"` // by plain file name; those that Haresources names
+}
+
+// specReader reads one haresources.yaml and what it names.
+type specReader struct {
+	*reader
+	local    *Local
+	files    Files
+	spec     *Spec
+	failback bool // default of auto_failback
+
+	groupAt map[string]*yaml.Node
+	vipAt   map[netip.Addr]*yaml.Node
+	poolAt  map[string]poolUse
+}
+
+type poolUse struct {
+	group string
+	at    *yaml.Node
+}
+
+// ParseSpec reads the groups and the pools they name. Local tells the names of
+// the nodes and the settings that seed the specification; with nil neither is
+// checked and the settings are the defaults. The error is of type Errors.
+func ParseSpec(files Files, local *Local) (*Spec, []Warning, error) {
+	files.Name = cmp.Or(files.Name, HaresourcesName)
+	s := &specReader{
+		reader: &reader{file: files.Name}, local: local, files: files,
+		spec: &Spec{Settings: Settings{Profile: ProfileDefault, RestartLease: DefaultRestartLease}, Pools: map[string]Pool{}},
+	}
+	s.init()
+	if local != nil {
+		s.spec.Settings = Settings{Profile: local.Profile, RestartLease: local.RestartLease, Autoreload: local.Autoreload}
+	}
+	if root := s.document(files.Haresources); root != nil {
+		s.haresources(root)
+	}
+	s.pools()
+	err := asError(s.errs, func(file string) int {
+		if file == files.Name {
+			return 0
+		}
+		return 1
+	})
+	if err != nil {
+		return nil, s.warns, err
+	}
+	return s.spec, s.warns, nil
+}
+
+func (s *specReader) init() {
+	s.groupAt, s.vipAt, s.poolAt = map[string]*yaml.Node{}, map[netip.Addr]*yaml.Node{}, map[string]poolUse{}
+}
+
+// fields of haresources.yaml. Groups are read after auto_failback, wherever it is written.
+func (s *specReader) fields(failback *opt[bool], groups, lines **yaml.Node) []field {
+	keep := func(to **yaml.Node) func(*yaml.Node) { return func(n *yaml.Node) { *to = n } }
+	return []field{
+		{"auto_failback", "on: a group returns to the node it prefers as soon as that is there again; off: it stays where it is. Default off, since a return is a second interruption.", into(failback, s.boolean)},
+		{"groups", "The groups by name: resources that live together on one node.", keep(groups)},
+		{"haresources", "The groups in heartbeat's form, a list of lines: `- director1 192.168.56.200/32/eth1 ldirectord::ldirectord.yaml`. Each is named after its first resource.", keep(lines)},
+	}
+}
+
+func (s *specReader) haresources(root *yaml.Node) {
+	var failback opt[bool]
+	var groups, lines *yaml.Node
+	elsewhere := map[string]string{
+		"resources": "\"resources\" belongs into a group: groups: {web: {resources: [...]}}",
+		"virtual":   "\"virtual\" belongs into a pool, ldirectord.yaml",
+		"nodes":     "\"nodes\" belongs into ha.yaml",
+		"links":     "\"links\" belongs into ha.yaml",
+	}
+	if !s.mapping(root, "haresources.yaml", s.fields(&failback, &groups, &lines), elsewhere) {
+		return
+	}
+	s.failback = failback.or(false)
+	if groups != nil {
+		s.pairs(groups, "groups", s.group)
+	}
+	if lines != nil {
+		s.list(lines, "haresources", func(_ int, n *yaml.Node) { s.oldLine(n) })
+	}
+	if groups == nil && lines == nil {
+		s.errorf(root, "there are no groups; write \"groups:\" (or \"haresources:\" with heartbeat's lines)")
+	} else if len(s.spec.Groups) == 0 && len(s.errs) == 0 {
+		s.warnf(root, "there are no groups: the cluster runs nothing")
+	}
+}
+
+// groupName claims the name of a group.
+func (s *specReader) groupName(n *yaml.Node, name string) bool {
+	if other := s.groupAt[name]; other != nil {
+		s.errorf(n, "duplicate group %s; it is already in line %d", quote(name), other.Line)
+		return false
+	}
+	s.groupAt[name] = n
+	return true
+}
+
+func groupNameOK(name string) bool {
+	return name != "" && len(name) <= 64 && !strings.ContainsFunc(name, func(c rune) bool {
+		return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("-._:", c))
+	}) && name[0] != '-'
+}
+
+func (s *specReader) group(key, value *yaml.Node) {
+	g := Group{Name: key.Value}
+	if !groupNameOK(g.Name) {
+		s.errorf(key, "%s cannot name a group: letters, digits, - . _ : and at most 64 of them", quote(g.Name))
+		return
+	}
+	if !s.groupName(key, g.Name) {
+		return
+	}
+	var failback opt[bool]
+	var resources *yaml.Node
+	fields := s.groupFields(&g, &failback, &resources)
+	if !s.mapping(value, "group "+quote(g.Name), fields, nil) {
+		return
+	}
+	g.AutoFailback = failback.or(s.failback)
+	if resources == nil || resources.Kind == yaml.SequenceNode && len(resources.Content) == 0 {
+		s.errorf(key, "group %s has no resources; list them: \"resources: [{vip: 192.168.56.200/24}]\"", quote(g.Name))
+		return
+	}
+	s.list(resources, "resources", func(i int, n *yaml.Node) { s.resource(&g, n) })
+	s.spec.Groups = append(s.spec.Groups, g)
+}
+
+func (s *specReader) groupFields(g *Group, failback *opt[bool], resources **yaml.Node) []field {
+	return []field{
+		{"prefer", "Directors that should own the group, the best first; a single name or a list. Directors that are not named may own it too, last.", func(n *yaml.Node) { s.prefer(g, n) }},
+		{"auto_failback", "As above, for this group. Default: the value for all.", into(failback, s.boolean)},
+		{"resources", "What is started, in this order, and stopped in the reverse order. Required.", func(n *yaml.Node) { *resources = n }},
+	}
+}
+
+func (s *specReader) prefer(g *Group, n *yaml.Node) {
+	add := func(n *yaml.Node) {
+		name, ok := s.nodeName(n)
+		if !ok {
+			return
+		}
+		if slices.Contains(g.Prefer, name) {
+			s.errorf(n, "duplicate node %q in prefer", name)
+			return
+		}
+		if s.isDirector(n, name) {
+			g.Prefer = append(g.Prefer, name)
+		}
+	}
+	if n.Kind == yaml.ScalarNode {
+		add(n)
+		return
+	}
+	s.list(n, "prefer", func(_ int, n *yaml.Node) { add(n) })
+}
+
+func (s *specReader) isDirector(n *yaml.Node, name string) bool {
+	if s.local == nil {
+		return true
+	}
+	var directors []string
+	for _, x := range s.local.Nodes {
+		if x.Name == name && x.Role == Witness {
+			s.errorf(n, "%q is a witness and owns nothing; name a director", name)
+			return false
+		}
+		if x.Name == name {
+			return true
+		}
+		if x.Role == Director {
+			directors = append(directors, x.Name)
+		}
+	}
+	s.errorf(n, "no node is called %s%s", quote(name), didYouMean(name, directors))
+	return false
+}
+
+// takeVIP claims an address.
+func (s *specReader) takeVIP(n *yaml.Node, a netip.Addr) bool {
+	if other := s.vipAt[a]; other != nil {
+		s.errorf(n, "duplicate address %s; it is already in line %d", a, other.Line)
+		return false
+	}
+	s.vipAt[a] = n
+	return true
+}
+
+// takePool claims a pool: two groups with the same one would fight over the kernel's table.
+func (s *specReader) takePool(n *yaml.Node, group, name string) bool {
+	if other, ok := s.poolAt[name]; ok {
+		s.errorf(n, "duplicate pool %s; group %s in line %d has it already", quote(name), quote(other.group), other.at.Line)
+		return false
+	}
+	s.poolAt[name] = poolUse{group, n}
+	return true
+}
+
+// pools reads every pool that a group names, in the order of their names.
+func (s *specReader) pools() {
+	names := make([]string, 0, len(s.poolAt))
+	for name := range s.poolAt {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	dir := filepath.Dir(s.files.Name)
+	type place struct{ file, line string }
+	services := map[string]place{}
+	for _, name := range names {
+		use := s.poolAt[name]
+		data, ok := s.files.Pools[name]
+		if !ok {
+			s.errorf(use.at, "pool %s: no such file beside haresources.yaml%s", quote(name), s.otherPools())
+			continue
+		}
+		p := newPoolReader(filepath.Join(dir, name))
+		pool := p.read(data)
+		s.errs, s.warns = append(s.errs, p.errs...), append(s.warns, p.warns...)
+		for i, v := range pool.Virtuals {
+			key := v.String()
+			if other, ok := services[key]; ok && other.file != p.file {
+				p.errs = nil
+				p.errorf(p.at[i], "duplicate virtual %s; it is already in %s:%s", key, other.file, other.line)
+				s.errs = append(s.errs, p.errs...)
+			} else if !ok {
+				services[key] = place{p.file, fmt.Sprint(p.at[i].Line)}
+			}
+			if a := v.Address.Addr(); v.Protocol != FWM && !s.groupHas(use.group, a) {
+				s.warns = append(s.warns, Warning{File: p.file, Line: p.at[i].Line, Column: p.at[i].Column,
+					Msg: fmt.Sprintf("group %s has no vip %s, so nothing brings this virtual service its packets", quote(use.group), a)})
+			}
+		}
+		s.spec.Pools[name] = pool
+	}
+}
+
+func (s *specReader) groupHas(group string, a netip.Addr) bool {
+	for _, g := range s.spec.Groups {
+		if g.Name != group {
+			continue
+		}
+		for _, r := range g.Resources {
+			if r.VIP != nil && r.VIP.Address == a {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// otherPools suggests a file that is there and that no group names.
+func (s *specReader) otherPools() string {
+	var free []string
+	for name := range s.files.Pools {
+		if _, used := s.poolAt[name]; !used {
+			free = append(free, name)
+		}
+	}
+	if len(free) == 0 {
+		return ""
+	}
+	slices.Sort(free)
+	return didYouMean("", free)
+}
