@@ -1,0 +1,364 @@
+package ipvs
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/keepbeat/keepbeat/checks"
+	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/resources"
+)
+
+// pool is one ldirectord.yaml as a resource. It runs its checks as long as it
+// exists and programs the table between Start and Stop: a standby that is
+// itself a real server would otherwise loop the packets that it gets.
+type pool struct {
+	maker *Maker
+	env   resources.Env
+	log   *slog.Logger
+	name  string // of the pool
+
+	// work holds a token: who changes the table has it. A channel, since
+	// waiting for it ends with the context.
+	work chan struct{}
+
+	wake  chan struct{} // to Run: health or the pool has changed
+	alarm chan struct{} // to the runner: the table cannot be put right
+
+	subsMu sync.Mutex            // guards subs and warm; held while subscribing
+	subs   map[conf.Check]func() // how to cancel each
+	warm   bool                  // Run is going on
+
+	mu       sync.Mutex // guards all below; never held while waiting
+	content  conf.Pool
+	watched  map[conf.Check]*watch
+	assumed  map[server]bool // unknown, but found serving in the table at our first start
+	started  bool
+	begun    bool         // Start was called before
+	owned    map[Key]bool // services that may be in the table because of us; the value: cleanstop
+	dirty    map[Key]bool // services whose servers' health has changed since they were programmed
+	refused  map[string]error
+	repairs  uint64
+	repaired time.Time
+	failure  error // why the table is not what it ought to be
+	intact   bool  // the table was as it ought to be when last looked at, and the pool is still the same
+	damaged  bool  // the last look found damage: it was logged
+	actual   map[Key]Entry
+	read     time.Time // of actual; zero: something has changed since
+}
+
+// watch is a check, what was last heard of it, and whom it is about.
+type watch struct {
+	health checks.Status
+	uses   []server
+}
+
+// watches are the checks of a pool, with what old ones have heard. On and off
+// need no checking.
+func watches(c conf.Pool, old map[conf.Check]*watch) map[conf.Check]*watch {
+	all := map[conf.Check]*watch{}
+	for _, v := range c.Virtuals {
+		k := KeyOf(v)
+		for _, r := range v.Reals {
+			if r.Check.Type == conf.On || r.Check.Type == conf.Off {
+				continue
+			}
+			w := all[r.Check]
+			if w == nil {
+				w = &watch{}
+				if o := old[r.Check]; o != nil {
+					w.health = o.health
+				}
+				all[r.Check] = w
+			}
+			w.uses = append(w.uses, server{k, plain(r.Address)})
+		}
+	}
+	return all
+}
+
+// server is a real server of a virtual service.
+type server struct {
+	service Key
+	address netip.AddrPort
+}
+
+var (
+	_ resources.Resource = (*pool)(nil)
+	_ resources.Runner   = (*pool)(nil)
+	_ resources.Alarmer  = (*pool)(nil)
+	_ resources.Updater  = (*pool)(nil)
+	_ resources.Guarded  = (*pool)(nil)
+	_ resources.Readier  = (*pool)(nil)
+	_ resources.Detailer = (*pool)(nil)
+)
+
+func newPool(m *Maker, env resources.Env, name string, content conf.Pool) *pool {
+	return &pool{
+		maker: m, env: env, log: logger(env).With("pool", name), name: name,
+		work:    make(chan struct{}, 1),
+		wake:    make(chan struct{}, 1),
+		alarm:   make(chan struct{}, 1),
+		subs:    map[conf.Check]func(){},
+		content: content,
+		watched: watches(content, nil),
+		owned:   map[Key]bool{},
+		dirty:   map[Key]bool{},
+		refused: map[string]error{},
+	}
+}
+
+func (p *pool) lock(ctx context.Context) error {
+	select {
+	case p.work <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("pool %s: waiting for an earlier change of the IPVS table: %w", p.name, ctx.Err())
+	}
+}
+
+func (p *pool) unlock() { <-p.work }
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (p *pool) wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("pool %s: %w", p.name, err)
+}
+
+func keysOf(c conf.Pool) map[Key]bool {
+	keys := make(map[Key]bool, len(c.Virtuals))
+	for _, v := range c.Virtuals {
+		if k := KeyOf(v); !keys[k] {
+			keys[k] = v.CleanStop
+		}
+	}
+	return keys
+}
+
+// up is the Up of this pool. p.mu is held.
+func (p *pool) up(k Key, r conf.Real) bool {
+	switch r.Check.Type {
+	case conf.On:
+		return true
+	case conf.Off:
+		return false
+	}
+	if w := p.watched[r.Check]; w != nil && w.health.Known {
+		return w.health.Up
+	}
+	return p.assumed[server{k, plain(r.Address)}]
+}
+
+// Record implements resources.Resource.
+func (p *pool) Record() (json.RawMessage, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	keys := maps.Clone(p.owned)
+	maps.Copy(keys, keysOf(p.content))
+	r := record{Pool: p.name, Services: make([]recordService, 0, len(keys))}
+	for _, k := range slices.SortedFunc(maps.Keys(keys), Key.compare) {
+		r.Services = append(r.Services, recordOf(k, keys[k]))
+	}
+	return json.Marshal(r)
+}
+
+// Ready implements resources.Readier.
+func (p *pool) Ready() error { return p.wrap(p.maker.cfg.Table.Ready()) }
+
+// Alarm implements resources.Alarmer.
+func (p *pool) Alarm() <-chan struct{} { return p.alarm }
+
+// Addresses implements resources.Guarded. Services by firewall mark have none.
+func (p *pool) Addresses() []netip.Addr {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	seen := map[netip.Addr]bool{}
+	for k := range keysOf(p.content) {
+		if k.Protocol != conf.FWM {
+			seen[k.Address.Addr()] = true
+		}
+	}
+	return slices.SortedFunc(maps.Keys(seen), netip.Addr.Compare)
+}
+
+// Start implements resources.Resource.
+func (p *pool) Start(ctx context.Context) error {
+	t := p.maker.cfg.Table
+	if err := t.Load(ctx); err != nil {
+		return p.wrap(err)
+	}
+	if err := p.lock(ctx); err != nil {
+		return err
+	}
+	defer p.unlock()
+
+	p.mu.Lock()
+	keys := slices.Collect(maps.Keys(keysOf(p.content)))
+	p.mu.Unlock()
+	if err := p.maker.claim(p, keys); err != nil {
+		return err
+	}
+	if err := p.assume(ctx, keys); err != nil {
+		return p.wrap(err)
+	}
+
+	p.mu.Lock()
+	p.started, p.intact = true, false
+	p.mu.Unlock()
+	err := p.program(ctx, everything, "virtual services programmed")
+	if err != nil {
+		p.mu.Lock()
+		p.started = false
+		p.mu.Unlock()
+		return p.wrap(err)
+	}
+	poke(p.wake)
+	return nil
+}
+
+// assume looks what the table holds when this process starts the pool for the
+// first time: a server that serves there, after a restart of the daemon, goes
+// on serving until its first check has ended. Later, and on a node that takes
+// over, health is known because the checks were running.
+func (p *pool) assume(ctx context.Context, keys []Key) error {
+	p.mu.Lock()
+	begun := p.begun
+	fallbacks := map[server]bool{}
+	for _, v := range p.content.Virtuals {
+		if v.Fallback != nil {
+			fallbacks[server{KeyOf(v), plain(v.Fallback.Address)}] = true
+		}
+	}
+	p.mu.Unlock()
+	if begun {
+		return nil
+	}
+	entries, err := p.maker.cfg.Table.List(ctx, keys)
+	if err != nil {
+		return err
+	}
+	assumed := map[server]bool{}
+	for _, e := range entries {
+		var serving []server
+		for _, d := range e.Dests {
+			if d.Weight > 0 {
+				serving = append(serving, server{e.Service.Key, d.Address})
+			}
+		}
+		if len(serving) == 1 && fallbacks[serving[0]] {
+			continue // it stands in for the servers: no sign of its own health
+		}
+		for _, s := range serving {
+			assumed[s] = true
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.begun, p.assumed = true, assumed
+	return nil
+}
+
+// Stop implements resources.Resource.
+func (p *pool) Stop(ctx context.Context) error {
+	if err := p.lock(ctx); err != nil {
+		return err
+	}
+	defer p.unlock()
+
+	p.mu.Lock()
+	p.started = false
+	keys := maps.Clone(p.owned)
+	maps.Copy(keys, keysOf(p.content))
+	p.mu.Unlock()
+	var gone []Key
+	for k, clean := range keys {
+		if clean { // ldirectord(8), cleanstop: otherwise it stays
+			gone = append(gone, k)
+		}
+	}
+	if err := remove(ctx, p.maker.cfg.Table, p.maker.notOfOthers(p, gone), p.log); err != nil {
+		return p.wrap(err)
+	}
+	p.mu.Lock()
+	clear(p.owned)
+	clear(p.dirty)
+	clear(p.refused)
+	p.failure, p.damaged, p.intact, p.actual = nil, false, false, nil
+	p.mu.Unlock()
+	p.maker.release(p, nil)
+	return nil
+}
+
+// Monitor implements resources.Resource. What somebody has changed in the
+// table is put right.
+func (p *pool) Monitor(ctx context.Context) error {
+	if err := p.lock(ctx); err != nil {
+		return err
+	}
+	defer p.unlock()
+	p.mu.Lock()
+	started := p.started
+	p.mu.Unlock()
+	if !started {
+		return fmt.Errorf("pool %s: not started", p.name)
+	}
+	return p.wrap(p.program(ctx, everything, "virtual services put right"))
+}
+
+// Close implements resources.Resource.
+func (p *pool) Close() error {
+	p.subscribe(off)
+	p.maker.release(p, nil)
+	return nil
+}
+
+// Update implements resources.Updater. Checks that stay are not restarted and
+// what stays in the table is not touched.
+func (p *pool) Update(ctx context.Context, spec conf.Spec, r conf.Resource) error {
+	content, err := find(spec, r)
+	if err != nil {
+		return err
+	}
+	if err := p.lock(ctx); err != nil {
+		return err
+	}
+	defer p.unlock()
+
+	p.mu.Lock()
+	started := p.started
+	p.mu.Unlock()
+	if started {
+		if err := p.maker.claim(p, slices.Collect(maps.Keys(keysOf(content)))); err != nil {
+			return err
+		}
+	}
+	p.mu.Lock()
+	p.content, p.intact = content, false
+	p.watched = watches(content, p.watched)
+	p.mu.Unlock()
+	p.subscribe(asBefore)
+	poke(p.wake) // the interval may be another
+	if !started {
+		return nil
+	}
+	if err := p.program(ctx, everything, "virtual services changed"); err != nil {
+		return p.wrap(err)
+	}
+	p.maker.release(p, keysOf(content))
+	return nil
+}
