@@ -1,0 +1,455 @@
+package link
+
+import (
+	"cmp"
+	"context"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+// Config is what a Mesh needs.
+type Config struct {
+	Cluster string   // name; datagrams of other clusters are dropped
+	Self    string   // this node
+	Nodes   []string // all configured names; Self may be among them
+	Boot    Boot     // identifies this start of the daemon; default: random
+	Keys    []Key    // any of these is accepted
+	Active  int      // Key.Index of the one that seals
+	Links   []conf.Link
+
+	Keepalive, WarnTime, DeadTime time.Duration // defaults and bounds: Timing
+
+	// Open opens a link. Default: UDP sockets. An error is the reason, in words,
+	// for which the link is down: it is tried again every 250 ms to 2 s and, for
+	// UDP sockets, whenever the kernel reports a change of interfaces or addresses.
+	Open   func(conf.Link) (Port, error)
+	Logger *slog.Logger // default: discard
+}
+
+// Port is one open link. Its methods may be called from several goroutines.
+type Port interface {
+	// Broadcast sends to everybody on the medium: the broadcast address, the
+	// group, or every configured address. It does not block; what does not fit
+	// the kernel's buffer is dropped, ErrDropped.
+	Broadcast(b []byte) error
+	// Send sends to one address; it does not block, as Broadcast.
+	Send(b []byte, to netip.AddrPort) error
+	// Receive blocks until a datagram arrives or the port is closed.
+	Receive(buf []byte) (n int, from netip.AddrPort, err error)
+	// Close ends Receive.
+	Close() error
+}
+
+// Checker is a Port that can tell whether it still fits its interface.
+type Checker interface {
+	// Check returns why the port must be opened anew; nil: it is good.
+	Check() error
+}
+
+// ErrDropped is returned by a Port whose buffer is full.
+var ErrDropped = errors.New("send buffer is full")
+
+// maxLinks is bounded by the bits of window.links.
+const maxLinks = 14
+
+// Mesh is the links of this node to all others. It implements Datagrams.
+type Mesh struct {
+	self      string
+	id        uint32
+	cluster   uint32
+	boot      Boot
+	keys      []cryptKey
+	active    cryptKey
+	seal      cipher.AEAD // of the active key and our boot
+	open      func(conf.Link) (Port, error)
+	watch     func(ctx context.Context, changed func()) // follows interfaces until ctx ends; nil: nothing to follow
+	logger    *slog.Logger
+	links     []*meshLink
+	peers     []*peer // by name
+	byID      map[uint32]*peer
+	byName    map[string]*peer
+	timing    atomic.Pointer[Timing]
+	seq       atomic.Uint64
+	handlers  [256]atomic.Pointer[func(string, Boot, []byte)]
+	started   time.Time
+	running   atomic.Bool
+	kick      chan struct{} // cap 1: the beat looks at the clock again
+	hurry     atomic.Bool   // and says hello at once
+	lines     chan line     // to the logging goroutine
+	linesLost atomic.Uint64
+	tx        sync.Pool // *txBuf
+
+	mu       sync.Mutex // guards all below, every peer's fields that say so, and every meshLink's
+	meta     []byte
+	tick     uint64
+	watchers map[chan struct{}]struct{}
+}
+
+var _ Datagrams = (*Mesh)(nil)
+
+// txBuf is one datagram being made.
+type txBuf struct {
+	nonce [12]byte
+	b     [maxDatagram]byte
+}
+
+// New checks the configuration. It opens nothing.
+func New(cfg Config) (*Mesh, error) {
+	t, err := Timing{cfg.Keepalive, cfg.WarnTime, cfg.DeadTime}.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case cfg.Cluster == "":
+		return nil, errors.New("links: the cluster has no name")
+	case cfg.Self == "":
+		return nil, errors.New("links: this node has no name")
+	case len(cfg.Links) == 0:
+		return nil, errors.New("links: none configured; two are wanted")
+	case len(cfg.Links) > maxLinks:
+		return nil, fmt.Errorf("links: %d configured; at most %d", len(cfg.Links), maxLinks)
+	}
+	m := &Mesh{
+		self: cfg.Self, id: nodeID(cfg.Self), cluster: clusterID(cfg.Cluster), boot: cfg.Boot,
+		open: cfg.Open, logger: cfg.Logger,
+		byID: map[uint32]*peer{}, byName: map[string]*peer{},
+		started: time.Now(), kick: make(chan struct{}, 1), lines: make(chan line, 256),
+		watchers: map[chan struct{}]struct{}{},
+	}
+	m.timing.Store(&t)
+	m.tx.New = func() any { return new(txBuf) }
+	if m.logger == nil {
+		m.logger = slog.New(slog.DiscardHandler)
+	}
+	for m.boot == 0 {
+		m.boot = Boot(random64())
+	}
+	if err := m.addKeys(cfg); err != nil {
+		return nil, err
+	}
+	if err := m.addLinks(cfg.Links); err != nil {
+		return nil, err
+	}
+	if err := m.addPeers(cfg.Nodes); err != nil {
+		return nil, err
+	}
+	if m.open == nil {
+		s := &sockets{}
+		m.open, m.watch = s.open, s.watch
+	}
+	return m, nil
+}
+
+func (m *Mesh) addKeys(cfg Config) error {
+	for _, k := range cfg.Keys {
+		c, err := newCryptKey(cfg.Cluster, k)
+		if err != nil {
+			return err
+		}
+		if m.keyAt(c.index) >= 0 {
+			return fmt.Errorf("authkeys: key %d is there twice", k.Index)
+		}
+		m.keys = append(m.keys, c)
+	}
+	if cfg.Active < 1 || cfg.Active > 255 || m.keyAt(uint8(cfg.Active)) < 0 {
+		return fmt.Errorf("authkeys: auth %d: there is no such key", cfg.Active)
+	}
+	m.active = m.keys[m.keyAt(uint8(cfg.Active))]
+	var err error
+	m.seal, err = m.active.aead(m.id, m.boot)
+	return err
+}
+
+func (m *Mesh) addLinks(links []conf.Link) error {
+	type place struct {
+		iface string
+		port  uint16
+	}
+	taken := map[place]string{}
+	for i, l := range links {
+		if l.Port == 0 {
+			l.Port = conf.DefaultPort
+		}
+		if l.Type == conf.Mcast {
+			if !l.Group.IsValid() {
+				l.Group = netip.AddrFrom4([4]byte{225, 0, 0, 1})
+			}
+			if l.TTL == 0 {
+				l.TTL = 1
+			}
+			if !l.Group.IsMulticast() {
+				return fmt.Errorf("link %s: %v is not a multicast group", l.Name(), l.Group)
+			}
+		}
+		switch l.Type {
+		case conf.Bcast, conf.Mcast:
+		case conf.Ucast:
+			if len(l.Addresses) == 0 {
+				return fmt.Errorf("link %s: no addresses; name those of the other nodes", l.Name())
+			}
+		default:
+			return fmt.Errorf("link %s: %v links are not built; use bcast, mcast or ucast", l.Name(), l.Type)
+		}
+		at := place{l.Interface, l.Port}
+		if other, ok := taken[at]; ok {
+			// Two sockets on one port share what arrives, so neither would hear all of it.
+			return fmt.Errorf("link %s: %s has the same interface and port; give one of them another port", l.Name(), other)
+		}
+		taken[at] = l.Name()
+		m.links = append(m.links, &meshLink{
+			conf: l, name: l.Name(), idx: i, changed: make(chan struct{}, 1), problem: "not open yet",
+		})
+	}
+	return nil
+}
+
+func (m *Mesh) addPeers(nodes []string) error {
+	for _, name := range nodes {
+		if name == m.self {
+			continue
+		}
+		p := &peer{name: name, id: nodeID(name), nonceKey: newNonceKey(), links: make([]peerLink, len(m.links))}
+		switch other := m.byID[p.id]; {
+		case name == "":
+			return errors.New("links: a node has no name")
+		case m.byName[name] != nil:
+			return fmt.Errorf("links: node %s is there twice", name)
+		case other != nil:
+			return fmt.Errorf("links: the names %s and %s have the same hash; rename one", name, other.name)
+		case p.id == m.id:
+			return fmt.Errorf("links: the names %s and %s have the same hash; rename one", name, m.self)
+		}
+		for i := range p.links {
+			p.links[i].state, p.links[i].since, p.links[i].why = Down, m.started, m.links[i].problem
+		}
+		m.byID[p.id], m.byName[name] = p, p
+		m.peers = append(m.peers, p)
+	}
+	slices.SortFunc(m.peers, func(a, b *peer) int { return cmp.Compare(a.name, b.name) })
+	for _, p := range m.peers {
+		m.retarget(p)
+	}
+	return nil
+}
+
+// keyAt is the place of a key in m.keys; -1: none.
+func (m *Mesh) keyAt(index uint8) int {
+	for i := range m.keys {
+		if m.keys[i].index == index {
+			return i
+		}
+	}
+	return -1
+}
+
+// Boot is the boot id of this node.
+func (m *Mesh) Boot() Boot { return m.boot }
+
+// Timing returns the timing in force.
+func (m *Mesh) Timing() Timing { return *m.timing.Load() }
+
+// SetTiming changes the timing while the mesh runs. Zero fields get their defaults.
+func (m *Mesh) SetTiming(t Timing) error {
+	t, err := t.withDefaults()
+	if err != nil {
+		return err
+	}
+	m.timing.Store(&t)
+	m.wake()
+	return nil
+}
+
+// Handle implements Datagrams.
+func (m *Mesh) Handle(ch Channel, f func(from string, boot Boot, payload []byte)) {
+	m.handlers[ch].Store(&f)
+}
+
+// SetMeta implements Datagrams. A meta that is too long is an error of the
+// program: it is logged and the former one stays.
+func (m *Mesh) SetMeta(meta []byte) {
+	if len(meta) > MaxMeta {
+		m.say(slog.LevelError, "meta is not sent: too long", "bytes", len(meta), "at_most", MaxMeta)
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.meta = slices.Clone(meta)
+}
+
+// Peers implements Datagrams.
+func (m *Mesh) Peers() []Peer {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now, t := time.Now(), m.Timing()
+	out := make([]Peer, 0, len(m.peers))
+	for _, p := range m.peers {
+		s := p.sess.Load()
+		pub := Peer{Node: p.name, State: Down, Links: make([]PeerLink, 0, len(m.links))}
+		if s != nil {
+			pub.Boot, pub.Meta = s.boot, slices.Clone(s.meta)
+			pub.Heard = m.started.Add(time.Duration(p.heard.Load()))
+		}
+		for i, l := range m.links {
+			_, why, _ := judge(m.evidence(p, l), now, t)
+			pl := PeerLink{Link: l.name, State: p.links[i].state, Since: p.links[i].since}
+			if pl.State != Up {
+				pl.Why = cmp.Or(why, p.links[i].why)
+			}
+			if s != nil {
+				rx := &s.links[i]
+				pl.RTT = rx.rtt
+				overdue := 0
+				if !rx.hello.IsZero() {
+					overdue = int(now.Sub(rx.hello)/t.Keepalive) - 1 // one may be on its way
+				}
+				pl.Loss = rx.loss.share(overdue)
+			}
+			if pl.State.better(pub.State) {
+				pub.State = pl.State
+			}
+			pub.Links = append(pub.Links, pl)
+		}
+		out = append(out, pub)
+	}
+	return out
+}
+
+// Watch implements Datagrams.
+func (m *Mesh) Watch() (changed <-chan struct{}, stop func()) {
+	ch := make(chan struct{}, 1)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.watchers[ch] = struct{}{}
+	return ch, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.watchers, ch)
+	}
+}
+
+// notify is called with m.mu held.
+func (m *Mesh) notify() {
+	for ch := range m.watchers {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (m *Mesh) wake() {
+	select {
+	case m.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Send implements Datagrams.
+func (m *Mesh) Send(to string, ch Channel, payload []byte) error {
+	p := m.byName[to]
+	switch {
+	case p == nil:
+		return fmt.Errorf("send to %s: no such node in the configuration; there are %s", to, m.nodeNames())
+	case len(payload) > MaxPayload:
+		return fmt.Errorf("send to %s: %d bytes are too many for a datagram; at most %d", to, len(payload), MaxPayload)
+	}
+	tx := m.tx.Get().(*txBuf)
+	defer m.tx.Put(tx)
+	tx.b[headerLen] = byte(ch)
+	n := copy(tx.b[headerLen+1:], payload)
+	b := m.sealTo(tx, p.id, m.seq.Add(1), 1+n)
+	took := false
+	targets := *p.targets.Load()
+	for i := range targets {
+		if targets[i].link.send(b, targets[i].addr) {
+			took = true
+		}
+	}
+	if took {
+		return nil
+	}
+	return m.untaken(p, targets)
+}
+
+func (m *Mesh) nodeNames() string {
+	names := make([]string, len(m.peers))
+	for i, p := range m.peers {
+		names[i] = p.name
+	}
+	return strings.Join(names, ", ")
+}
+
+// untaken says why no link took a datagram.
+func (m *Mesh) untaken(p *peer, targets []target) error {
+	var why []string
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, t := range targets {
+		reason := t.link.problem
+		if reason == "" {
+			reason = "sending failed"
+			if err := t.link.lastErr.Load(); err != nil {
+				reason = (*err).Error()
+			}
+		}
+		why = append(why, "link "+t.link.name+": "+reason)
+	}
+	return fmt.Errorf("send to %s: no link took it: %s", p.name, strings.Join(why, "; "))
+}
+
+// sealTo seals the n bytes of plain text after the header in tx.
+func (m *Mesh) sealTo(tx *txBuf, dst uint32, seq uint64, n int) []byte {
+	header{cluster: m.cluster, key: m.active.index, src: m.id, dst: dst, boot: m.boot, seq: seq}.put(tx.b[:headerLen])
+	putNonce(&tx.nonce, seq)
+	sealed := m.seal.Seal(tx.b[headerLen:headerLen], tx.nonce[:], tx.b[headerLen:headerLen+n], tx.b[:headerLen])
+	return tx.b[:headerLen+len(sealed)]
+}
+
+// Run opens the links and works until ctx ends; it returns nil then. It can be
+// called once. All goroutines have ended when it returns.
+func (m *Mesh) Run(ctx context.Context) error {
+	if m.running.Swap(true) {
+		return errors.New("links: Run was called twice")
+	}
+	logStop, logDone := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(logDone)
+		m.writeLines(logStop)
+	}()
+	var wg sync.WaitGroup
+	for _, l := range m.links {
+		wg.Go(func() { m.keepOpen(ctx, l) })
+	}
+	if m.watch != nil {
+		wg.Go(func() {
+			m.watch(ctx, func() {
+				for _, l := range m.links {
+					l.poke()
+				}
+			})
+		})
+	}
+	m.beat(ctx)
+	wg.Wait()
+	close(logStop)
+	<-logDone
+	return nil
+}
+
+func random64() uint64 {
+	var b [8]byte
+	rand.Read(b[:]) // never fails: crypto/rand
+	return binary.BigEndian.Uint64(b[:])
+}
