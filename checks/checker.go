@@ -1,0 +1,168 @@
+// Package checks finds out which real servers work. A Checker asks one server
+// once, in the words of one protocol; the Scheduler runs every configured check
+// on time, shares equal ones and turns single results into up and down by rise
+// and fall.
+//
+// To add a protocol, write one file with a function of type constructor and
+// name it in protocols. TCP protocols use dialTCP, which carries the deadline
+// of the whole check.
+package checks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+// Checker asks one real server once.
+type Checker interface {
+	// Check returns nil when the server works, with what it answered in words.
+	// It returns soon after ctx ends, whatever the server does; ctx carries the
+	// deadline of the whole check. It is called by one goroutine at a time.
+	//
+	// An error says what is wrong with the server. An error for which Local is
+	// true says that this machine could not ask; it is no verdict.
+	Check(ctx context.Context) (detail string, err error)
+}
+
+// env is what checkers of one Scheduler share.
+type env struct {
+	ping *pinger // nil: each check opens a socket of its own
+}
+
+type constructor func(c conf.Check, e *env) (Checker, error)
+
+// protocols are the services of checktype negotiate.
+func protocols() map[string]constructor {
+	return map[string]constructor{
+		"http":  newHTTP,
+		"https": newHTTP,
+	}
+}
+
+// NewChecker makes the checker of c. It touches no server, so it serves to
+// validate: the error names the value that is wrong (a regular expression, a
+// command that is not there, certificates that cannot be read) and the way out.
+func NewChecker(c conf.Check) (Checker, error) { return newChecker(c, &env{}) }
+
+func newChecker(c conf.Check, e *env) (Checker, error) {
+	switch c.Type {
+	case conf.On:
+		return constant{up: true}, nil
+	case conf.Off:
+		return constant{}, nil
+	case conf.External:
+		return newExternal(c)
+	}
+	if !c.Target.Addr().IsValid() {
+		return nil, fmt.Errorf("checktype %v needs the address of the real server", c.Type)
+	}
+	switch c.Type {
+	case conf.Ping:
+		return newPing(c, e)
+	case conf.Connect:
+		if c.Service == "udp" { // nothing to connect to: a ping, as in ldirectord
+			return newPing(c, e)
+		}
+		return newConnect(c, e)
+	case conf.Negotiate:
+		p := protocols()
+		if f, ok := p[c.Service]; ok {
+			return f(c, e)
+		}
+		return nil, fmt.Errorf("service %q cannot be negotiated; checktype connect, ping and external work with any service", c.Service)
+	}
+	return nil, fmt.Errorf("checktype %v is not known", c.Type)
+}
+
+// needTCPPort refuses a target without a port.
+func needTCPPort(c conf.Check) error {
+	if c.Target.Port() == 0 {
+		return fmt.Errorf("checktype %v of %v needs a port: give the real server one, or set checkport", c.Type, c.Target.Addr())
+	}
+	return nil
+}
+
+// timeoutError is a check that ran into its deadline.
+type timeoutError struct {
+	what  string // "connect 10.0.0.5:80", or empty
+	after time.Duration
+}
+
+func (e timeoutError) Error() string {
+	s := "no answer within " + e.after.String()
+	if e.what != "" {
+		s = e.what + ": " + s
+	}
+	return s
+}
+
+func (timeoutError) Timeout() bool { return true }
+func (timeoutError) Unwrap() error { return context.DeadlineExceeded }
+
+// isTimeout is true of errors that mean only that time ran out.
+func isTimeout(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// Local is true of errors that say that this machine lacked something
+// (descriptors, memory, processes): no verdict on the server.
+func Local(err error) bool {
+	for _, e := range []unix.Errno{
+		unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.EAGAIN,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// maxDetail bounds Status.Detail.
+const maxDetail = 200
+
+// words makes s fit for a status line, a log and JSON: valid UTF-8, nothing
+// that moves the cursor or hides text, at most maxDetail bytes.
+func words(s string) string {
+	plain := len(s) <= maxDetail
+	for i := 0; plain && i < len(s); i++ {
+		plain = s[i] >= 0x20 && s[i] < 0x7f
+	}
+	if plain {
+		return s
+	}
+	var b strings.Builder
+	for i, r := range s {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			r = '?'
+			if c := s[i]; c == '\t' || c == '\n' || c == '\r' {
+				r = ' '
+			}
+		}
+		if b.Len()+utf8.RuneLen(r) > maxDetail-3 {
+			b.WriteString("...")
+			break
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// quote shows at most 60 bytes of what a server sent.
+func quote(p []byte) string {
+	cut := ""
+	if len(p) > 60 {
+		p, cut = p[:60], "..."
+	}
+	return strconv.Quote(string(p)) + cut
+}
