@@ -1,0 +1,69 @@
+package transport
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/keepbeat/keepbeat/cluster/link"
+)
+
+// view is what was last seen of the peers. losses compares and updates it.
+type view map[string]link.Peer
+
+// loss is a peer whose connections are worthless from now on.
+type loss struct {
+	node string
+	boot link.Boot // 0: all connections; else all that are not of this boot
+	why  string
+}
+
+// losses returns the peers that went down, or have a new boot, since last time.
+func (v view) losses(now []link.Peer) []loss {
+	var out []loss
+	for _, p := range now {
+		old, known := v[p.Node]
+		v[p.Node] = p
+		switch {
+		case p.State == link.Down:
+			if known && old.State != link.Down {
+				out = append(out, loss{node: p.Node, why: "node is down: " + whyDown(p)})
+			}
+		case known && p.Boot != 0 && old.Boot != 0 && p.Boot != old.Boot:
+			out = append(out, loss{node: p.Node, boot: p.Boot, why: "node has restarted"})
+		}
+		if p.Boot == 0 && old.Boot != 0 { // keep the last one that was believed
+			p.Boot = old.Boot
+			v[p.Node] = p
+		}
+	}
+	return out
+}
+
+// whyDown tells in words why a peer is down, link by link.
+func whyDown(p link.Peer) string {
+	var parts []string
+	for _, l := range p.Links {
+		if l.Why != "" {
+			parts = append(parts, l.Link+": "+l.Why)
+		}
+	}
+	if len(parts) == 0 {
+		return "no link hears it"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// reachable returns nil, or why no stream can be opened to the node.
+func reachable(d link.Datagrams, node string) error {
+	var names []string
+	for _, p := range d.Peers() {
+		if p.Node == node {
+			if p.State == link.Down {
+				return fmt.Errorf("node is down: %s", whyDown(p))
+			}
+			return nil
+		}
+		names = append(names, p.Node)
+	}
+	return fmt.Errorf("no such node; there are %s", strings.Join(names, ", "))
+}
