@@ -114,10 +114,11 @@ func findWay(l conf.Link) (way, error) {
 		}
 		for _, a := range l.Addresses {
 			a = a.Unmap().WithZone("")
+			// Own addresses count here: the others may send to ours although we send to none of that family.
+			w.v6 = w.v6 || a.Is6()
 			if own[a] {
 				continue
 			}
-			w.v6 = w.v6 || a.Is6()
 			w.all = append(w.all, netip.AddrPortFrom(a, l.Port))
 		}
 		if len(w.all) == 0 {
