@@ -196,7 +196,8 @@ func (c *client) dumpOnce(cmd uint8, of *Service, each func(payload []byte) erro
 	return interrupted, err
 }
 
-func (c *client) list(keys []Key) ([]Entry, error) {
+// list reads the services of the keys, sorted, and with dests their servers.
+func (c *client) list(keys []Key, dests bool) ([]Entry, error) {
 	ours := make(map[Key]bool, len(keys))
 	for _, k := range keys {
 		ours[k] = true
@@ -217,7 +218,7 @@ func (c *client) list(keys []Key) ([]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i := range entries {
+	for i := 0; dests && i < len(entries); i++ {
 		if err := c.listDests(&entries[i]); err != nil {
 			return nil, err
 		}

@@ -232,11 +232,20 @@ func (k *Kernel) call(ctx context.Context, do func(*client) error) error {
 
 // List implements Table.
 func (k *Kernel) List(ctx context.Context, keys []Key) ([]Entry, error) {
+	return k.list(ctx, keys, true)
+}
+
+// Services implements Table.
+func (k *Kernel) Services(ctx context.Context, keys []Key) ([]Entry, error) {
+	return k.list(ctx, keys, false)
+}
+
+func (k *Kernel) list(ctx context.Context, keys []Key, dests bool) ([]Entry, error) {
 	if len(keys) == 0 {
 		return nil, nil
 	}
 	var got []Entry
-	if err := k.call(ctx, func(c *client) (err error) { got, err = c.list(keys); return err }); err != nil {
+	if err := k.call(ctx, func(c *client) (err error) { got, err = c.list(keys, dests); return err }); err != nil {
 		return nil, err
 	}
 	return got, nil

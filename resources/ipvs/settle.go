@@ -19,9 +19,13 @@ const rounds = 4
 // trusts the kernel's word that every change was done.
 func settle(ctx context.Context, t Table, wanted []Entry, keys []Key, verify bool) (settled, error) {
 	var s settled
+	list := t.List
+	if len(wanted) == 0 {
+		list = t.Services // they go whole
+	}
 	said := map[string]error{} // what the kernel refused, by operation
 	for round := range rounds {
-		actual, err := t.List(ctx, keys)
+		actual, err := list(ctx, keys)
 		if err != nil {
 			return s, err
 		}
@@ -55,7 +59,7 @@ func settle(ctx context.Context, t Table, wanted []Entry, keys []Key, verify boo
 		}
 	}
 	// Somebody undoes it as fast as it is done.
-	actual, err := t.List(ctx, keys)
+	actual, err := list(ctx, keys)
 	if err != nil {
 		return s, err
 	}
