@@ -132,7 +132,7 @@ func New(cfg Config) (*Membership, error) {
 	for _, n := range cfg.Nodes {
 		m.members[n] = &Member{Name: n, State: Absent, Since: now}
 	}
-	if err := m.readMeta(); err != nil {
+	if err := m.readMeta(false); err != nil {
 		return nil, fmt.Errorf("membership: %w", err)
 	}
 	gossip := transport.NewGossip(transport.GossipConfig{
@@ -210,7 +210,7 @@ func (m *Membership) Watch() (changed <-chan struct{}, stop func()) {
 
 // Update asks Config.Meta again and spreads it. It does not wait for the others.
 func (m *Membership) Update() error {
-	if err := m.readMeta(); err != nil {
+	if err := m.readMeta(false); err != nil {
 		return fmt.Errorf("membership: %w", err)
 	}
 	// The shortest time: to wait until the news is out is of no use here, and an
@@ -219,13 +219,13 @@ func (m *Membership) Update() error {
 	return nil
 }
 
-func (m *Membership) readMeta() error {
+func (m *Membership) readMeta(leaving bool) error {
 	var meta Meta
 	if m.cfg.Meta != nil {
 		meta = m.cfg.Meta()
 	}
 	meta.Boot = m.cfg.Boot
-	b, err := meta.encode()
+	b, err := meta.encode(leaving)
 	if err != nil {
 		return err
 	}
@@ -238,7 +238,13 @@ func (m *Membership) readMeta() error {
 // Leave tells the others that this node stops, and waits at most that long for
 // the news to get out. Close has to follow; a node that left cannot join again.
 func (m *Membership) Leave(limit time.Duration) error {
-	if err := m.list.Leave(limit); err != nil {
+	if err := m.readMeta(true); err != nil {
+		return fmt.Errorf("membership: %w", err)
+	}
+	if err := m.list.UpdateNode(limit / 2); err != nil {
+		return fmt.Errorf("membership: leaving: %w", err)
+	}
+	if err := m.list.Leave(limit / 2); err != nil {
 		return fmt.Errorf("membership: %w", err)
 	}
 	return nil
@@ -303,7 +309,7 @@ func (d *delegate) NotifyJoin(n *memberlist.Node) { d.alive(n) }
 func (d *delegate) NotifyUpdate(n *memberlist.Node) { d.alive(n) }
 
 func (d *delegate) alive(n *memberlist.Node) {
-	meta, err := decodeMeta(n.Meta)
+	meta, leaving, err := decodeMeta(n.Meta)
 	if err != nil {
 		d.log.Warn("gossip metadata of a node cannot be read; it runs another version", "node", n.Name, "err", err)
 	}
@@ -314,11 +320,17 @@ func (d *delegate) alive(n *memberlist.Node) {
 		return
 	}
 	// A crash and return within the time of detection is seen as an update only.
-	if x.State != Alive || meta.Boot != x.Boot {
+	switch {
+	case leaving:
+		x.Since = time.Now()
+	case x.State != Alive || meta.Boot != x.Boot:
 		x.Joins++
 		x.Since = time.Now()
 	}
 	x.State, x.Boot, x.Meta = Alive, meta.Boot, meta
+	if leaving {
+		x.State = Left
+	}
 	d.notify()
 }
 
@@ -330,11 +342,10 @@ func (d *delegate) NotifyLeave(n *memberlist.Node) {
 	if x == nil {
 		return
 	}
-	x.State = Dead
-	if n.State == memberlist.StateLeft {
-		x.State = Left
+	if x.State == Left {
+		return // its last metadata said so
 	}
-	x.Since = time.Now()
+	x.State, x.Since = Dead, time.Now()
 	d.notify()
 }
 
