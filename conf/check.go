@@ -37,7 +37,7 @@ func (p *poolReader) check(n *yaml.Node, raw *rawVirtual, v *Virtual) checkPlan 
 		c.ok = (raw.checktype.at == nil || raw.checktype.ok) && p.negotiate(n, raw, v, &c)
 	case External:
 		c.Command = raw.checkcommand.or("")
-		if c.ok = raw.checkcommand.ok; raw.checkcommand.at == nil {
+		if c.ok = raw.checkcommand.ok; raw.checkcommand.at == nil && !raw.odd {
 			p.errorf(n, "checktype external of virtual %s needs \"checkcommand\", the path of a program", v)
 		}
 	}
@@ -64,6 +64,9 @@ func (p *poolReader) negotiate(n *yaml.Node, raw *rawVirtual, v *Virtual, c *che
 	switch c.Service {
 	case "http", "https":
 	case "":
+		if raw.odd {
+			return false
+		}
 		p.errorf(at, "virtual %s: its port does not tell the service to check; write \"service: http\" or https, or \"checktype: connect\"", v)
 		return false
 	case "none":

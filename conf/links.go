@@ -272,6 +272,9 @@ func (r *reader) addPeer(n *yaml.Node, l *Link, a netip.Addr) bool {
 // checkLinks fills in the ports and looks at all links together.
 func (raw *rawLocal) checkLinks(r *reader, root *yaml.Node, l *Local) {
 	if raw.linksAt == nil {
+		if r.odd > 0 {
+			return
+		}
 		r.errorf(root, "\"links\" is missing; list at least two, on separate wires: \"- bcast: eth1\"")
 		return
 	}
@@ -293,6 +296,7 @@ func (raw *rawLocal) checkLinks(r *reader, root *yaml.Node, l *Local) {
 		l.Links = append(l.Links, x.Link)
 	}
 	switch {
+	case len(r.errs) > 0: // what is missing may be what is faulty
 	case len(l.Links) == 1 && len(raw.linksAt.Content) == 1:
 		r.warnf(raw.links[0].at, "a single link (%s): when it fails, every node is alone and the groups stop; add a second one on another wire", l.Links[0].Name())
 	case len(l.Links) > 1 && sameWire:

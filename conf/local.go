@@ -30,6 +30,7 @@ type rawLocal struct {
 	cluster, name               opt[string]
 	nodes                       []rawNode
 	nodesAt, linksAt            *yaml.Node
+	nodesFaulty                 bool // so counting them says nothing
 	links                       []rawLink
 	udpport                     opt[int]
 	authkeys, data, run, conf   opt[string]
@@ -53,7 +54,6 @@ func ParseLocal(name string, data []byte, hostname string) (*Local, []Warning, e
 	r := &reader{file: name}
 	var raw rawLocal
 	if root := r.document(data); root != nil {
-		raw.nodesAt, raw.linksAt = nil, nil
 		if r.mapping(root, "ha.yaml", raw.fields(r), localElsewhere()) {
 			l := raw.local(r, root, hostname)
 			if err := asError(r.errs, oneFile); err != nil {
@@ -203,7 +203,7 @@ func (r *reader) quorumRule(n *yaml.Node) (Quorum, bool) {
 		return 0, false
 	}
 	switch s {
-	case "witness", "majority":
+	case "witness":
 		return QuorumMajority, true
 	case "fencing", "ping", "unsafe":
 		r.errorf(n, "quorum rule %q is not built yet; write \"witness\" and name a third node", s)
@@ -232,6 +232,8 @@ func (raw *rawLocal) readNodes(r *reader) func(*yaml.Node) {
 	}
 	return func(n *yaml.Node) {
 		raw.nodesAt = n
+		before := len(r.errs)
+		defer func() { raw.nodesFaulty = len(r.errs) > before }()
 		if n.Kind == yaml.SequenceNode {
 			r.list(n, "nodes", func(_ int, n *yaml.Node) { add(n, Director) })
 			return
@@ -300,11 +302,14 @@ func (raw *rawLocal) timings(r *reader, l *Local) {
 
 func (raw *rawLocal) checkNodes(r *reader, root *yaml.Node, l *Local, hostname string) {
 	if raw.nodesAt == nil {
+		if r.odd > 0 {
+			return
+		}
 		r.errorf(root, "\"nodes\" is missing; name the nodes, one line each: \"director1: {}\"")
 		return
 	}
 	if len(raw.nodes) == 0 {
-		if len(r.errs) == 0 {
+		if !raw.nodesFaulty {
 			r.errorf(raw.nodesAt, "\"nodes\" is empty; name the nodes, one line each: \"director1: {}\"")
 		}
 		return
@@ -326,6 +331,9 @@ func (raw *rawLocal) checkNodes(r *reader, root *yaml.Node, l *Local, hostname s
 		r.errorf(raw.name.at, "this node, %s, is not among the nodes (%s)", quote(l.Name), strings.Join(names, ", "))
 	default:
 		r.errorf(at, "this node is called %s (uname -n) and is not among the nodes (%s); correct the list, or the host name", quote(hostname), strings.Join(names, ", "))
+	}
+	if raw.nodesFaulty {
+		return
 	}
 	if directors == 0 {
 		r.errorf(at, "no node is a director, so none may own anything; take out the role of those that should")

@@ -135,6 +135,7 @@ func (p *poolReader) read(data []byte) Pool {
 	}
 	pool.Autoreload = p.autoreload.or(false)
 	switch {
+	case virtuals == nil && p.odd > 0:
 	case virtuals == nil:
 		p.errorf(root, "\"virtual\" is missing; list the virtual services: \"virtual: [{address: ..., real: [...]}]\"")
 	case virtuals.Kind == yaml.SequenceNode && len(virtuals.Content) == 0:

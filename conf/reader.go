@@ -32,6 +32,7 @@ type reader struct {
 	errs   []*Error
 	warns  []Warning
 	nodes  int  // walked so far, each use of an alias counted
+	odd    int  // keys that were not understood: one of them may be what else would be missed
 	halted bool // maxNodes reached; said once
 }
 
@@ -268,6 +269,7 @@ func (r *reader) mapping(n *yaml.Node, what string, fields []field, elsewhere ma
 				return
 			}
 		}
+		r.odd++
 		if where, ok := elsewhere[name]; ok {
 			r.errorf(key, "%s", where)
 			return
@@ -296,6 +298,7 @@ func (r *reader) pairs(n *yaml.Node, what string, f func(key, value *yaml.Node))
 		case key.Kind != yaml.ScalarNode:
 			r.errorf(key, "a key is to be a word, not %s", kindOf(key))
 		case key.ShortTag() == "!!merge":
+			r.odd++
 			r.errorf(key, "merge keys (<<) are not supported; write the keys out, or use an alias for the whole value")
 		default:
 			f(key, value)

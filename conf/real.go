@@ -21,6 +21,9 @@ type realOwn struct {
 // readReals reads the list of real servers and completes their checks.
 func (p *poolReader) readReals(n *yaml.Node, raw *rawVirtual, v *Virtual, c checkPlan) {
 	if raw.real == nil {
+		if raw.odd {
+			return
+		}
 		p.errorf(n, "virtual %s has no real servers; write \"real: [192.168.56.103:80 gate]\"", v)
 		return
 	}

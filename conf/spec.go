@@ -70,6 +70,15 @@ func ParseSpec(files Files, local *Local) (*Spec, []Warning, error) {
 	return s.spec, s.warns, nil
 }
 
+// failbackMode reads on or off, and knows heartbeat's third value.
+func (s *specReader) failbackMode(n *yaml.Node) (on, ok bool) {
+	if n.Value == "legacy" {
+		s.errorf(n, "auto_failback legacy does not exist here; write on or off")
+		return false, false
+	}
+	return s.boolean(n)
+}
+
 func (s *specReader) init() {
 	s.groupAt, s.vipAt, s.poolAt = map[string]*yaml.Node{}, map[netip.Addr]*yaml.Node{}, map[string]poolUse{}
 }
@@ -78,7 +87,7 @@ func (s *specReader) init() {
 func (s *specReader) fields(failback *opt[bool], groups, lines **yaml.Node) []field {
 	keep := func(to **yaml.Node) func(*yaml.Node) { return func(n *yaml.Node) { *to = n } }
 	return []field{
-		{"auto_failback", "on: a group returns to the node it prefers as soon as that is there again; off: it stays where it is. Default off, since a return is a second interruption.", into(failback, s.boolean)},
+		{"auto_failback", "on: a group returns to the node it prefers as soon as that is there again; off: it stays where it is. Default off, since a return is a second interruption.", into(failback, s.failbackMode)},
 		{"groups", "The groups by name: resources that live together on one node.", keep(groups)},
 		{"haresources", "The groups in heartbeat's form, a list of lines: `- director1 192.168.56.200/32/eth1 ldirectord::ldirectord.yaml`. Each is named after its first resource.", keep(lines)},
 	}
@@ -104,6 +113,9 @@ func (s *specReader) haresources(root *yaml.Node) {
 		s.list(lines, "haresources", func(_ int, n *yaml.Node) { s.oldLine(n) })
 	}
 	if groups == nil && lines == nil {
+		if s.odd > 0 {
+			return
+		}
 		s.errorf(root, "there are no groups; write \"groups:\" (or \"haresources:\" with heartbeat's lines)")
 	} else if len(s.spec.Groups) == 0 && len(s.errs) == 0 {
 		s.warnf(root, "there are no groups: the cluster runs nothing")
@@ -153,7 +165,7 @@ func (s *specReader) group(key, value *yaml.Node) {
 func (s *specReader) groupFields(g *Group, failback *opt[bool], resources **yaml.Node) []field {
 	return []field{
 		{"prefer", "Directors that should own the group, the best first; a single name or a list. Directors that are not named may own it too, last.", func(n *yaml.Node) { s.prefer(g, n) }},
-		{"auto_failback", "As above, for this group. Default: the value for all.", into(failback, s.boolean)},
+		{"auto_failback", "The same for this group. Default: the value for all.", into(failback, s.failbackMode)},
 		{"resources", "What is started, in this order, and stopped in the reverse order. Required.", func(n *yaml.Node) { *resources = n }},
 	}
 }
@@ -249,7 +261,7 @@ func (s *specReader) pools() {
 			} else if !ok {
 				services[key] = place{p.file, fmt.Sprint(p.at[i].Line)}
 			}
-			if a := v.Address.Addr(); v.Protocol != FWM && !s.groupHas(use.group, a) {
+			if a := v.Address.Addr(); len(s.errs) == 0 && v.Protocol != FWM && !s.groupHas(use.group, a) {
 				s.warns = append(s.warns, Warning{File: p.file, Line: p.at[i].Line, Column: p.at[i].Column,
 					Msg: fmt.Sprintf("group %s has no vip %s, so nothing brings this virtual service its packets", quote(use.group), a)})
 			}

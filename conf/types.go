@@ -70,14 +70,15 @@ const (
 
 // Profile is a set of timings, DESIGN section 5.
 type Profile struct {
-	Name          string        `json:"name"`      // fast, default, calm
+	Name          string        `json:"name"`      // fast, default, calm, custom
 	Keepalive     time.Duration `json:"keepalive"` // period of hellos on each link
 	Lease         time.Duration `json:"lease"`     // length of a quorum lease
 	RaftHeartbeat time.Duration `json:"raft_heartbeat"`
 	RaftLease     time.Duration `json:"raft_lease"` // raft's own leader lease; at most half the heartbeat time-out
 }
 
-// The profiles of DESIGN section 5.
+// The profiles of DESIGN section 5. `keepalive` and `deadtime` in ha.yaml make
+// one called "custom" of them.
 var (
 	ProfileFast    = Profile{"fast", 40 * time.Millisecond, 200 * time.Millisecond, 80 * time.Millisecond, 40 * time.Millisecond}
 	ProfileDefault = Profile{"default", 100 * time.Millisecond, 500 * time.Millisecond, 200 * time.Millisecond, 100 * time.Millisecond}
@@ -137,8 +138,8 @@ type Settings struct {
 // Group is an ordered list of resources that live together.
 type Group struct {
 	Name         string     `json:"name"`
-	Prefer       []string   `json:"prefer"` // best first; directors not named may own it too, last
-	AutoFailback bool       `json:"auto_failback"`
+	Prefer       []string   `json:"prefer"`        // best first; directors not named may own it too, last
+	AutoFailback bool       `json:"auto_failback"` // return to the best of Prefer as soon as it is there; default off
 	Resources    []Resource `json:"resources"`
 }
 
@@ -180,10 +181,10 @@ type Resource struct {
 // VIP is a virtual IP address.
 type VIP struct {
 	Address    netip.Addr `json:"address"`
-	Prefix     int        `json:"prefix"`    // -1: from the routes
-	Interface  string     `json:"interface"` // empty: from the routes
-	Label      string     `json:"label,omitempty"`
-	Broadcast  netip.Addr `json:"broadcast"` // invalid: none given
+	Prefix     int        `json:"prefix"`          // -1: from the routes
+	Interface  string     `json:"interface"`       // empty: from the routes
+	Label      string     `json:"label,omitempty"` // IPv4: without the interface, "web" of eth1:web; with it and the colon at most 15 characters
+	Broadcast  netip.Addr `json:"broadcast"`       // invalid: none given
 	LVSSupport bool       `json:"lvs_support,omitempty"`
 
 	ARPCount    int           `json:"arp_count"`    // announcements after the first; default 5
@@ -231,7 +232,7 @@ type Virtual struct {
 	Persistent time.Duration `json:"persistent,omitempty"`
 	// Netmask is the prefix length of the client's network for persistence: 32 or 128 when not given.
 	Netmask   int    `json:"netmask"`
-	Quiescent bool   `json:"quiescent"` // a failed server gets weight 0; otherwise it is removed
+	Quiescent bool   `json:"quiescent"` // a failed server gets weight 0; otherwise it is removed. Default yes, as ldirectord's manual says (its code said no)
 	CleanStop bool   `json:"cleanstop"` // remove the service when the group stops
 	Reals     []Real `json:"reals"`
 	Fallback  *Real  `json:"fallback,omitempty"` // in the table while no real server is up; not checked
@@ -267,7 +268,7 @@ type CheckType uint8
 const (
 	_         CheckType = iota
 	Negotiate           // request and expected answer of Service
-	Connect             // TCP connect; for UDP services a ping, as in ldirectord
+	Connect             // TCP connect; never of a UDP service, for which the reader writes Ping, as ldirectord does
 	Ping                // ICMP echo
 	External            // a program's exit status
 	On                  // always up
@@ -279,7 +280,7 @@ const (
 type Check struct {
 	Type    CheckType      `json:"type"`
 	Service string         `json:"service,omitempty"` // http, https for Negotiate
-	Target  netip.AddrPort `json:"target"`            // the server's address with checkport
+	Target  netip.AddrPort `json:"target"`            // the server's address with checkport; port 0 for Ping, On and Off
 
 	Request     string `json:"request,omitempty"`     // path with leading slash
 	Receive     string `json:"receive,omitempty"`     // regular expression (RE2) on the body; empty: any
@@ -292,7 +293,7 @@ type Check struct {
 
 	// External: Command is run with Virtual's address and port (or the mark) and the real server's.
 	Command string `json:"command,omitempty"`
-	Args    string `json:"args,omitempty"` // the four of ldirectord(8), blank between
+	Args    string `json:"args,omitempty"` // the four of ldirectord(8), blank between: address or mark, port or 0, real address, real port or 0
 
 	Interval time.Duration `json:"interval"` // start to start; default 10 s
 	Timeout  time.Duration `json:"timeout"`  // the whole check: negotiatetimeout (30 s) or checktimeout (5 s)

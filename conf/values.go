@@ -56,7 +56,11 @@ func oneOf[T any](r *reader, words []string, values ...T) func(*yaml.Node) (T, b
 				return values[i], true
 			}
 		}
-		r.errorf(n, "%s is not one of %s", quote(s), strings.Join(words, ", "))
+		hint := ""
+		if m := nearest(s, words); m != "" && len(words) > 3 {
+			hint = "; did you mean " + strconv.Quote(m) + "?"
+		}
+		r.errorf(n, "%s is not one of %s%s", quote(s), strings.Join(words, ", "), hint)
 		return v, false
 	}
 }

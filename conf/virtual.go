@@ -14,6 +14,7 @@ import (
 // rawVirtual is one entry of `virtual:` as it is written.
 type rawVirtual struct {
 	checkSettings
+	odd                            bool // has keys that are not understood
 	address                        opt[string]
 	fwmark                         opt[uint32]
 	ipv6                           opt[bool]
@@ -190,6 +191,7 @@ func (p *poolReader) persistent(n *yaml.Node) (time.Duration, bool) {
 // virtual reads one virtual service; false: it is not in the pool.
 func (p *poolReader) virtual(n *yaml.Node) (Virtual, bool) {
 	var raw rawVirtual
+	odd := p.odd
 	if !p.mapping(n, "a virtual service", p.virtualFields(&raw), poolElsewhere()) {
 		return Virtual{}, false
 	}
@@ -200,7 +202,7 @@ func (p *poolReader) virtual(n *yaml.Node) (Virtual, bool) {
 		CleanStop:  first(true, raw.cleanstop, p.global.cleanstop),
 		Comment:    raw.comment.or(""),
 	}
-	if !p.identity(n, &raw, &v) {
+	if raw.odd = p.odd > odd; !p.identity(n, &raw, &v) {
 		return v, false
 	}
 	if v.Protocol == FWM {
@@ -223,6 +225,8 @@ func (p *poolReader) virtual(n *yaml.Node) (Virtual, bool) {
 // identity reads address or mark, and the protocol.
 func (p *poolReader) identity(n *yaml.Node, raw *rawVirtual, v *Virtual) bool {
 	switch {
+	case raw.address.at == nil && raw.fwmark.at == nil && raw.odd:
+		return false
 	case raw.address.at == nil && raw.fwmark.at == nil:
 		p.errorf(n, "the virtual service has no address; write \"address: 192.168.56.200:80\" (or \"fwmark: 5\")")
 		return false

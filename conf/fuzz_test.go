@@ -1,0 +1,191 @@
+package conf
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func seed(f *testing.F, patterns ...string) {
+	for _, p := range patterns {
+		files, err := filepath.Glob(p)
+		if err != nil || len(files) == 0 {
+			f.Fatalf("%s: %d files (%v)", p, len(files), err)
+		}
+		for _, name := range files {
+			if data, err := os.ReadFile(name); err != nil {
+				f.Fatal(err)
+			} else if filepath.Ext(name) != ".err" {
+				f.Add(data)
+			}
+		}
+	}
+}
+
+// checkMessages holds every message to what is promised: one line each that
+// begins with the file, sorted, not too many.
+func checkMessages(t *testing.T, file string, warns []Warning, err error) {
+	t.Helper()
+	for _, w := range warns {
+		if strings.ContainsAny(w.String(), "\n\r") {
+			t.Errorf("not one line: %q", w)
+		}
+	}
+	if err == nil {
+		return
+	}
+	list, ok := err.(Errors)
+	if !ok || len(list) == 0 || len(list) > maxErrors+1 {
+		t.Fatalf("%T with %d entries", err, len(list))
+	}
+	last := 0
+	for _, e := range list {
+		if s := e.Error(); strings.ContainsAny(s, "\n\r") || !strings.HasPrefix(s, file+":") {
+			t.Errorf("not a line about the file: %q", s)
+		}
+		if e.Line > 0 && e.Line < last {
+			t.Errorf("not sorted: %v", err)
+		}
+		last = e.Line
+	}
+}
+
+func FuzzParseLocal(f *testing.F) {
+	seed(f, "testdata/ha/*", "examples/*/ha.yaml")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		l, warns, err := ParseLocal("ha.yaml", data, "director1")
+		checkMessages(t, "ha.yaml", warns, err)
+		if (l == nil) != (err != nil) {
+			t.Fatal(l, err)
+		}
+		if l == nil {
+			return
+		}
+		found := false
+		for _, n := range l.Nodes {
+			found = found || n.Name == l.Name
+		}
+		if !found || len(l.Links) == 0 || len(l.Nodes) == 2 || l.Profile.Lease <= 2*l.Profile.Keepalive || l.Quorum != QuorumMajority {
+			t.Errorf("%+v", l)
+		}
+		for _, k := range l.Links {
+			if k.Interface == "" || k.Port == 0 || k.Type == 0 || k.Type == Serial || k.Type == Mcast && !k.Group.IsMulticast() || k.Type == Ucast && len(k.Addresses) == 0 {
+				t.Errorf("%+v", k)
+			}
+		}
+	})
+}
+
+// checkSpec holds what every specification promises to the rest of the program.
+func checkSpec(t *testing.T, s *Spec) {
+	t.Helper()
+	for _, g := range s.Groups {
+		if g.Name == "" || len(g.Resources) == 0 {
+			t.Errorf("%+v", g)
+		}
+		for _, r := range g.Resources {
+			if r.Name == "" || r.Class == 0 || r.StartTimeout <= 0 || r.StopTimeout <= 0 || r.MonitorTimeout <= 0 || r.MonitorInterval <= 0 {
+				t.Errorf("%+v", r)
+			}
+			if _, ok := s.Pools[r.Pool]; (r.Kind == KindVIP) != (r.VIP != nil) || (r.Kind == KindLdirectord) != ok {
+				t.Errorf("%+v", r)
+			}
+		}
+	}
+	for _, p := range s.Pools {
+		for _, v := range p.Virtuals {
+			if v.Protocol == 0 || v.Scheduler == "" || v.Netmask == 0 || (v.Protocol == FWM) == v.Address.IsValid() || (v.Protocol == FWM) != (v.FWMark != 0) {
+				t.Errorf("%+v", v)
+			}
+			for _, r := range v.Reals {
+				c := r.Check
+				if !r.Address.IsValid() || r.Forward == 0 || c.Type == 0 || !c.Target.IsValid() || c.Interval <= 0 || c.Timeout <= 0 || c.Fall < 1 || c.Rise < 1 ||
+					c.Type == Negotiate && (c.Service == "" || !strings.HasPrefix(c.Request, "/") || c.HTTPMethod == "" || c.Target.Port() == 0) ||
+					c.Type == Connect && c.Target.Port() == 0 || c.Type == External && (c.Command == "" || len(strings.Fields(c.Args)) != 4) {
+					t.Errorf("%+v", r)
+				}
+			}
+		}
+	}
+	roundTrip(t, s)
+}
+
+func FuzzParseHaresources(f *testing.F) {
+	seed(f, "testdata/haresources/*", "examples/*/haresources.yaml")
+	local := &Local{Nodes: []Node{{"director1", Director}, {"director2", Director}, {"arbiter", Witness}}}
+	pool := []byte("virtual: [{address: 10.0.0.1:80, real: [10.0.0.11 gate]}]\n")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s, warns, err := ParseSpec(Files{Haresources: data, Pools: map[string][]byte{"ldirectord.yaml": pool}}, local)
+		checkMessages(t, HaresourcesName, warns, err)
+		if (s == nil) != (err != nil) {
+			t.Fatal(s, err)
+		}
+		if s != nil {
+			checkSpec(t, s)
+		}
+		for _, name := range PoolNames(data) {
+			if name == "" || name != filepath.Base(name) || strings.HasPrefix(name, ".") {
+				t.Errorf("pool %q", name)
+			}
+		}
+	})
+}
+
+func FuzzParsePool(f *testing.F) {
+	seed(f, "testdata/ldirectord/*", "examples/*/[lwmt]*.yaml")
+	groups := []byte("groups: {web: {resources: [{vip: 10.0.0.1}, {ldirectord: p.yaml}]}}")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if strings.Contains(string(data), "->") && len(data) > 10_000 {
+			return // many ranges are tried elsewhere
+		}
+		s, warns, err := ParseSpec(Files{Haresources: groups, Pools: map[string][]byte{"p.yaml": data}}, nil)
+		checkMessages(t, "p.yaml", warns, err)
+		if s != nil {
+			checkSpec(t, s)
+		}
+	})
+}
+
+func FuzzParseAuthKeys(f *testing.F) {
+	seed(f, "testdata/authkeys/*", "examples/*/authkeys")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		keys, active, err := ParseAuthKeys(data)
+		checkMessages(t, "authkeys", nil, err)
+		if err != nil {
+			return
+		}
+		if len(keys) == 0 || keys[0].Index != active {
+			t.Fatal(keys, active)
+		}
+		for _, k := range keys {
+			if len(k.Secret.Bytes()) < MinKey || k.Method == "crc" {
+				t.Error(k)
+			}
+		}
+	})
+}
+
+func FuzzParseCanonical(f *testing.F) {
+	f.Add([]byte(`{"settings":{},"groups":[{"name":"a","resources":[{"kind":"vip","class":"guarded","vip":{"address":"10.0.0.1","broadcast":""}}]}],"pools":{"p":{}}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s, err := ParseCanonical(data)
+		if err != nil {
+			return
+		}
+		b, err := s.Canonical()
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := ParseCanonical(b)
+		if err != nil {
+			t.Fatalf("%s: %v", b, err)
+		}
+		again, err := back.Canonical()
+		if err != nil || string(again) != string(b) {
+			t.Errorf("%s then %s (%v)", b, again, err)
+		}
+		Diff(s, &Spec{})
+		Diff(&Spec{}, s)
+	})
+}
