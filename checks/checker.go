@@ -13,8 +13,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -35,9 +37,38 @@ type Checker interface {
 	Check(ctx context.Context) (detail string, err error)
 }
 
-// env is what checkers of one Scheduler share.
+// env is what checkers of one Scheduler share, so that 5,000 of them stay small.
 type env struct {
-	ping *pinger // nil: each check opens a socket of its own
+	ping    *pinger   // nil: each check opens a socket of its own
+	buffers sync.Pool // *[bufSize]byte
+
+	mu       sync.Mutex // guards patterns
+	patterns map[string]*regexp.Regexp
+}
+
+func newEnv(p *pinger) *env {
+	e := &env{ping: p, patterns: map[string]*regexp.Regexp{}}
+	e.buffers.New = func() any { return new([bufSize]byte) }
+	return e
+}
+
+// compile compiles an expression, or finds it compiled: the servers of a pool
+// have the same one, and it takes some kilobytes.
+func (e *env) compile(pattern string) (*regexp.Regexp, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if re := e.patterns[pattern]; re != nil {
+		return re, nil
+	}
+	re, err := regexp.Compile(pattern)
+	if err != nil {
+		return nil, fmt.Errorf("%w (expressions are RE2: no look-ahead, no back-references)", err)
+	}
+	if len(e.patterns) >= 1000 { // years of edited pools must not pile up
+		clear(e.patterns)
+	}
+	e.patterns[pattern] = re
+	return re, nil
 }
 
 type constructor func(c conf.Check, e *env) (Checker, error)
@@ -53,7 +84,7 @@ func protocols() map[string]constructor {
 // NewChecker makes the checker of c. It touches no server, so it serves to
 // validate: the error names the value that is wrong (a regular expression, a
 // command that is not there, certificates that cannot be read) and the way out.
-func NewChecker(c conf.Check) (Checker, error) { return newChecker(c, &env{}) }
+func NewChecker(c conf.Check) (Checker, error) { return newChecker(c, newEnv(nil)) }
 
 func newChecker(c conf.Check, e *env) (Checker, error) {
 	switch c.Type {

@@ -145,6 +145,11 @@ func (x *external) await(ctx context.Context, pid, pidfd int) (timedOut bool) {
 	_ = f.SetReadDeadline(time.Now().Add(externalGrace))
 	if !ended() {
 		_ = unix.Kill(-pid, unix.SIGKILL)
+		// Nothing but the end is waited for now, long for a program that the
+		// kernel holds: cmd.Wait shares the pidfd, which no longer blocks, and
+		// would leave a zombie if it came first.
+		_ = f.SetReadDeadline(time.Time{})
+		ended()
 	}
 	return true
 }

@@ -88,8 +88,8 @@ func TestExternalThatHangsIsKilledWithItsChildren(t *testing.T) {
 		}
 	}
 	var status unix.WaitStatus
-	if _, err := unix.Wait4(-1, &status, unix.WNOHANG, nil); err != unix.ECHILD {
-		t.Errorf("a child was left over: %v", err)
+	if pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil); err != unix.ECHILD {
+		t.Errorf("child %d was left over: %v", pid, err)
 	}
 }
 

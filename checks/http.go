@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
-	"sync"
 	"unicode/utf8"
 
 	"github.com/keepbeat/keepbeat/conf"
@@ -37,12 +36,11 @@ type httpCheck struct {
 	request []byte
 	receive *regexp.Regexp // nil: any body
 	literal []byte         // receive, when it is plain text
-	buffers sync.Pool      // *[bufSize]byte
+	env     *env
 }
 
-func newHTTP(c conf.Check, _ *env) (Checker, error) {
-	h := &httpCheck{c: c, method: c.HTTPMethod, host: c.VirtualHost}
-	h.buffers.New = func() any { return new([bufSize]byte) }
+func newHTTP(c conf.Check, e *env) (Checker, error) {
+	h := &httpCheck{c: c, method: c.HTTPMethod, host: c.VirtualHost, env: e}
 	if err := needTCPPort(c); err != nil {
 		return nil, err
 	}
@@ -71,9 +69,9 @@ func newHTTP(c conf.Check, _ *env) (Checker, error) {
 		if h.method == "HEAD" {
 			return nil, errors.New("receive looks at the body, and httpmethod HEAD has none: use GET or leave receive out")
 		}
-		re, err := regexp.Compile(c.Receive)
+		re, err := e.compile(c.Receive)
 		if err != nil {
-			return nil, fmt.Errorf("receive %q: %w (expressions are RE2: no look-ahead, no back-references)", c.Receive, err)
+			return nil, fmt.Errorf("receive %q: %w", c.Receive, err)
 		}
 		h.receive = re
 		if s, complete := re.LiteralPrefix(); complete {
@@ -175,8 +173,8 @@ func (h *httpCheck) ask(ctx context.Context, request []byte) (code int, location
 	if _, err := rw.Write(request); err != nil {
 		return 0, "", "", err
 	}
-	storage := h.buffers.Get().(*[bufSize]byte)
-	defer h.buffers.Put(storage)
+	storage := h.env.buffers.Get().(*[bufSize]byte)
+	defer h.env.buffers.Put(storage)
 	r := newAnswerReader(rw, storage[:])
 	ans, err := r.readHead(h.method == "HEAD")
 	if err != nil {

@@ -26,7 +26,12 @@ import (
 	"github.com/keepbeat/keepbeat/conf"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(serverEnv) != "" {
+		serveForBenchmark()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func httpAt(addr string) conf.Check {
 	return conf.Check{

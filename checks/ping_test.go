@@ -28,7 +28,7 @@ func TestPingsShareASocketAndFindTheirReplies(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 200 {
 		for _, a := range []string{"127.0.0.1", "127.0.0.2", "::1"} {
-			k, err := newPing(pingTo(a), &env{ping: p})
+			k, err := newPing(pingTo(a), newEnv(p))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -102,7 +102,7 @@ func TestPingWithoutAnswer(t *testing.T) {
 	defer p.close()
 	c := pingTo("127.0.0.1")
 	c.Timeout = 100 * time.Millisecond
-	k, err := newPing(c, &env{ping: p})
+	k, err := newPing(c, newEnv(p))
 	if err != nil {
 		t.Fatal(err)
 	}

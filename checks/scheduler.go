@@ -126,7 +126,7 @@ func NewScheduler(cfg Config) *Scheduler {
 		s.limit = Descriptors()
 	}
 	if s.make == nil {
-		e := &env{ping: s.ping}
+		e := newEnv(s.ping)
 		s.make = func(c conf.Check) (Checker, error) { return newChecker(c, e) }
 	}
 	return s

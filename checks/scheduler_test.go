@@ -228,10 +228,10 @@ func TestFailuresAreCountedWithinIntervalTimesFallPlusTimeout(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("interval %v timeout %v fall %d obeys %v", tc.interval, tc.timeout, tc.fall, tc.obeys), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var dead time.Time
+				dead := time.Now().Add(10*tc.interval - time.Millisecond)
 				end := make(chan struct{})
 				s, _, stop := start(t, 100, func(ctx context.Context, c conf.Check, n int) (string, error) {
-					if dead.IsZero() || time.Now().Before(dead) {
+					if time.Now().Before(dead) {
 						return "fine", nil
 					}
 					if !tc.obeys {
@@ -250,8 +250,6 @@ func TestFailuresAreCountedWithinIntervalTimesFallPlusTimeout(t *testing.T) {
 						down <- st
 					}
 				})
-				time.Sleep(10*tc.interval - time.Millisecond)
-				dead = time.Now()
 				st := <-down
 				budget := time.Duration(tc.fall)*tc.interval + tc.timeout
 				if took := time.Since(dead); took > budget+grace {
