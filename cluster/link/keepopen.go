@@ -20,6 +20,7 @@ type meshLink struct {
 	changed  chan struct{} // cap 1: look at the interface again
 	port     atomic.Pointer[openPort]
 	lastErr  atomic.Pointer[error] // of sending
+	poked    atomic.Int64          // when a failure of sending last made us look, Unix nanoseconds
 	counters [counterKinds]atomic.Uint64
 	alarms   alarms
 
@@ -67,7 +68,12 @@ func (l *meshLink) send(b []byte, to netip.AddrPort) bool {
 		l.lastErr.Store(&err)
 		l.counters[cSendErrors].Add(1)
 		l.alarms.note(cSendErrors, to)
-		l.poke()
+		// Perhaps the interface has gone. A look costs questions to the kernel, so
+		// not after every datagram that a firewall refuses.
+		now := time.Now().UnixNano()
+		if last := l.poked.Load(); now-last > int64(retryFirst) && l.poked.CompareAndSwap(last, now) {
+			l.poke()
+		}
 	}
 	return false
 }
@@ -120,6 +126,9 @@ func (m *Mesh) serve(ctx context.Context, l *meshLink, port Port) error {
 		select {
 		case err := <-failed:
 			stop()
+			if c, ok := port.(Checker); ok && c.Check() != nil {
+				return errStale
+			}
 			return err
 		case <-ctx.Done():
 			stop()

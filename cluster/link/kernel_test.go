@@ -373,6 +373,14 @@ func TestKernelSocketsAreMarked(t *testing.T) {
 		if err != nil || got != c.value {
 			t.Errorf("%s: option %d is %d, %v; want %d", c.link.Name(), c.name, got, err, c.value)
 		}
+		b, to := make([]byte, 500), port.(*udpPort).way.all[0]
+		if n := testing.AllocsPerRun(100, func() {
+			if err := port.Send(b, to); err != nil {
+				t.Error(err)
+			}
+		}); n > 0 {
+			t.Errorf("%s: %v allocations for a datagram", c.link.Name(), n)
+		}
 		if err := port.Close(); err != nil {
 			t.Error(err)
 		}

@@ -362,6 +362,8 @@ func (m *Mesh) Send(to string, ch Channel, payload []byte) error {
 	switch {
 	case p == nil:
 		return fmt.Errorf("send to %s: no such node in the configuration; there are %s", to, m.nodeNames())
+	case ch <= ChannelHello:
+		return fmt.Errorf("send to %s: channel %d is not for sending", to, ch)
 	case len(payload) > MaxPayload:
 		return fmt.Errorf("send to %s: %d bytes are too many for a datagram; at most %d", to, len(payload), MaxPayload)
 	}
