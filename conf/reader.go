@@ -235,7 +235,8 @@ func isNull(n *yaml.Node) bool {
 	return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null"
 }
 
-// resolve follows aliases and refuses what no file of ours uses.
+// resolve follows an alias. One that contains itself does no harm: the schema
+// ends the walk.
 func (r *reader) resolve(n *yaml.Node) *yaml.Node {
 	for hops := 0; n.Kind == yaml.AliasNode && n.Alias != nil && hops < 100; hops++ {
 		n = n.Alias

@@ -234,7 +234,7 @@ func checkInterface(s string) error {
 	return nil
 }
 
-// services are the ports that ldirectord knows by the name of their service.
+// servicePort is the port of a service that ldirectord knows, or 0.
 func servicePort(name string) uint16 {
 	for _, s := range services {
 		if s.name == name {
