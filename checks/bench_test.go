@@ -145,6 +145,8 @@ func BenchmarkScheduledHTTP(b *testing.B) {
 			runs := after.Runs - before.Runs
 			line, err := json.Marshal(map[string]any{
 				"servers":           n,
+				"missed":            after.Missed - before.Missed,
+				"waits":             after.Waits - before.Waits,
 				"checks_per_s":      round(float64(runs) / took.Seconds()),
 				"cpu_s_per_1000":    round(cpu.Seconds() * 1000 / float64(runs)),
 				"cpu_percent":       round(100 * cpu.Seconds() / took.Seconds()),

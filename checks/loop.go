@@ -16,6 +16,10 @@ const (
 	// lookAgain bounds the loop's sleep while checks run, so that it finds out
 	// that the process was stopped.
 	lookAgain = 100 * time.Millisecond
+	// tooLate is the part of its interval by which a run may be late and still be
+	// made. More would let a pause end in a larger burst; less would drop runs
+	// on a machine that is merely busy.
+	tooLate = 4
 	// stalled is how late the loop must wake for that.
 	stalled = 150 * time.Millisecond
 )
@@ -98,7 +102,7 @@ func (s *Scheduler) start(e *entry, now time.Time) {
 		return
 	}
 	late := now.Sub(e.due)
-	if !e.chase && e.status.Known && !e.skipped && late > max(e.check.Interval/10, lookAgain) {
+	if !e.chase && e.status.Known && !e.skipped && late > max(e.check.Interval/tooLate, lookAgain) {
 		e.skipped = true
 		s.stats.Missed++
 		e.due = s.after(e, now)
