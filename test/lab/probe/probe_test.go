@@ -1,0 +1,95 @@
+package probe
+
+import (
+	"testing"
+	"time"
+)
+
+const ms = Instant(time.Millisecond)
+
+func answers(who string, at ...Instant) []Sample {
+	var samples []Sample
+	for _, t := range at {
+		samples = append(samples, Sample{Sent: t*ms - 1, At: t * ms, Received: t*ms + 1, Who: who})
+	}
+	return samples
+}
+
+func TestLongestGapNamesWhoAnsweredBeforeAndAfter(t *testing.T) {
+	samples := append(answers("one", 1, 2, 3), answers("two", 503, 504)...)
+	gap := LongestGap(samples, 0, 505*ms)
+	if gap.Length() != 500*time.Millisecond || gap.Before != "one" || gap.After != "two" {
+		t.Errorf("got %v", gap)
+	}
+}
+
+func TestAGapThatBeginsBeforeTheTimeLookedAtNamesWhoAnsweredLast(t *testing.T) {
+	gap := LongestGap(append(answers("one", 1, 2), answers("two", 50)...), 10*ms, 60*ms)
+	if gap.From != 10*ms || gap.Before != "one" || gap.After != "two" {
+		t.Errorf("got %+v", gap)
+	}
+}
+
+func TestLongestGapCountsTheEdges(t *testing.T) {
+	for name, c := range map[string]struct {
+		samples       []Sample
+		before, after string
+		length        time.Duration
+	}{
+		"nobody answered at all":       {nil, "", "", 100 * time.Millisecond},
+		"silent since the last answer": {answers("one", 10), "one", "", 90*time.Millisecond - 1},
+		"silent until the first":       {answers("one", 80), "", "one", 80*time.Millisecond + 1},
+		"errors are not answers":       {[]Sample{{Sent: 1, Received: 50 * ms, Error: "refused"}}, "", "", 100 * time.Millisecond},
+	} {
+		gap := LongestGap(c.samples, 0, 100*ms)
+		if gap.Length() != c.length || gap.Before != c.before || gap.After != c.after {
+			t.Errorf("%s: got %v, want %v from %q to %q", name, gap, c.length, c.before, c.after)
+		}
+	}
+}
+
+func TestOverlap(t *testing.T) {
+	for name, c := range map[string]struct {
+		a, b []Sample
+		want time.Duration
+	}{
+		"one after the other":              {answers("a", 1, 2, 3), answers("b", 4, 5), 0},
+		"there and back":                   {answers("a", 1, 2, 90, 91), answers("b", 4, 5, 60), 0},
+		"two milliseconds of both":         {answers("a", 1, 2, 3, 4, 5), answers("b", 3, 4, 5, 6), 2 * time.Millisecond},
+		"a single answer in the other's":   {answers("a", 1, 2, 3, 4, 5), append(answers("b", 90), Sample{Sent: 1, At: 2*ms + 5, Received: 3 * ms, Who: "b"}), 1},
+		"a lost datagram does not hide it": {answers("a", 1, 15), answers("b", 7, 8, 9), 2 * time.Millisecond},
+		"one never answers":                {answers("a", 1, 2), nil, 0},
+	} {
+		if got := Overlap(c.a, c.b, 20*time.Millisecond); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+		if got := Overlap(c.b, c.a, 20*time.Millisecond); got != c.want {
+			t.Errorf("%s, the other way round: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+func TestAnswersAreReadAsWritten(t *testing.T) {
+	want := Answer{Request{7, 12345}, 23456, "director1"}
+	got, err := ParseAnswer(want.AppendTo(nil))
+	if err != nil || got != want {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(Request{1, 2}.AppendTo(nil))
+	f.Add(Answer{Request{1, 2}, 3, "x"}.AppendTo(nil))
+	f.Add([]byte(`{"sent":1,"received":2,"who":"x"}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if r, err := ParseRequest(b); err == nil && string(r.AppendTo(nil)) != string(b) {
+			t.Errorf("request %x does not survive", b)
+		}
+		if a, err := ParseAnswer(b); err == nil && string(a.AppendTo(nil)) != string(b) {
+			t.Errorf("answer %x does not survive", b)
+		}
+		if s, err := ParseSample(b); err == nil && s.Received < s.Sent {
+			t.Errorf("sample %q is received before it is sent", b)
+		}
+	})
+}
