@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -17,6 +18,9 @@ type loss struct {
 	why  string
 }
 
+// errRestarted ends what was under way with a peer's earlier boot; asking again may help.
+var errRestarted = errors.New("node has restarted")
+
 // losses returns the peers that went down, or have a new boot, since last time.
 func (v view) losses(now []link.Peer) []loss {
 	var out []loss
@@ -29,7 +33,7 @@ func (v view) losses(now []link.Peer) []loss {
 				out = append(out, loss{node: p.Node, why: "node is down: " + whyDown(p)})
 			}
 		case known && p.Boot != 0 && old.Boot != 0 && p.Boot != old.Boot:
-			out = append(out, loss{node: p.Node, boot: p.Boot, why: "node has restarted"})
+			out = append(out, loss{node: p.Node, boot: p.Boot, why: errRestarted.Error()})
 		}
 		if p.Boot == 0 && old.Boot != 0 { // keep the last one that was believed
 			p.Boot = old.Boot
@@ -53,15 +57,19 @@ func whyDown(p link.Peer) string {
 	return strings.Join(parts, ", ")
 }
 
+func reachableState(p link.Peer) error {
+	if p.State == link.Down {
+		return fmt.Errorf("node is down: %s", whyDown(p))
+	}
+	return nil
+}
+
 // reachable returns nil, or why no stream can be opened to the node.
 func reachable(d link.Datagrams, node string) error {
 	var names []string
 	for _, p := range d.Peers() {
 		if p.Node == node {
-			if p.State == link.Down {
-				return fmt.Errorf("node is down: %s", whyDown(p))
-			}
-			return nil
+			return reachableState(p)
 		}
 		names = append(names, p.Node)
 	}

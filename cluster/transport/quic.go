@@ -198,8 +198,12 @@ func (q *QUIC) drop(l loss) {
 	p.sessions = kept
 	call := p.dialing
 	q.mu.Unlock()
-	if call != nil && l.boot == 0 {
+	switch {
+	case call == nil:
+	case l.boot == 0:
 		call.cancel(errors.New(l.why))
+	default: // it may be half way with the process that is gone
+		call.cancel(errRestarted)
 	}
 	for _, s := range gone {
 		q.closeSession(s, codePeerLost, l.why)
@@ -390,7 +394,7 @@ func (q *QUIC) session(ctx context.Context, node string) (*session, error) {
 		q.mu.Unlock()
 		select {
 		case <-call.done:
-			if call.err != nil {
+			if call.err != nil && !errors.Is(call.err, errRestarted) {
 				return nil, call.err
 			}
 		case <-ctx.Done():

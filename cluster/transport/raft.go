@@ -60,9 +60,12 @@ type RaftTransport struct {
 	closed chan struct{}
 	once   sync.Once
 
-	mu      sync.Mutex // guards the rest
-	term    uint64     // the newest that was seen
-	newTerm chan struct{}
+	wg sync.WaitGroup
+
+	mu     sync.Mutex       // guards the rest
+	term   uint64           // the newest that was seen
+	states map[string]error // why each peer is unreachable, or nil
+	moved  chan struct{}    // closed and replaced when term or states change
 }
 
 var (
@@ -85,7 +88,15 @@ func NewRaftTransport(cfg RaftConfig) *RaftTransport {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	t := &RaftTransport{cfg: cfg, closed: make(chan struct{}), newTerm: make(chan struct{})}
+	t := &RaftTransport{cfg: cfg, closed: make(chan struct{}), moved: make(chan struct{})}
+	if cfg.Datagrams != nil {
+		changed, stop := cfg.Datagrams.Watch()
+		t.look()
+		t.wg.Go(func() {
+			defer stop()
+			t.follow(changed)
+		})
+	}
 	if cfg.Datagrams != nil && !cfg.StreamHeartbeats {
 		t.beats = newHeartbeats(cfg.Datagrams, cfg.HeartbeatTimeout/2, t.observe)
 	}
@@ -130,6 +141,7 @@ func (t *RaftTransport) Close() error {
 		if t.beats != nil {
 			t.beats.close()
 		}
+		t.wg.Wait()
 	})
 	return err
 }

@@ -466,3 +466,43 @@ func TestSnapshotReachesAFollowerThatFellBehind(t *testing.T) {
 		}
 	})
 }
+
+func TestRaftTransportCanBeReplacedOnTheSameStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := NewMemoryNetwork(MemoryConfig{})
+		n := memlink.New(memlink.Config{}, "a", "b")
+		da, db := n.Start("a", 1), n.Start("b", 2)
+		sa, sb := mem.NodeOver("a", da), mem.NodeOver("b", db)
+		ta := NewRaftTransport(RaftConfig{Streams: sa, Datagrams: da, Self: "a"})
+		for range 3 {
+			tb := NewRaftTransport(RaftConfig{Streams: sb, Datagrams: db, Self: "b"})
+			tb.SetHeartbeatHandler(func(r raft.RPC) { r.Respond(&raft.AppendEntriesResponse{Success: true, Term: 9}, nil) })
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				rpc := <-tb.Consumer()
+				rpc.Respond(&raft.RequestVoteResponse{Granted: true}, nil)
+			}()
+			var vote raft.RequestVoteResponse
+			if err := ta.RequestVote("b", "b", &raft.RequestVoteRequest{Term: 1}, &vote); err != nil || !vote.Granted {
+				t.Errorf("vote: %v, granted %v", err, vote.Granted)
+			}
+			<-done
+			var beat raft.AppendEntriesResponse
+			if err := ta.AppendEntries("b", "b", &raft.AppendEntriesRequest{Term: 1, Leader: []byte("a")}, &beat); err != nil || beat.Term != 9 {
+				t.Errorf("heartbeat: %v, %+v", err, beat)
+			}
+			if err := ta.AppendEntries("b", "b", &raft.AppendEntriesRequest{Term: 1, Leader: []byte("c")}, &beat); err == nil {
+				t.Error("a heartbeat in the name of another leader was answered")
+			}
+			if err := tb.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		_ = ta.Close()
+		_ = sa.Close()
+		_ = sb.Close()
+		da.Close()
+		db.Close()
+	})
+}

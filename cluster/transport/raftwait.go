@@ -19,6 +19,32 @@ const (
 
 var errOldTerm = errors.New("gave up: a newer term has begun")
 
+// follow keeps what the links say of the peers at hand: heartbeats ask for it
+// dozens of times a second.
+func (t *RaftTransport) follow(changed <-chan struct{}) {
+	for {
+		select {
+		case <-changed:
+			t.look()
+		case <-t.closed:
+			return
+		}
+	}
+}
+
+func (t *RaftTransport) look() {
+	states := map[string]error{}
+	for _, p := range t.cfg.Datagrams.Peers() {
+		states[p.Node] = reachableState(p)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.states = states
+	close(t.moved)
+	t.moved = make(chan struct{})
+}
+
+// reachable returns nil, or why a node cannot answer.
 func (t *RaftTransport) reachable(node string) error {
 	if t.cfg.Reachable != nil {
 		if !t.cfg.Reachable(node) {
@@ -29,7 +55,13 @@ func (t *RaftTransport) reachable(node string) error {
 	if t.cfg.Datagrams == nil {
 		return nil
 	}
-	return reachable(t.cfg.Datagrams, node)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	err, ok := t.states[node]
+	if !ok {
+		return errors.New("no such node")
+	}
+	return err
 }
 
 // observe notes a term. Replication of an older one that waits is over.
@@ -38,21 +70,15 @@ func (t *RaftTransport) observe(term uint64) {
 	defer t.mu.Unlock()
 	if term > t.term {
 		t.term = term
-		close(t.newTerm)
-		t.newTerm = make(chan struct{})
+		close(t.moved)
+		t.moved = make(chan struct{})
 	}
 }
 
 // await blocks until the node can be reached, until the end, a newer term, or Close.
 func (t *RaftTransport) await(node string, term uint64, end time.Time) error {
 	if t.reachable(node) == nil && !t.isClosed() {
-		return nil // by far the most frequent case costs no subscription
-	}
-	var changed <-chan struct{}
-	if t.cfg.Datagrams != nil {
-		c, stop := t.cfg.Datagrams.Watch()
-		defer stop()
-		changed = c
+		return nil // by far the most frequent case costs no timer
 	}
 	var poll <-chan time.Time
 	if t.cfg.Reachable != nil {
@@ -64,7 +90,7 @@ func (t *RaftTransport) await(node string, term uint64, end time.Time) error {
 	defer limit.Stop()
 	for {
 		t.mu.Lock()
-		newest, newTerm := t.term, t.newTerm
+		newest, moved := t.term, t.moved
 		t.mu.Unlock()
 		if newest > term {
 			return errOldTerm
@@ -74,9 +100,8 @@ func (t *RaftTransport) await(node string, term uint64, end time.Time) error {
 			return nil
 		}
 		select {
-		case <-changed:
+		case <-moved:
 		case <-poll:
-		case <-newTerm:
 		case <-limit.C:
 			return fmt.Errorf("%s: waited %v: %w", node, t.cfg.Wait, err)
 		case <-t.closed:
