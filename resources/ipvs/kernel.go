@@ -1,6 +1,7 @@
 package ipvs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -191,30 +192,40 @@ func (k *Kernel) run(c **client, job *call) error {
 	if err == nil {
 		err = job.do(cl)
 	}
-	if isTimeout(err) && job.ctx.Err() != nil {
-		err = job.ctx.Err()
+	if isTimeout(err) { // the socket's clock may be ahead of the context's
+		err = fmt.Errorf("ipvs: the kernel does not answer: %w", cmp.Or(job.ctx.Err(), context.DeadlineExceeded))
 	}
 	return err
 }
 
+// give hands a call to the owner, which it returns.
+func (k *Kernel) give(job *call) (*owner, error) {
+	for {
+		o, err := k.owner()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case o.calls <- job:
+			return o, nil
+		case <-o.quit: // given up while we waited for it: to the next
+		case <-job.ctx.Done():
+			return nil, fmt.Errorf("ipvs: waiting for an earlier call: %w", job.ctx.Err())
+		}
+	}
+}
+
 // grace is how long a call that was told to end has to come back before it
 // is taken for hanging.
-const grace = 100 * time.Millisecond
+const grace = time.Second
 
 func (k *Kernel) call(ctx context.Context, do func(*client) error) error {
-	o, err := k.owner()
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, k.cfg.CallTimeout)
 	defer cancel()
 	job := &call{ctx: ctx, do: do, result: make(chan error, 1)}
-	select {
-	case o.calls <- job:
-	case <-o.quit:
-		return errors.New("ipvs: the call before this one hangs in the kernel")
-	case <-ctx.Done():
-		return fmt.Errorf("ipvs: waiting for an earlier call: %w", ctx.Err())
+	o, err := k.give(job)
+	if err != nil {
+		return err
 	}
 	select {
 	case err := <-job.result:

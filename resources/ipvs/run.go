@@ -81,12 +81,14 @@ func (p *pool) follow(ctx context.Context, sc scope) error {
 	defer p.unlock()
 	p.mu.Lock()
 	idle := !p.started || sc == changed && len(p.dirty) == 0
+	if !p.intact {
+		sc = everything // more is wrong than what has changed
+	}
 	p.mu.Unlock()
 	if idle {
 		return nil
 	}
-	msg := "virtual services follow their real servers' health"
-	return p.program(ctx, sc, msg)
+	return p.program(ctx, sc, "virtual services follow their real servers' health")
 }
 
 // What subscribe makes of being warm.
