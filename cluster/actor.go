@@ -1,0 +1,290 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"reflect"
+	"time"
+
+	"github.com/keepbeat/keepbeat/cluster/consensus"
+	"github.com/keepbeat/keepbeat/cluster/lease"
+	"github.com/keepbeat/keepbeat/cluster/placement"
+	"github.com/keepbeat/keepbeat/cluster/state"
+	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/resources"
+)
+
+func digest(nodes []conf.Node) string { return consensus.NodesDigest(nodes) }
+
+const (
+	actorTick  = 50 * time.Millisecond
+	readyEvery = 500 * time.Millisecond
+)
+
+// act is this node's own part: it follows the log.
+func (n *Node) act(ctx context.Context) {
+	tick := time.NewTicker(actorTick)
+	defer tick.Stop()
+	var voters uint64
+	var ready time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.actorWake:
+		case <-tick.C:
+		}
+		n.turned.Store(int64(time.Since(n.started)))
+		st := n.State()
+		n.sayMeta()
+		if st.Voters.Index != voters {
+			voters = st.Voters.Index
+			n.keeper.Configure(lease.Voters{Index: voters, IDs: st.Voters.IDs})
+		}
+		n.followSpec(st)
+		n.beAdmitted(st)
+		if !n.director {
+			continue
+		}
+		n.own(st)
+		n.tell(st)
+		if time.Since(ready) >= readyEvery {
+			ready = time.Now()
+			n.tellProblems(st)
+		}
+	}
+}
+
+// admitted says whether the log has admitted this very start.
+func (n *Node) admitted(st *state.State) bool {
+	me := st.Nodes[n.self]
+	return me.Valid && me.Boot == uint64(n.cfg.Boot) && me.ID == n.id
+}
+
+// beAdmitted asks for an incarnation: at the start, when a minority refuses
+// the present one, and after a revocation, once everything has stopped.
+func (n *Node) beAdmitted(st *state.State) {
+	me := st.Nodes[n.self]
+	var after uint64
+	switch mine := me.Boot == uint64(n.cfg.Boot); {
+	case n.isStopping():
+		return
+	case n.admitted(st):
+		n.keeper.Admit(me.Incarnation)
+		if refused, _ := n.keeper.Refused(); refused == 0 {
+			return
+		}
+		after = me.Incarnation
+	case mine:
+		if n.manager != nil && !n.manager.Idle() {
+			return
+		}
+		after = me.Incarnation
+	}
+	n.jobs.start("admit", n.wake, func(ctx context.Context) error {
+		_, err := n.cons.Propose(ctx, state.Command{Admit: &state.Admit{
+			Node: n.self, ID: n.id, Boot: uint64(n.cfg.Boot), Director: n.director, After: after,
+		}})
+		return err
+	})
+}
+
+// own tells the manager what this node owns.
+func (n *Node) own(st *state.State) {
+	me := st.Nodes[n.self]
+	if me.Boot != uint64(n.cfg.Boot) && !n.isStopping() {
+		return // not admitted yet: what an earlier daemon left stays as the guard has it
+	}
+	epochs := map[string]uint64{}
+	live := n.keeper.Live()
+	n.mu.Lock()
+	before := n.owned
+	n.mu.Unlock()
+	if n.admitted(st) {
+		for name, g := range st.Groups {
+			if !n.wanted(st, g) {
+				continue
+			}
+			// Without a live lease nothing starts. What runs goes on behind the
+			// guard: the lease may return before anybody has taken the group.
+			if live || (n.cfg.Guard != nil && before[name] == g.Epoch) {
+				epochs[name] = g.Epoch
+			}
+		}
+	}
+	if maps.Equal(epochs, before) && len(before) > 0 {
+		return
+	}
+	n.mu.Lock()
+	n.owned = epochs
+	n.mu.Unlock()
+	n.manager.Own(epochs)
+}
+
+// wanted says whether the group should run here, as far as the log goes.
+func (n *Node) wanted(st *state.State, g state.Group) bool {
+	_, c := st.Group(g.Name)
+	return g.Owner == n.self && c != nil && (g.Target == "" || g.Target == n.self) && !n.leaving(st, g.Name)
+}
+
+// leaving says whether this node is being stopped and nobody else can have the group.
+func (n *Node) leaving(st *state.State, name string) bool {
+	if !n.isStopping() {
+		return false
+	}
+	_, c := st.Group(name)
+	return c == nil || placement.Place(st, c, placement.Exclude{n.self: stoppingWhy}).Node == ""
+}
+
+// report is called by the manager.
+func (n *Node) report(r resources.Report) {
+	n.mu.Lock()
+	n.reports[r.Group] = r
+	n.mu.Unlock()
+	n.wake()
+}
+
+// tell puts into the log what the log does not know of this node's groups yet.
+// It looks at the difference, so that nothing is lost with a failed proposal.
+func (n *Node) tell(st *state.State) {
+	if !n.admitted(st) {
+		return
+	}
+	inc := st.Nodes[n.self].Incarnation
+	for name, g := range st.Groups {
+		if g.Owner != n.self {
+			continue
+		}
+		n.mu.Lock()
+		r := n.reports[name]
+		n.mu.Unlock()
+		var cmd state.Command
+		switch current := r.Epoch == g.Epoch; {
+		case current && r.Outcome == resources.Stopped:
+			s := &state.Stopped{Group: name, Node: n.self, Incarnation: inc, Epoch: g.Epoch}
+			if r.Err != nil {
+				s.Failure = &state.Failure{Resource: r.Resource, Error: r.Err.Error(), At: time.Now().UTC()}
+			}
+			cmd.Stopped = s
+		case current && r.Outcome == resources.Stuck:
+			if g.Blocked != "" {
+				continue
+			}
+			cmd.Blocked = &state.Blocked{Group: name, Node: n.self, Incarnation: inc, Epoch: g.Epoch, Why: r.Resource + " does not stop: " + r.Err.Error()}
+		case !n.wanted(st, g) && n.manager.Renounce(name, g.Epoch):
+			cmd.Stopped = &state.Stopped{Group: name, Node: n.self, Incarnation: inc, Epoch: g.Epoch}
+		case current && r.Outcome == resources.Started && !g.Active:
+			cmd.Started = &state.Started{Group: name, Node: n.self, Incarnation: inc, Epoch: g.Epoch}
+		default:
+			continue
+		}
+		n.jobs.start("tell "+name, n.wake, func(ctx context.Context) error {
+			_, err := n.cons.Propose(ctx, cmd)
+			return err
+		})
+	}
+}
+
+// stoppingWhy is the problem that a node being stopped reports for every group.
+const stoppingWhy = "keepbeat is being stopped there"
+
+// tellProblems reports for which groups this node is not ready.
+func (n *Node) tellProblems(st *state.State) {
+	if !n.admitted(st) || st.Spec == nil {
+		return
+	}
+	problems := n.manager.Ready()
+	if n.isStopping() {
+		for _, g := range st.Spec.Groups {
+			problems[g.Name] = stoppingWhy
+		}
+	}
+	me := st.Nodes[n.self]
+	if len(problems) == 0 && len(me.Problems) == 0 || reflect.DeepEqual(problems, me.Problems) {
+		return
+	}
+	n.jobs.start("problems", n.wake, func(ctx context.Context) error {
+		_, err := n.cons.Propose(ctx, state.Command{Problems: &state.Problems{Node: n.self, Incarnation: me.Incarnation, Problems: problems}})
+		return err
+	})
+}
+
+func (n *Node) isStopping() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.stopping
+}
+
+// Stop hands over what this node owns and reports it stopped, then ends the
+// node's incarnation, so that nobody has to wait for its lease. ctx bounds it;
+// whatever happens, nothing runs here when it returns without error.
+func (n *Node) Stop(ctx context.Context) error {
+	n.mu.Lock()
+	n.stopping = true
+	n.mu.Unlock()
+	if !n.director {
+		return nil
+	}
+	n.tellProblems(n.State())
+	n.wake()
+	err := n.cons.Wait(ctx, func(st *state.State) bool { return len(st.OwnedBy(n.self)) == 0 || !n.admitted(st) })
+	if err != nil {
+		// No quorum, or it takes too long: stop here all the same.
+		n.logger.Warn("stopping without a handover", "err", err)
+		n.mu.Lock()
+		n.owned = nil
+		n.mu.Unlock()
+		n.manager.Own(nil)
+	}
+	idle := time.NewTicker(10 * time.Millisecond)
+	defer idle.Stop()
+	end := time.NewTimer(resources.DefaultTimeout)
+	defer end.Stop()
+	for !n.manager.Idle() {
+		select {
+		case <-end.C:
+			return errors.New("some resources would not stop; `keepbeat release` tries again, see the log")
+		case <-idle.C:
+		}
+	}
+	st := n.State()
+	if !n.admitted(st) {
+		return nil
+	}
+	lctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if _, err := n.cons.Propose(lctx, state.Command{Leave: &state.Leave{Node: n.self, Incarnation: st.Nodes[n.self].Incarnation}}); err != nil {
+		n.logger.Warn("the cluster was not told of the stop; it will wait for this node's lease", "err", err)
+	}
+	return nil
+}
+
+// PrepareRestart takes the long lease under which the daemon may be replaced
+// while everything it started stays up. After it the caller re-executes.
+func (n *Node) PrepareRestart(ctx context.Context) error {
+	if !n.director {
+		return nil
+	}
+	st := n.State()
+	if !n.admitted(st) {
+		return errors.New("this node is not admitted to the cluster yet; try again in a moment, or use `systemctl restart keepbeat`")
+	}
+	length := n.cfg.Local.RestartLease
+	if st.Spec != nil && st.Spec.Settings.RestartLease > 0 {
+		length = st.Spec.Settings.RestartLease
+	}
+	for name, g := range st.Groups {
+		if g.Owner == n.self && (g.Target != "" || !g.Active) {
+			return errors.New("group " + name + " is being moved or started; try again when `keepbeat status` shows it at rest")
+		}
+	}
+	me := st.Nodes[n.self]
+	if _, err := n.cons.Propose(ctx, state.Command{LongLease: &state.LongLease{Node: n.self, Incarnation: me.Incarnation, Length: length}}); err != nil {
+		return err
+	}
+	return n.keeper.Lengthen(ctx, length)
+}
+
+// CancelRestart takes a PrepareRestart back.
+func (n *Node) CancelRestart() { n.keeper.Shorten() }

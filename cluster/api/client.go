@@ -1,0 +1,111 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/keepbeat/keepbeat/cluster"
+)
+
+// Client speaks to the daemon of this machine.
+type Client struct {
+	path string
+	http *http.Client
+}
+
+// NewClient returns a client of the socket in a run directory.
+func NewClient(runDir string) *Client {
+	path := filepath.Join(runDir, SocketName)
+	return &Client{path: path, http: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", path)
+		},
+		DisableKeepAlives: true,
+	}}}
+}
+
+// Status asks for the state of the cluster.
+func (c *Client) Status(ctx context.Context) (s cluster.Status, err error) {
+	return s, c.do(ctx, http.MethodGet, "/v1/status", nil, &s)
+}
+
+// Why asks why a group is where it is.
+func (c *Client) Why(ctx context.Context, group string) (w cluster.Why, err error) {
+	return w, c.do(ctx, http.MethodGet, "/v1/why/"+url.PathEscape(group), nil, &w)
+}
+
+// Standby gives up groups of this node.
+func (c *Client) Standby(ctx context.Context, m Move) (r Moves, err error) {
+	return r, c.do(ctx, http.MethodPost, "/v1/standby", m, &r)
+}
+
+// Takeover brings groups to this node.
+func (c *Client) Takeover(ctx context.Context, m Move) (r Moves, err error) {
+	return r, c.do(ctx, http.MethodPost, "/v1/takeover", m, &r)
+}
+
+// Apply makes this node's files the next version of the specification.
+func (c *Client) Apply(ctx context.Context, a Apply) (r cluster.Changes, err error) {
+	return r, c.do(ctx, http.MethodPost, "/v1/apply", a, &r)
+}
+
+// Restart re-executes the daemon; nothing moves.
+func (c *Client) Restart(ctx context.Context) error {
+	return c.do(ctx, http.MethodPost, "/v1/restart", struct{}{}, nil)
+}
+
+func (c *Client) do(ctx context.Context, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, "http://keepbeat"+path, body)
+	if err != nil {
+		return err
+	}
+	a, err := c.http.Do(r)
+	if err != nil {
+		return c.explain(err)
+	}
+	defer a.Body.Close()
+	b, err := io.ReadAll(a.Body)
+	if err != nil {
+		return err
+	}
+	if a.StatusCode != http.StatusOK {
+		var e Error
+		if json.Unmarshal(b, &e) == nil && e.Error != "" {
+			return errors.New(e.Error)
+		}
+		return fmt.Errorf("the daemon answered %s", a.Status)
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(b, out)
+}
+
+func (c *Client) explain(err error) error {
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("no keepbeat daemon runs here (%s does not answer); start it with `systemctl start keepbeat` or `keepbeat run`", c.path)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%s: permission denied; be root, or a member of the group that socket_group: in ha.yaml names (it may read)", c.path)
+	}
+	return err
+}

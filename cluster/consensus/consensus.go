@@ -1,0 +1,357 @@
+// Package consensus keeps the replicated state with raft: bootstrap without a
+// first-node ceremony, voters, commands from any node, the disk probe.
+package consensus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/keepbeat/keepbeat/cluster/state"
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+// maxVoters is how many nodes vote at most: beyond seven every commit gets slower and nothing safer.
+const maxVoters = 7
+
+// Config is what a Consensus is given.
+type Config struct {
+	Node    string
+	UUID    string // of the data directory
+	Boot    uint64
+	Nodes   []conf.Node
+	Profile conf.Profile
+	Stores  Stores
+	// Transport addresses servers by their id.
+	Transport raft.Transport
+	// Forward sends a command to the leader's node and returns its result.
+	Forward func(ctx context.Context, node string, cmd []byte) (state.Result, error)
+	// Members returns what the other nodes say of themselves at this moment;
+	// a node that is not heard is not in it.
+	Members func() map[string]Member
+	// Changed is called after every change of state or leadership; it must not block.
+	Changed func()
+	// Failed is called once when this node cannot go on (its disk hangs).
+	Failed func(error)
+	Now    func() time.Time
+	Logger *slog.Logger
+}
+
+// Member is what a node says of itself in its hellos.
+type Member struct {
+	UUID  string
+	Empty bool   // has neither log nor state
+	Nodes string // digest of its `nodes:`
+	Index uint64 // last index applied
+}
+
+// ID returns the server id of a node with a data directory.
+func ID(node, uuid string) string { return node + "/" + uuid }
+
+// NodeOf returns the node's name in a server id.
+func NodeOf(id string) string {
+	name, _, _ := strings.Cut(id, "/")
+	return name
+}
+
+// Consensus is this node's raft.
+type Consensus struct {
+	cfg     Config
+	fsm     *fsm
+	raft    *raft.Raft
+	flush   chan struct{} // a commit whose news the followers should hear at once
+	number  atomic.Uint64
+	started time.Time
+
+	mu         sync.Mutex // guards what follows
+	lastChange time.Time  // of the voters, or of leadership
+	waiters    map[chan struct{}]bool
+}
+
+// New starts raft on what the stores hold.
+func New(cfg Config) (*Consensus, error) {
+	c := &Consensus{cfg: cfg, flush: make(chan struct{}, 1), started: time.Now(), waiters: map[chan struct{}]bool{}}
+	c.fsm = newFSM(c.applied)
+	rc := raft.DefaultConfig()
+	rc.LocalID = raft.ServerID(ID(cfg.Node, cfg.UUID))
+	rc.HeartbeatTimeout = cfg.Profile.RaftHeartbeat
+	rc.ElectionTimeout = cfg.Profile.RaftHeartbeat
+	rc.LeaderLeaseTimeout = cfg.Profile.RaftLease
+	// The followers learn of a commit through the barrier that flush sends at
+	// once, so raft's own repetition can be slow; at its default it is most of
+	// the idle traffic.
+	rc.CommitTimeout = 500 * time.Millisecond
+	rc.SnapshotThreshold = 2048
+	rc.TrailingLogs = 1024
+	rc.SnapshotInterval = 2 * time.Minute
+	rc.Logger = NewHCLog(cfg.Logger)
+	var err error
+	if c.raft, err = raft.NewRaft(rc, c.fsm, cfg.Stores.Log, cfg.Stores.Stable, cfg.Stores.Snapshots, cfg.Transport); err != nil {
+		return nil, fmt.Errorf("consensus: %w", err)
+	}
+	return c, nil
+}
+
+// applied runs after each committed entry.
+func (c *Consensus) applied(cmd *state.Command) {
+	if cmd != nil && cmd.Probe == nil {
+		select {
+		case c.flush <- struct{}{}:
+		default:
+		}
+	}
+	c.mu.Lock()
+	for w := range c.waiters {
+		select {
+		case w <- struct{}{}:
+		default:
+		}
+	}
+	c.mu.Unlock()
+	c.cfg.Changed()
+}
+
+// State returns the state as far as this node has applied the log.
+func (c *Consensus) State() *state.State { return c.fsm.state.Load() }
+
+// Leader returns the leader's node name, empty when there is none.
+func (c *Consensus) Leader() string {
+	_, id := c.raft.LeaderWithID()
+	return NodeOf(string(id))
+}
+
+// Leading says whether this node is the leader.
+func (c *Consensus) Leading() bool { return c.raft.State() == raft.Leader }
+
+// Empty says whether this node has neither log nor state.
+func (c *Consensus) Empty() bool { return c.raft.LastIndex() == 0 && c.State().Index == 0 }
+
+// Stats returns raft's own figures.
+func (c *Consensus) Stats() map[string]string { return c.raft.Stats() }
+
+// Wait returns when ok is true of the state, or with the context's error.
+func (c *Consensus) Wait(ctx context.Context, ok func(*state.State) bool) error {
+	w := make(chan struct{}, 1)
+	c.mu.Lock()
+	c.waiters[w] = true
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		delete(c.waiters, w)
+		c.mu.Unlock()
+	}()
+	for !ok(c.State()) {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-w:
+		}
+	}
+	return nil
+}
+
+// ErrNoLeader says that no leader took a command before the time was up.
+var ErrNoLeader = errors.New("no quorum: no leader has taken the command")
+
+// Propose puts a command into the log, wherever the leader is, and returns
+// what it came to. It tries again until ctx ends; the command is applied once at most.
+func (c *Consensus) Propose(ctx context.Context, cmd state.Command) (state.Result, error) {
+	cmd.ID = state.ID{Node: c.cfg.Node, Boot: c.cfg.Boot, N: c.number.Add(1)}
+	cmd.At = c.cfg.Now().Round(time.Millisecond).UTC()
+	b, err := cmd.Encode()
+	if err != nil {
+		return state.Result{}, err
+	}
+	var last error
+	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		var r state.Result
+		switch leader := c.Leader(); {
+		case c.Leading():
+			r, err = c.Apply(ctx, b)
+		case leader != "" && leader != c.cfg.Node:
+			r, err = c.cfg.Forward(ctx, leader, b)
+		default:
+			err = ErrNoLeader
+		}
+		if err == nil {
+			return r, r.Err()
+		}
+		if !errors.Is(err, context.DeadlineExceeded) {
+			last = err
+		}
+		select {
+		case <-ctx.Done():
+			if last == nil {
+				last = ErrNoLeader
+			}
+			return state.Result{}, last
+		case <-time.After(wait):
+		}
+	}
+}
+
+// Apply puts an encoded command into the log of this node, which must be the leader.
+func (c *Consensus) Apply(ctx context.Context, cmd []byte) (state.Result, error) {
+	f := c.raft.Apply(cmd, time.Second)
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }() // ends when raft answers or shuts down
+	select {
+	case <-ctx.Done():
+		return state.Result{}, context.Cause(ctx)
+	case err := <-done:
+		if err != nil {
+			return state.Result{}, err
+		}
+		r, _ := f.Response().(state.Result)
+		return r, nil
+	}
+}
+
+// Run bootstraps when it is time, and as the leader minds voters and the disk, until ctx ends.
+func (c *Consensus) Run(ctx context.Context) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { c.flusher(ctx) })
+	wg.Go(func() { c.probe(ctx) })
+	leading := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-c.raft.LeaderCh():
+			leading = now
+			c.changedVoters()
+			c.cfg.Changed()
+		case <-tick.C:
+			switch {
+			case leading:
+				c.mindVoters()
+			case c.Empty():
+				c.bootstrap()
+			}
+		}
+	}
+}
+
+// Shutdown stops raft and closes the stores. The transport has to be closed before.
+func (c *Consensus) Shutdown() error {
+	err := c.raft.Shutdown().Error()
+	return errors.Join(err, c.cfg.Stores.Close())
+}
+
+// flusher tells the followers of a commit at once: the entry after it carries
+// the commit index, where raft by itself waits for its CommitTimeout.
+func (c *Consensus) flusher(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.flush:
+		}
+		if !c.Leading() {
+			continue
+		}
+		// An error means that this node leads no more: the next leader's first entry does it.
+		_ = c.raft.Barrier(time.Second).Error()
+	}
+}
+
+const (
+	probeEvery    = 2 * time.Second
+	probeDeadline = 2 * time.Second
+	probeTries    = 2
+)
+
+// probe commits a no-op now and then: a leader whose disk hangs goes on
+// sending heartbeats, so that nobody takes its place (hashicorp/raft#503).
+func (c *Consensus) probe(ctx context.Context) {
+	failed := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(probeEvery):
+		}
+		if !c.Leading() {
+			failed = 0
+			continue
+		}
+		b, err := state.Command{Probe: &struct{}{}}.Encode()
+		if err != nil {
+			continue
+		}
+		pctx, cancel := context.WithTimeout(ctx, probeDeadline)
+		_, err = c.Apply(pctx, b)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		if !errors.Is(err, context.DeadlineExceeded) || !c.Leading() {
+			failed = 0
+			continue
+		}
+		failed++
+		c.cfg.Logger.Error("this node leads and cannot commit: does its disk hang?", "tries", failed)
+		if failed == probeTries {
+			c.cfg.Failed(fmt.Errorf("the leader could not commit for %v: its disk hangs", probeTries*(probeEvery+probeDeadline)))
+			return
+		}
+	}
+}
+
+// NodesDigest is the form of `nodes:` that all nodes must agree on before they bootstrap.
+func NodesDigest(nodes []conf.Node) string {
+	var b strings.Builder
+	for _, n := range nodes {
+		fmt.Fprintf(&b, "%s=%s;", n.Name, n.Role)
+	}
+	return b.String()
+}
+
+// voting returns the nodes that vote: the first seven of `nodes:`.
+func voting(nodes []conf.Node) []string {
+	var names []string
+	for _, n := range nodes[:min(len(nodes), maxVoters)] {
+		names = append(names, n.Name)
+	}
+	return names
+}
+
+// bootstrap makes the first configuration when every configured node says
+// hello, is empty too and has the same `nodes:`. Only one node does it, the
+// first by name of those that vote: two different first configurations must not exist.
+func (c *Consensus) bootstrap() {
+	names := voting(c.cfg.Nodes)
+	if c.cfg.Node != slices.Min(names) {
+		return
+	}
+	members := c.cfg.Members()
+	members[c.cfg.Node] = Member{UUID: c.cfg.UUID, Empty: true, Nodes: NodesDigest(c.cfg.Nodes)}
+	var rc raft.Configuration
+	for _, n := range c.cfg.Nodes {
+		m, ok := members[n.Name]
+		if !ok || !m.Empty || m.Nodes != NodesDigest(c.cfg.Nodes) {
+			return
+		}
+		s := raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(ID(n.Name, m.UUID)), Address: raft.ServerAddress(ID(n.Name, m.UUID))}
+		if !slices.Contains(names, n.Name) {
+			s.Suffrage = raft.Nonvoter
+		}
+		rc.Servers = append(rc.Servers, s)
+	}
+	if err := c.raft.BootstrapCluster(rc).Error(); err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+		c.cfg.Logger.Error("bootstrap failed", "err", err)
+		return
+	}
+	c.cfg.Logger.Info("the cluster begins: every node is here and empty", "nodes", len(rc.Servers))
+}

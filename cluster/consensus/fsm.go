@@ -1,0 +1,78 @@
+package consensus
+
+import (
+	"io"
+	"sync/atomic"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/keepbeat/keepbeat/cluster/state"
+)
+
+// fsm feeds committed entries to the pure state.
+type fsm struct {
+	state   atomic.Pointer[state.State]
+	changed func(cmd *state.Command) // after each entry; nil for a configuration or snapshot
+}
+
+func newFSM(changed func(*state.Command)) *fsm {
+	f := &fsm{changed: changed}
+	f.state.Store(state.New())
+	return f
+}
+
+// Apply implements raft.FSM. raft calls it, and the two below, from one goroutine.
+func (f *fsm) Apply(l *raft.Log) any {
+	c, err := state.Decode(l.Data)
+	if err != nil {
+		// The same on every node: an entry that cannot be read changes nothing.
+		return state.Result{Refused: err.Error()}
+	}
+	s, r := f.state.Load().Apply(l.Index, c)
+	f.state.Store(s)
+	f.changed(&c)
+	return r
+}
+
+// StoreConfiguration implements raft.ConfigurationStore: it is called when a
+// configuration has been committed.
+func (f *fsm) StoreConfiguration(index uint64, c raft.Configuration) {
+	f.state.Store(f.state.Load().SetVoters(index, voters(c)))
+	f.changed(nil)
+}
+
+func voters(c raft.Configuration) []string {
+	var ids []string
+	for _, s := range c.Servers {
+		if s.Suffrage == raft.Voter {
+			ids = append(ids, string(s.ID))
+		}
+	}
+	return ids
+}
+
+// Snapshot implements raft.FSM.
+func (f *fsm) Snapshot() (raft.FSMSnapshot, error) { return snapshot{f.state.Load()}, nil }
+
+// Restore implements raft.FSM.
+func (f *fsm) Restore(r io.ReadCloser) error {
+	defer r.Close()
+	s, err := state.Restore(r)
+	if err != nil {
+		return err
+	}
+	f.state.Store(s)
+	f.changed(nil)
+	return nil
+}
+
+type snapshot struct{ s *state.State }
+
+func (s snapshot) Persist(sink raft.SnapshotSink) error {
+	if err := s.s.Snapshot(sink); err != nil {
+		return sink.Cancel()
+	}
+	return sink.Close()
+}
+
+func (snapshot) Release() {}

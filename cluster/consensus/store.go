@@ -1,0 +1,63 @@
+package consensus
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+)
+
+// Stores is where raft keeps its log, its vote and its snapshots.
+type Stores struct {
+	Log       raft.LogStore
+	Stable    raft.StableStore
+	Snapshots raft.SnapshotStore
+	close     func() error
+}
+
+// Close closes the files.
+func (s Stores) Close() error {
+	if s.close == nil {
+		return nil
+	}
+	return s.close()
+}
+
+// OpenBolt opens or makes the stores in dir: raft.db and snapshots/.
+func OpenBolt(dir string, logger hclog.Logger) (Stores, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return Stores{}, err
+	}
+	path := filepath.Join(dir, "raft.db")
+	b, err := raftboltdb.New(raftboltdb.Options{
+		Path: path,
+		// A second daemon on the same directory must be told so, not wait for ever.
+		BoltOptions: &bbolt.Options{Timeout: 3 * time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType},
+	})
+	if errors.Is(err, bbolt.ErrTimeout) { //nolint:staticcheck // the name bbolt still exports
+		return Stores{}, fmt.Errorf("%s is in use: is another keepbeat running on this data directory?", path)
+	}
+	if err != nil {
+		return Stores{}, fmt.Errorf("%s: %w; if the file is damaged, stop keepbeat, move the data directory away and start: the node rejoins as a new one", path, err)
+	}
+	snaps, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, logger)
+	if err != nil {
+		return Stores{}, errors.Join(err, b.Close())
+	}
+	return Stores{Log: b, Stable: b, Snapshots: snaps, close: b.Close}, nil
+}
+
+// MemoryStores returns stores for simulations; they outlive the node that uses them.
+func MemoryStores() Stores {
+	m := raft.NewInmemStore()
+	return Stores{Log: m, Stable: m, Snapshots: raft.NewInmemSnapshotStore()}
+}
+
+var _ io.Closer = Stores{}

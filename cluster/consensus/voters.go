@@ -1,0 +1,80 @@
+package consensus
+
+import (
+	"slices"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/keepbeat/keepbeat/cluster/lease"
+)
+
+// changedVoters notes that the voters, or who minds them, changed now.
+func (c *Consensus) changedVoters() {
+	c.mu.Lock()
+	c.lastChange = time.Now()
+	c.mu.Unlock()
+}
+
+// promiseRuns is how long a promise that was given before the last change of
+// voters may still run, with as much again for the time in which it was on its way.
+func (c *Consensus) promiseRuns() time.Duration {
+	longest := c.cfg.Profile.Lease
+	s := c.State()
+	if s.Spec != nil {
+		longest = max(longest, s.Spec.Settings.Profile.Lease)
+	}
+	for _, n := range s.Nodes {
+		longest = max(longest, n.LongLease)
+	}
+	return 2 * lease.Stretch(longest)
+}
+
+// mindVoters makes, as the leader, the next change that brings raft's
+// configuration to `nodes:`: a node that lost its disk comes back under
+// another id, first without a vote, then with one. One voter at a time, and
+// between two changes a promise runs out (rule 4).
+func (c *Consensus) mindVoters() {
+	c.mu.Lock()
+	soon := time.Since(c.lastChange) < c.promiseRuns()
+	c.mu.Unlock()
+	f := c.raft.GetConfiguration()
+	if soon || f.Error() != nil {
+		return
+	}
+	members := c.cfg.Members()
+	members[c.cfg.Node] = Member{UUID: c.cfg.UUID, Nodes: NodesDigest(c.cfg.Nodes)}
+	for _, n := range c.cfg.Nodes {
+		m, heard := members[n.Name]
+		if !heard {
+			continue // nothing is known of its disk
+		}
+		id := raft.ServerID(ID(n.Name, m.UUID))
+		i := slices.IndexFunc(f.Configuration().Servers, func(s raft.Server) bool { return NodeOf(string(s.ID)) == n.Name })
+		if i < 0 {
+			c.change("joins without a vote", id, c.raft.AddNonvoter(id, raft.ServerAddress(id), f.Index(), time.Second))
+			return
+		}
+		s := f.Configuration().Servers[i]
+		switch {
+		case s.ID != id && m.Empty:
+			c.change("is gone: the node has lost its data directory", s.ID, c.raft.RemoveServer(s.ID, f.Index(), time.Second))
+			return
+		case s.ID == id && s.Suffrage == raft.Nonvoter && slices.Contains(voting(c.cfg.Nodes), n.Name) && m.Index+100 > c.raft.AppliedIndex() && m.Index > 0:
+			c.change("has caught up and votes", id, c.raft.AddVoter(id, raft.ServerAddress(id), f.Index(), time.Second))
+			return
+		}
+	}
+}
+
+func (c *Consensus) change(what string, id raft.ServerID, f raft.IndexFuture) {
+	c.changedVoters()
+	go func() { // ends when raft answers or shuts down
+		if err := f.Error(); err != nil {
+			c.cfg.Logger.Warn("change of voters failed", "server", id, "change", what, "err", err)
+			return
+		}
+		c.changedVoters()
+		c.cfg.Logger.Info("server "+string(id)+" "+what, "index", f.Index())
+	}()
+}

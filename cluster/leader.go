@@ -1,0 +1,149 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/keepbeat/keepbeat/cluster/placement"
+	"github.com/keepbeat/keepbeat/cluster/state"
+)
+
+const leaderTick = 25 * time.Millisecond
+
+// startGrace is how long a cluster that has just started waits for the node
+// that a group prefers, before another gets a group that nobody had.
+const startGrace = 3 * time.Second
+
+// lead is the leader's part: it revokes the silent, names owners and forgives failures.
+func (n *Node) lead(ctx context.Context) {
+	tick := time.NewTicker(leaderTick)
+	defer tick.Stop()
+	failures := map[string]time.Time{} // when this node first saw each failure
+	var since time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.leaderWake:
+		case <-tick.C:
+		}
+		if !n.cons.Leading() {
+			since = time.Time{}
+			continue
+		}
+		if since.IsZero() {
+			since = time.Now()
+		}
+		st := n.State()
+		n.revokeSilent(st)
+		n.place(st, since)
+		n.forgive(st, failures)
+	}
+}
+
+// lease returns the length of leases in force.
+func (n *Node) lease(st *state.State) time.Duration {
+	if st.Spec != nil {
+		return max(st.Spec.Settings.Profile.Lease, n.cfg.Local.Profile.Lease)
+	}
+	return n.cfg.Local.Profile.Lease
+}
+
+// revokeSilent starts the revocation of directors from which no proof comes
+// that they hear this voter, and finishes it when a majority has revoked. To
+// start one harms nobody: each voter waits for its own promise.
+func (n *Node) revokeSilent(st *state.State) {
+	for name, node := range st.Nodes {
+		if !node.Valid || !node.Director || name == n.self {
+			continue
+		}
+		// Two renewals in a row are missing.
+		if n.keeper.Silence(name) < n.lease(st)*6/10 {
+			n.keeper.Forget(name)
+			continue
+		}
+		n.keeper.Collect(name, node.Incarnation)
+		if !n.keeper.Collected(name, node.Incarnation) {
+			continue
+		}
+		why := fmt.Sprintf("silent, and a majority has waited out its lease of %v", n.lease(st))
+		cmd := state.Command{Revoke: &state.Revoke{
+			Node: name, Incarnation: node.Incarnation, Why: why,
+			Moves: placement.RevokeMoves(st, name, why),
+		}}
+		n.jobs.start("revoke "+name, n.wake, func(ctx context.Context) error {
+			_, err := n.cons.Propose(ctx, cmd)
+			return err
+		})
+	}
+}
+
+// place commits what placement wants.
+func (n *Node) place(st *state.State, since time.Time) {
+	assign, hand := placement.Moves(st, nil)
+	if time.Since(n.started) < startGrace || time.Since(since) < startGrace {
+		assign = n.patient(st, assign)
+	}
+	var cmd state.Command
+	switch {
+	case len(assign) > 0:
+		cmd.Assign = &state.Assign{Moves: assign}
+	case len(hand) > 0:
+		cmd.Hand = &state.Hand{Moves: hand}
+	default:
+		return
+	}
+	n.jobs.start("place", n.wake, func(ctx context.Context) error {
+		_, err := n.cons.Propose(ctx, cmd)
+		return err
+	})
+}
+
+// patient leaves out groups that nobody had yet and whose preferred node has not been admitted.
+func (n *Node) patient(st *state.State, moves []state.Move) []state.Move {
+	var now []state.Move
+	for _, m := range moves {
+		g, c := st.Group(m.Group)
+		if g.Epoch == 0 && c != nil && len(c.Prefer) > 0 && m.To != c.Prefer[0] {
+			if p, known := st.Nodes[c.Prefer[0]]; !known || p.Incarnation == 0 {
+				continue
+			}
+		}
+		now = append(now, m)
+	}
+	return now
+}
+
+// forgive lets a group be tried again where it failed when its waiting time,
+// counted by this node's own clock, is over.
+func (n *Node) forgive(st *state.State, seen map[string]time.Time) {
+	current := map[string]bool{}
+	for group, g := range st.Groups {
+		for node, f := range g.Failures {
+			if f.Until.IsZero() {
+				continue
+			}
+			key := fmt.Sprintf("%s\x00%s\x00%d", group, node, f.Until.UnixNano())
+			current[key] = true
+			first, known := seen[key]
+			if !known {
+				seen[key] = time.Now()
+				continue
+			}
+			if time.Since(first) < f.Until.Sub(f.At) {
+				continue
+			}
+			cmd := state.Command{Forgive: &state.Forgive{Group: group, Node: node, Until: f.Until, Why: "its waiting time is over"}}
+			n.jobs.start("forgive "+group+" "+node, n.wake, func(ctx context.Context) error {
+				_, err := n.cons.Propose(ctx, cmd)
+				return err
+			})
+		}
+	}
+	for key := range seen {
+		if !current[key] {
+			delete(seen, key)
+		}
+	}
+}

@@ -1,0 +1,453 @@
+package lease
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Deadline is what the keeper needs of the guard: an absolute time of
+// CLOCK_BOOTTIME after which the kernel cuts the held addresses off.
+type Deadline interface {
+	SetDeadline(boot time.Duration) error
+}
+
+// Config is what a Keeper is given.
+type Config struct {
+	Node   string // this node's name
+	ID     string // its server id: name/UUID
+	Boot   uint64
+	Holds  bool // a director; a witness only promises
+	Length time.Duration
+	Clock  Clock
+	Store  Store
+	Stored Record
+	Guard  Deadline // nil: `guard: off`
+	// Send hands a message to another node; it does not block and may lose it.
+	Send func(node string, payload []byte)
+	// Changed is called, from the keeper's goroutines and never under its
+	// locks, when the lease begins or ends, a refusal arrives or a revocation progresses.
+	Changed func()
+	Logger  *slog.Logger
+}
+
+// Keeper holds this node's lease and gives promises to others.
+type Keeper struct {
+	cfg   Config
+	votes chan vote // to the voter's goroutine, which may wait for the disk
+	kick  chan struct{}
+
+	mu         sync.Mutex // guards what follows
+	h          *Holder
+	length     time.Duration
+	long       time.Duration // asked for before a planned restart; 0: no
+	end        time.Duration // of the lease as the guard was told
+	wasLive    bool
+	reset      bool                     // the guard's deadline is this boot's own: promises to earlier boots may be replaced
+	reach      map[string]time.Duration // by node: when it last proved that it hears this voter
+	seen       map[string]time.Duration // by node: when any Renew arrived
+	started    time.Duration
+	collecting map[string]*collection // by node
+}
+
+type collection struct {
+	incarnation uint64
+	revoked     map[string]bool // by voter id
+}
+
+type vote struct {
+	from string
+	boot uint64
+	m    Message
+	cfg  *Voters
+}
+
+// NewKeeper returns a keeper; Run makes it work.
+func NewKeeper(cfg Config) *Keeper {
+	return &Keeper{
+		cfg: cfg, votes: make(chan vote, 1024), kick: make(chan struct{}, 1),
+		h: NewHolder(cfg.Node), length: cfg.Length,
+		reach: map[string]time.Duration{}, seen: map[string]time.Duration{},
+		started: cfg.Clock.Now(), collecting: map[string]*collection{},
+	}
+}
+
+// Run renews and votes until ctx ends.
+func (k *Keeper) Run(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		k.vote(ctx)
+	}()
+	defer func() { <-done }()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-k.kick:
+		case <-timer.C:
+		}
+		timer.Reset(k.renew())
+	}
+}
+
+// renew begins a round and returns when the next is due.
+func (k *Keeper) renew() time.Duration {
+	k.mu.Lock()
+	if !k.cfg.Holds || k.h.Incarnation() == 0 {
+		k.mu.Unlock()
+		return 50 * time.Millisecond
+	}
+	length := k.length
+	if k.long > 0 {
+		length = k.long
+	}
+	k.h.Round(k.cfg.Clock.Now(), length)
+	type out struct {
+		node string
+		r    Renew
+	}
+	var outs []out
+	for _, id := range k.h.Voters() {
+		outs = append(outs, out{nodeOf(id), k.h.RenewFor(id, k.reset && k.long == 0)})
+	}
+	every := k.length / 4
+	live, was := k.liveLocked(), k.wasLive
+	k.wasLive = live
+	k.mu.Unlock()
+	if live != was {
+		k.cfg.Changed()
+	}
+	for _, o := range outs {
+		if o.node == k.cfg.Node {
+			k.enqueue(vote{from: o.node, boot: k.cfg.Boot, m: o.r})
+			continue
+		}
+		k.cfg.Send(o.node, Encode(o.r))
+	}
+	return every
+}
+
+// nodeOf returns the node's name in a server id.
+func nodeOf(id string) string {
+	name, _, _ := strings.Cut(id, "/")
+	return name
+}
+
+func (k *Keeper) enqueue(v vote) {
+	select {
+	case k.votes <- v:
+	default: // the disk hangs: a promise that cannot be stored is not given
+	}
+}
+
+// Receive takes a datagram of another node.
+func (k *Keeper) Receive(from string, boot uint64, payload []byte) {
+	m, err := Decode(payload)
+	if err != nil {
+		k.cfg.Logger.Warn("lease message dropped", "from", from, "err", err)
+		return
+	}
+	switch m := m.(type) {
+	case Renew, Revoke:
+		k.enqueue(vote{from: from, boot: boot, m: m})
+	default:
+		k.answer(from, m)
+	}
+}
+
+// answer takes what a voter said; from is the node it came from.
+func (k *Keeper) answer(from string, m Message) {
+	changed := false
+	k.mu.Lock()
+	switch m := m.(type) {
+	case Ack:
+		if nodeOf(m.Voter) == from {
+			k.h.Ack(m)
+			changed = k.extendLocked()
+		}
+	case Refuse:
+		if nodeOf(m.Voter) == from {
+			before := k.h.Refused()
+			k.h.Refuse(m)
+			changed = k.h.Refused() != before
+		}
+	case Revoked:
+		if c := k.collecting[m.Node]; c != nil && c.incarnation == m.Incarnation && nodeOf(m.Voter) == from && !c.revoked[m.Voter] {
+			c.revoked[m.Voter] = true
+			changed = true
+		}
+	}
+	k.mu.Unlock()
+	if changed {
+		k.cfg.Changed()
+	}
+}
+
+// extendLocked tells the guard of a later end. It reports whether the lease has just begun.
+func (k *Keeper) extendLocked() bool {
+	end := k.h.End()
+	if end <= k.end {
+		return false
+	}
+	// BOOTTIME is read before lease time: should this goroutine be stopped
+	// between the two, the deadline comes out early, never late.
+	boot := k.cfg.Clock.Boot()
+	now := k.cfg.Clock.Now()
+	if now >= end {
+		return false
+	}
+	if k.cfg.Guard != nil {
+		if err := k.cfg.Guard.SetDeadline(boot + (end - now)); err != nil {
+			k.cfg.Logger.Error("the guard cannot be told of the lease; it will cut this node's addresses off", "err", err)
+			return false
+		}
+	}
+	k.end = end
+	if k.long == 0 {
+		k.reset = true
+	}
+	began := !k.wasLive
+	k.wasLive = true
+	return began
+}
+
+func (k *Keeper) liveLocked() bool { return k.end > 0 && k.cfg.Clock.Now() < k.end }
+
+// Live says whether this node may act as owner at this moment.
+func (k *Keeper) Live() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.liveLocked()
+}
+
+// Left returns how long the lease still runs; 0 or less: it has ended.
+func (k *Keeper) Left() time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.end == 0 {
+		return 0
+	}
+	return k.end - k.cfg.Clock.Now()
+}
+
+// Admit tells the incarnation that the log gave to this start.
+func (k *Keeper) Admit(incarnation uint64) {
+	k.mu.Lock()
+	changed := incarnation != k.h.Incarnation()
+	k.h.Admit(incarnation)
+	k.mu.Unlock()
+	if changed {
+		k.Kick()
+	}
+}
+
+// Kick makes the next renewal start at once.
+func (k *Keeper) Kick() {
+	select {
+	case k.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Refused returns how many voters refuse the present incarnation, and how many make a majority.
+func (k *Keeper) Refused() (refused, majority int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.h.Refused(), k.h.config.Majority()
+}
+
+// Configure tells the newest committed configuration of voters.
+func (k *Keeper) Configure(v Voters) {
+	k.mu.Lock()
+	k.h.Configure(v)
+	k.mu.Unlock()
+	k.enqueue(vote{cfg: &v})
+}
+
+// SetLength changes the length of leases asked for from now on.
+func (k *Keeper) SetLength(d time.Duration) {
+	k.mu.Lock()
+	k.length = d
+	k.mu.Unlock()
+}
+
+// Lengthen asks for a lease of length d and waits until it runs: for a planned
+// restart. The error says that no majority promised it in time.
+func (k *Keeper) Lengthen(ctx context.Context, d time.Duration) error {
+	k.mu.Lock()
+	k.long = d
+	k.mu.Unlock()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		k.Kick()
+		if left := k.Left(); left > d*3/4 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			k.Shorten()
+			return fmt.Errorf("no majority of voters promised a lease of %v: %w", d, context.Cause(ctx))
+		case <-tick.C:
+		}
+	}
+}
+
+// Shorten takes a Lengthen back.
+func (k *Keeper) Shorten() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.long == 0 {
+		return
+	}
+	k.long = 0
+	boot := k.cfg.Clock.Boot()
+	end := k.cfg.Clock.Now() + k.length
+	if k.cfg.Guard != nil {
+		if err := k.cfg.Guard.SetDeadline(boot + k.length); err != nil {
+			k.reset = false // the guard still allows the long lease: nothing may replace its promises
+			return
+		}
+	}
+	k.h.Shorten(end)
+	k.end = min(k.end, end)
+}
+
+// Collect makes this node ask every voter to revoke the node's incarnation,
+// and forgets what it asked before for that node. It is called again and again
+// while the node is silent; voters answer when their promise has run out.
+func (k *Keeper) Collect(node string, incarnation uint64) {
+	k.mu.Lock()
+	c := k.collecting[node]
+	if c == nil || c.incarnation != incarnation {
+		c = &collection{incarnation: incarnation, revoked: map[string]bool{}}
+		k.collecting[node] = c
+	}
+	var ask []string
+	for _, id := range k.h.config.IDs {
+		if !c.revoked[id] {
+			ask = append(ask, nodeOf(id))
+		}
+	}
+	k.mu.Unlock()
+	m := Revoke{Node: node, Incarnation: incarnation}
+	for _, n := range ask {
+		if n == k.cfg.Node {
+			k.enqueue(vote{from: n, m: m})
+			continue
+		}
+		k.cfg.Send(n, Encode(m))
+	}
+}
+
+// Collected says whether a majority of the newest committed configuration has revoked.
+func (k *Keeper) Collected(node string, incarnation uint64) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c := k.collecting[node]
+	if c == nil || c.incarnation != incarnation || len(k.h.config.IDs) == 0 {
+		return false
+	}
+	n := 0
+	for _, id := range k.h.config.IDs {
+		if c.revoked[id] {
+			n++
+		}
+	}
+	return n >= k.h.config.Majority()
+}
+
+// Forget ends a Collect.
+func (k *Keeper) Forget(node string) {
+	k.mu.Lock()
+	delete(k.collecting, node)
+	k.mu.Unlock()
+}
+
+// Silence returns for how long a node has not proved that it hears this
+// voter, counted at most since this daemon's start.
+func (k *Keeper) Silence(node string) time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.cfg.Clock.Now() - max(k.reach[node], k.started)
+}
+
+// vote is the voter's goroutine: it alone touches the Voter, and waits for the disk.
+func (k *Keeper) vote(ctx context.Context) {
+	v := NewVoter(k.cfg.ID, k.cfg.Stored, k.cfg.Clock.Now())
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		if at, ok := v.Next(); ok {
+			// Timers fire by another clock; a little late is safe, early is asked again.
+			timer.Reset(max(at-k.cfg.Clock.Now(), 0) + 200*time.Microsecond)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			for {
+				answer, to, store := v.Due(k.cfg.Clock.Now())
+				if answer == nil {
+					break
+				}
+				if k.save(v, store) {
+					slices.Sort(to)
+					for _, n := range to {
+						k.reply(n, answer)
+					}
+				}
+			}
+		case in := <-k.votes:
+			k.handle(v, in)
+		}
+	}
+}
+
+func (k *Keeper) handle(v *Voter, in vote) {
+	if in.cfg != nil {
+		v.Configure(*in.cfg)
+		return
+	}
+	var answer Message
+	var store *Record
+	switch m := in.m.(type) {
+	case Renew:
+		answer, store = v.Renew(k.cfg.Clock.Now(), in.from, in.boot, m)
+		k.mu.Lock()
+		k.reach[in.from], k.seen[in.from] = v.Heard(in.from)
+		k.mu.Unlock()
+	case Revoke:
+		answer, store = v.Revoke(k.cfg.Clock.Now(), in.from, m)
+	}
+	if answer != nil && k.save(v, store) {
+		k.reply(in.from, answer)
+	}
+}
+
+func (k *Keeper) save(v *Voter, r *Record) bool {
+	if r == nil {
+		return true
+	}
+	if err := k.cfg.Store.Save(*r); err != nil {
+		k.cfg.Logger.Error("this voter cannot store its promises and gives none until it can", "err", err)
+		return false
+	}
+	v.Saved()
+	return true
+}
+
+func (k *Keeper) reply(to string, m Message) {
+	if to == k.cfg.Node {
+		k.answer(to, m)
+		return
+	}
+	k.cfg.Send(to, Encode(m))
+}

@@ -1,0 +1,206 @@
+package lease
+
+import (
+	"maps"
+	"time"
+)
+
+// Record is what a voter keeps on disk. It outlives a discarded log; a node
+// that lost it is another voter.
+type Record struct {
+	// Revoked says, by node, up to which incarnation no promise is given.
+	Revoked map[string]uint64 `json:"revoked"`
+	// Longest is, by node, the longest lease that may be promised: stored
+	// before a promise of that length leaves this voter.
+	Longest map[string]time.Duration `json:"longest"`
+}
+
+func (r Record) clone() Record {
+	return Record{Revoked: maps.Clone(r.Revoked), Longest: maps.Clone(r.Longest)}
+}
+
+// Voter is a voter's side: what it has promised and what it has revoked. It is
+// pure. When a method returns a Record, that has to be on disk before the
+// answer is sent; when storing fails, the answer is not sent.
+type Voter struct {
+	self     string
+	config   Voters
+	stored   Record
+	promises map[string]promise
+	pending  map[string]pending
+	dirty    bool // stored is ahead of the disk: nothing may be said before it is saved
+}
+
+type promise struct {
+	until  time.Duration
+	boot   uint64
+	k      uint64
+	length time.Duration
+	heard  time.Duration // when a Renew last proved that its sender hears this voter
+	seen   time.Duration // when any Renew arrived
+}
+
+type pending struct {
+	incarnation uint64
+	asked       time.Duration
+	by          map[string]bool // who waits for the answer
+}
+
+// pendingFor is how long a Revoke that is not repeated keeps waiting.
+const pendingFor = 2 * time.Second
+
+// deafAfter is how many rounds may go unheard before a sender counts as one
+// that does not hear: two leases, at four rounds a lease.
+const deafAfter = 8
+
+// NewVoter returns a voter that has just started: every promise that it may
+// have given before counts as running for its whole length from now (rule 3).
+func NewVoter(self string, stored Record, now time.Duration) *Voter {
+	v := &Voter{self: self, stored: stored.clone(), promises: map[string]promise{}, pending: map[string]pending{}}
+	if v.stored.Revoked == nil {
+		v.stored.Revoked = map[string]uint64{}
+	}
+	if v.stored.Longest == nil {
+		v.stored.Longest = map[string]time.Duration{}
+	}
+	for node, length := range v.stored.Longest {
+		v.promises[node] = promise{until: now + Stretch(length), length: length}
+	}
+	return v
+}
+
+// Configure tells the newest committed configuration that this node has applied.
+func (v *Voter) Configure(c Voters) {
+	if c.Index >= v.config.Index {
+		v.config = c
+	}
+}
+
+// Renew answers a director (rule 3). answer is Ack, Refuse or nil.
+func (v *Voter) Renew(now time.Duration, node string, boot uint64, r Renew) (answer Message, store *Record) {
+	p := v.promises[node]
+	if p.boot == boot && r.K <= p.k {
+		return nil, nil // doubled or overtaken
+	}
+	if up := v.stored.Revoked[node]; r.Incarnation <= up {
+		return Refuse{Voter: v.self, Incarnation: r.Incarnation, K: r.K, Revoked: up}, v.unsaved()
+	}
+	hears := r.K-r.Heard <= deafAfter
+	if p.boot != boot || r.K == 1 {
+		hears = true // it cannot have heard yet
+	}
+	p.seen = now
+	if hears && (r.Heard > 0 || p.boot != boot) {
+		p.heard = now
+	}
+	if q, asked := v.pending[node]; asked && !hears && now-q.asked < pendingFor {
+		// It speaks and does not hear: its lease is over, and a promise for it
+		// would only keep the others from taking its groups.
+		v.promises[node] = p
+		return nil, nil
+	}
+	until := now + Stretch(r.Length)
+	if !r.Reset {
+		until = max(until, p.until)
+	}
+	next := v.longest(node, r, p, now)
+	p.until, p.boot, p.k, p.length = until, boot, r.K, r.Length
+	v.promises[node] = p
+	a := Ack{Voter: v.self, Incarnation: r.Incarnation, K: r.K, Config: Voters{Index: v.config.Index}}
+	if v.config.Index > r.Config {
+		a.Config = v.config
+	}
+	return a, next
+}
+
+// longest returns what to store before promising r, nil when what stands on disk covers it.
+func (v *Voter) longest(node string, r Renew, p promise, now time.Duration) *Record {
+	old := v.stored.Longest[node]
+	// A shorter length is stored only when the longer promise is over: the
+	// disk must never claim less than what may have been promised.
+	shorter := r.Length < old && (r.Reset || p.until <= now+Stretch(r.Length))
+	if r.Length <= old && !shorter {
+		return v.unsaved()
+	}
+	v.stored.Longest[node] = r.Length
+	v.dirty = true
+	return v.unsaved()
+}
+
+// unsaved returns the record when it is ahead of the disk, so that a save
+// that failed is repeated before the next answer.
+func (v *Voter) unsaved() *Record {
+	if !v.dirty {
+		return nil
+	}
+	c := v.stored.clone()
+	return &c
+}
+
+// Saved tells that the record returned last is on disk.
+func (v *Voter) Saved() { v.dirty = false }
+
+// Revoke takes a request to revoke (rule 5). It returns Revoked when that is
+// done; otherwise it is remembered, and Due answers later.
+func (v *Voter) Revoke(now time.Duration, from string, r Revoke) (answer Message, store *Record) {
+	if up := v.stored.Revoked[r.Node]; up >= r.Incarnation {
+		return Revoked{Voter: v.self, Node: r.Node, Incarnation: r.Incarnation}, v.unsaved()
+	}
+	if v.promises[r.Node].until > now {
+		q, ok := v.pending[r.Node]
+		if !ok || q.incarnation != r.Incarnation {
+			q = pending{incarnation: r.Incarnation, by: map[string]bool{}}
+		}
+		q.asked = now
+		q.by[from] = true
+		v.pending[r.Node] = q
+		return nil, nil
+	}
+	return v.revoke(r.Node, r.Incarnation)
+}
+
+func (v *Voter) revoke(node string, incarnation uint64) (Message, *Record) {
+	delete(v.pending, node)
+	v.stored.Revoked[node] = incarnation
+	v.dirty = true
+	return Revoked{Voter: v.self, Node: node, Incarnation: incarnation}, v.unsaved()
+}
+
+// Due answers one request whose time has come; to lists who asked. It returns nil when there is none.
+func (v *Voter) Due(now time.Duration) (answer Message, to []string, store *Record) {
+	for node, q := range v.pending {
+		if now-q.asked >= pendingFor {
+			delete(v.pending, node)
+			continue
+		}
+		if v.promises[node].until <= now {
+			for n := range q.by {
+				to = append(to, n)
+			}
+			answer, store = v.revoke(node, q.incarnation)
+			return answer, to, store
+		}
+	}
+	return nil, nil, nil
+}
+
+// Next returns when Due should be asked next; ok is false when nothing waits.
+func (v *Voter) Next() (at time.Duration, ok bool) {
+	for node, q := range v.pending {
+		t := min(v.promises[node].until, q.asked+pendingFor)
+		if !ok || t < at {
+			at, ok = t, true
+		}
+	}
+	return at, ok
+}
+
+// Heard returns when a node last proved that it hears this voter, and when any
+// Renew of it arrived; both 0 when never.
+func (v *Voter) Heard(node string) (twoWay, any time.Duration) {
+	p := v.promises[node]
+	return p.heard, p.seen
+}
+
+// Promised returns until when this voter's promise to a node runs; 0: none.
+func (v *Voter) Promised(node string) time.Duration { return v.promises[node].until }

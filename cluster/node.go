@@ -1,0 +1,260 @@
+// Package cluster is one node of a keepbeat cluster: it puts links, streams,
+// membership, consensus, leases, placement and resources together.
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/keepbeat/keepbeat/cluster/consensus"
+	"github.com/keepbeat/keepbeat/cluster/lease"
+	"github.com/keepbeat/keepbeat/cluster/link"
+	"github.com/keepbeat/keepbeat/cluster/membership"
+	"github.com/keepbeat/keepbeat/cluster/state"
+	"github.com/keepbeat/keepbeat/cluster/transport"
+	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/resources"
+)
+
+// Guard is the kernel's guard, as the node uses it.
+type Guard interface {
+	resources.Guard
+	lease.Deadline
+}
+
+// Config is what a Node is given. Everything that touches the machine is in
+// it, so that a simulation can give other things.
+type Config struct {
+	Local     *conf.Local
+	UUID      string // of the data directory
+	Boot      link.Boot
+	Version   string
+	Datagrams link.Datagrams
+	Streams   transport.Streams
+	Stores    consensus.Stores
+	Promises  lease.Store
+	Promised  lease.Record
+	Clock     lease.Clock
+	Guard     Guard              // nil: `guard: off`
+	Registry  resources.Registry // of a director
+	Journal   resources.Journal
+	// Files reads and checks this node's own specification files.
+	Files func() (*conf.Spec, conf.Files, error)
+	// Write puts a version of the files into this node's configuration directory.
+	Write func(version uint64, files conf.Files) error
+	// Membership is left out in simulations that do not look at it.
+	NoMembership bool
+	Logger       *slog.Logger
+}
+
+// Node is one node of the cluster.
+type Node struct {
+	cfg      Config
+	self     string
+	id       string
+	director bool
+	logger   *slog.Logger
+	started  time.Time
+
+	cons    *consensus.Consensus
+	raft    *transport.RaftTransport
+	keeper  *lease.Keeper
+	manager *resources.Manager // nil on a witness
+	members *membership.Membership
+	calls   *calls
+	failed  chan error
+
+	actorWake  chan struct{}
+	leaderWake chan struct{}
+
+	jobs   jobs
+	turned atomic.Int64 // when the actor's loop turned last, nanoseconds since started
+
+	mu       sync.Mutex                  // guards what follows
+	reports  map[string]resources.Report // the last of each group
+	owned    map[string]uint64           // what the manager was told last
+	stopping bool
+	specErr  string // why this node's files are not what the cluster runs
+	specVer  uint64 // version that manager and files follow
+}
+
+// New makes a node. Run starts it.
+func New(cfg Config) (*Node, error) {
+	i := slices.IndexFunc(cfg.Local.Nodes, func(n conf.Node) bool { return n.Name == cfg.Local.Name })
+	if i < 0 {
+		return nil, fmt.Errorf("node %s is not in nodes: of this file", cfg.Local.Name)
+	}
+	n := &Node{
+		cfg: cfg, self: cfg.Local.Name, id: consensus.ID(cfg.Local.Name, cfg.UUID),
+		director: cfg.Local.Nodes[i].Role == conf.Director, logger: cfg.Logger, started: time.Now(),
+		failed: make(chan error, 1), actorWake: make(chan struct{}, 1), leaderWake: make(chan struct{}, 1),
+		reports: map[string]resources.Report{}, owned: map[string]uint64{},
+	}
+	n.jobs.init()
+	profile := cfg.Local.Profile
+	n.raft = transport.NewRaftTransport(transport.RaftConfig{
+		Streams: cfg.Streams, Datagrams: cfg.Datagrams, Self: n.id,
+		HeartbeatTimeout: profile.RaftHeartbeat, Timeout: time.Second, Logger: cfg.Logger,
+	})
+	n.calls = newCalls(n, cfg.Streams)
+	n.keeper = lease.NewKeeper(lease.Config{
+		Node: n.self, ID: n.id, Boot: uint64(cfg.Boot), Holds: n.director, Length: profile.Lease,
+		Clock: cfg.Clock, Store: cfg.Promises, Stored: cfg.Promised, Guard: cfg.Guard,
+		Send: func(node string, b []byte) {
+			// A lost datagram is a lost datagram: the next round comes in a quarter of a lease.
+			_ = cfg.Datagrams.Send(node, link.ChannelLease, b)
+		},
+		Changed: n.wake, Logger: cfg.Logger,
+	})
+	cfg.Datagrams.Handle(link.ChannelLease, func(from string, boot link.Boot, b []byte) {
+		n.keeper.Receive(from, uint64(boot), b)
+	})
+	if n.director {
+		n.manager = resources.NewManager(resources.ManagerConfig{
+			Node: n.self, Registry: cfg.Registry, Guard: cfg.Guard, Journal: cfg.Journal,
+			Report: n.report, Logger: cfg.Logger,
+		})
+	}
+	var err error
+	n.cons, err = consensus.New(consensus.Config{
+		Node: n.self, UUID: cfg.UUID, Boot: uint64(cfg.Boot), Nodes: cfg.Local.Nodes, Profile: profile,
+		Stores: cfg.Stores, Transport: n.raft, Forward: n.calls.forward, Members: n.heard,
+		Changed: n.wake, Failed: n.fail, Now: time.Now, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !cfg.NoMembership {
+		if n.members, err = membership.New(membership.Config{
+			Self: n.self, Nodes: n.names(), Streams: cfg.Streams, Datagrams: cfg.Datagrams, Boot: cfg.Boot,
+			Meta: func() membership.Meta {
+				return membership.Meta{Boot: cfg.Boot, Version: cfg.Version, SpecVersion: n.State().SpecInfo.Version, UUID: cfg.UUID}
+			},
+			Logger: cfg.Logger,
+		}); err != nil {
+			return nil, errors.Join(err, n.raft.Close(), n.cons.Shutdown())
+		}
+	}
+	n.sayMeta()
+	return n, nil
+}
+
+func (n *Node) names() []string {
+	var names []string
+	for _, c := range n.cfg.Local.Nodes {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+// State returns the replicated state as far as this node knows it.
+func (n *Node) State() *state.State {
+	if n.cons == nil {
+		return state.New()
+	}
+	return n.cons.State()
+}
+
+// Name returns this node's name.
+func (n *Node) Name() string { return n.self }
+
+// Live says whether this node's lease runs at this moment.
+func (n *Node) Live() bool { return n.keeper.Live() }
+
+// Turning says whether this node's own loop has turned within d.
+func (n *Node) Turning(d time.Duration) bool {
+	return time.Since(n.started)-time.Duration(n.turned.Load()) < d
+}
+
+// wake makes both loops look again.
+func (n *Node) wake() {
+	for _, c := range []chan struct{}{n.actorWake, n.leaderWake} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (n *Node) fail(err error) {
+	select {
+	case n.failed <- err:
+	default:
+	}
+}
+
+// Run works until ctx ends or the node cannot go on. It stops no resource:
+// call Stop before for a clean end. What runs stays in the journal, and the
+// guard cuts it off when the lease ends.
+func (n *Node) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if n.manager != nil {
+		if err := n.manager.Recover(); err != nil {
+			n.logger.Error("what an earlier daemon started is not all known", "err", err)
+		}
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { n.fallible(ctx, "lease", n.keeper.Run) })
+	wg.Go(func() { n.fallible(ctx, "consensus", n.cons.Run) })
+	wg.Go(func() { n.calls.serve(ctx) })
+	wg.Go(func() { n.act(ctx) })
+	wg.Go(func() { n.lead(ctx) })
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-n.failed:
+	}
+	cancel()
+	n.jobs.wait()
+	if n.members != nil {
+		err = errors.Join(err, n.members.Close())
+	}
+	err = errors.Join(err, n.raft.Close())
+	wg.Wait()
+	if n.manager != nil {
+		n.manager.Close()
+	}
+	return errors.Join(err, n.cons.Shutdown())
+}
+
+func (n *Node) fallible(ctx context.Context, what string, run func(context.Context) error) {
+	if err := run(ctx); err != nil && ctx.Err() == nil {
+		n.fail(fmt.Errorf("%s: %w", what, err))
+	}
+}
+
+// meta is what this node's hellos say of it: at most 512 bytes.
+type meta struct {
+	UUID  string `json:"u"`
+	Empty bool   `json:"e,omitempty"`
+	Nodes string `json:"n"` // digest of `nodes:`
+	Index uint64 `json:"i"`
+}
+
+func (n *Node) sayMeta() {
+	b, err := json.Marshal(meta{UUID: n.cfg.UUID, Empty: n.cons.Empty(), Nodes: digest(n.cfg.Local.Nodes), Index: n.State().Index})
+	if err == nil {
+		n.cfg.Datagrams.SetMeta(b)
+	}
+}
+
+// heard returns what the nodes that are heard say of themselves.
+func (n *Node) heard() map[string]consensus.Member {
+	all := map[string]consensus.Member{}
+	for _, p := range n.cfg.Datagrams.Peers() {
+		var m meta
+		if p.State == link.Down || p.Boot == 0 || json.Unmarshal(p.Meta, &m) != nil || m.UUID == "" {
+			continue
+		}
+		all[p.Node] = consensus.Member{UUID: m.UUID, Empty: m.Empty, Nodes: m.Nodes, Index: m.Index}
+	}
+	return all
+}

@@ -1,0 +1,174 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/keepbeat/keepbeat/cluster/placement"
+	"github.com/keepbeat/keepbeat/cluster/state"
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+// Which says which groups a command means, as hb_standby(1) and hb_takeover(1) have it.
+type Which uint8
+
+// The groups meant. The zero value is invalid.
+const (
+	_       Which = iota
+	All           // all
+	Local         // those that prefer this node
+	Foreign       // the others; "failback" is another word for it
+)
+
+func (w Which) String() string {
+	switch w {
+	case All:
+		return "all"
+	case Local:
+		return "local"
+	case Foreign:
+		return "foreign"
+	}
+	return fmt.Sprintf("invalid(%d)", uint8(w))
+}
+
+// ParseWhich reads all, local, foreign or failback.
+func ParseWhich(s string) (Which, error) {
+	switch s {
+	case "", "all":
+		return All, nil
+	case "local":
+		return Local, nil
+	case "foreign", "failback":
+		return Foreign, nil
+	}
+	return 0, fmt.Errorf("%q: it is one of all, local, foreign, failback", s)
+}
+
+func (w Which) means(c *conf.Group, node string) bool {
+	local := len(c.Prefer) > 0 && c.Prefer[0] == node
+	return w == All || (w == Local) == local
+}
+
+// Moved is what a command did with a group.
+type Moved struct {
+	Group string `json:"group"`
+	From  string `json:"from,omitempty"`
+	To    string `json:"to"`
+}
+
+// Standby gives up this node's groups of a kind: to a node, or (to empty)
+// each to the best other one. It returns when the moves are committed; Settled waits for their end.
+func (n *Node) Standby(ctx context.Context, which Which, to string) ([]Moved, error) {
+	return n.move(ctx, "standby "+which.String()+" on "+n.self, func(st *state.State, g state.Group, c *conf.Group) (string, error) {
+		if g.Owner != n.self || !which.means(c, n.self) {
+			return "", nil
+		}
+		if to == n.self {
+			return "", fmt.Errorf("standby --to %s: that is this node", to)
+		}
+		return n.choose(st, c, to, placement.Exclude{n.self: "it gives the group up"})
+	})
+}
+
+// Takeover brings groups of a kind to this node.
+func (n *Node) Takeover(ctx context.Context, which Which) ([]Moved, error) {
+	return n.move(ctx, "takeover "+which.String()+" on "+n.self, func(st *state.State, g state.Group, c *conf.Group) (string, error) {
+		if g.Owner == n.self || !which.means(c, n.self) {
+			return "", nil
+		}
+		return n.choose(st, c, n.self, nil)
+	})
+}
+
+// choose checks a node that an operator named, or finds the best one.
+func (n *Node) choose(st *state.State, c *conf.Group, to string, without placement.Exclude) (string, error) {
+	if to == "" {
+		w := placement.Place(st, c, without)
+		if w.Node == "" {
+			return "", fmt.Errorf("group %s: %s", c.Name, w.Reason)
+		}
+		return w.Node, nil
+	}
+	if !slices.Contains(placement.Order(st, c), to) {
+		return "", fmt.Errorf("group %s: %q is no director of this cluster; it has %s", c.Name, to, strings.Join(placement.Order(st, c), ", "))
+	}
+	// Everybody else is left out, so that the answer is this node or the reason why not.
+	others := placement.Exclude{}
+	for _, d := range placement.Order(st, c) {
+		if d != to {
+			others[d] = "not the one named"
+		}
+	}
+	if w := placement.Place(st, c, others); w.Node != to {
+		return "", fmt.Errorf("group %s: %s cannot have it: %s", c.Name, to, w.Refused[to])
+	}
+	return to, nil
+}
+
+// move commits manual moves; pick says for each group where to, empty: it stays.
+func (n *Node) move(ctx context.Context, why string, pick func(*state.State, state.Group, *conf.Group) (string, error)) ([]Moved, error) {
+	for {
+		st := n.State()
+		if st.Spec == nil {
+			return nil, errors.New("the cluster has no specification yet")
+		}
+		var moves []state.Move
+		var moved []Moved
+		for i := range st.Spec.Groups {
+			c := &st.Spec.Groups[i]
+			g := st.Groups[c.Name]
+			to, err := pick(st, g, c)
+			if err != nil {
+				return nil, err
+			}
+			if to == "" || to == g.Owner {
+				continue
+			}
+			if g.Blocked != "" {
+				return nil, fmt.Errorf("group %s is blocked: %s", c.Name, g.Blocked)
+			}
+			moves = append(moves, state.Move{
+				Group: c.Name, Owner: g.Owner, Epoch: g.Epoch, Incarnation: st.Nodes[g.Owner].Incarnation,
+				To: to, ToIncarnation: st.Nodes[to].Incarnation, Reason: why, Manual: true,
+			})
+			moved = append(moved, Moved{c.Name, g.Owner, to})
+		}
+		if len(moves) == 0 {
+			return nil, nil
+		}
+		_, err := n.cons.Propose(ctx, state.Command{Hand: &state.Hand{Moves: moves}})
+		var refused *state.RefusedError
+		if errors.As(err, &refused) && ctx.Err() == nil && n.State().Index > st.Index {
+			continue // the state moved on meanwhile: look again
+		}
+		return moved, err
+	}
+}
+
+// Settled waits until the moves are done: the new owner has started the group.
+// The error names the first group that ended elsewhere.
+func (n *Node) Settled(ctx context.Context, moved []Moved) error {
+	for _, m := range moved {
+		var end state.Group
+		err := n.cons.Wait(ctx, func(st *state.State) bool {
+			end = st.Groups[m.Group]
+			return end.Active && end.Target == "" || end.Blocked != "" || end.FailedOn(m.To)
+		})
+		switch {
+		case err != nil:
+			return fmt.Errorf("group %s: not settled in time: owner %q, moving to %q", m.Group, end.Owner, end.Target)
+		case end.Blocked != "":
+			return fmt.Errorf("group %s: %s", m.Group, end.Blocked)
+		case end.FailedOn(m.To):
+			f := end.Failures[m.To]
+			return fmt.Errorf("group %s: failed on %s: %s: %s", m.Group, m.To, f.Resource, f.Error)
+		case end.Owner != m.To:
+			return fmt.Errorf("group %s: it is on %s, not on %s: %s", m.Group, end.Owner, m.To, end.Reason)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,351 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/keepbeat/keepbeat/cluster/link"
+	"github.com/keepbeat/keepbeat/cluster/membership"
+	"github.com/keepbeat/keepbeat/cluster/placement"
+	"github.com/keepbeat/keepbeat/cluster/state"
+	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/resources"
+)
+
+// Status is what `keepbeat status --json` prints.
+type Status struct {
+	Cluster string    `json:"cluster"`
+	Node    string    `json:"node"` // that was asked
+	Version string    `json:"version"`
+	Time    time.Time `json:"time"`
+
+	Trouble []string `json:"trouble"` // most serious first; empty: all is well
+
+	Quorum  bool           `json:"quorum"` // a leader is known
+	Leader  string         `json:"leader,omitempty"`
+	Profile string         `json:"profile"`
+	Spec    state.SpecInfo `json:"spec"`
+	Index   uint64         `json:"index"`
+
+	Nodes  []NodeStatus  `json:"nodes"`
+	Groups []GroupStatus `json:"groups"`
+}
+
+// NodeStatus is a node as the cluster sees it.
+type NodeStatus struct {
+	Name        string       `json:"name"`
+	Role        string       `json:"role"`
+	State       string       `json:"state"` // up, late, down, joining, stopped, revoked
+	Why         string       `json:"why,omitempty"`
+	Votes       bool         `json:"votes"`
+	Incarnation uint64       `json:"incarnation"`
+	Owns        []string     `json:"owns,omitempty"`
+	Links       []LinkStatus `json:"links,omitempty"` // from the node that was asked to this one
+	Here        *LocalStatus `json:"here,omitempty"`  // what the node says of itself; nil: it did not answer
+}
+
+// LinkStatus is one link towards a node.
+type LinkStatus struct {
+	Link  string    `json:"link"`
+	State string    `json:"state"` // up, late, down
+	Why   string    `json:"why,omitempty"`
+	RTT   float64   `json:"rtt_ms"`
+	Loss  float64   `json:"loss"` // 0 to 1
+	Since time.Time `json:"since"`
+}
+
+// LocalStatus is what only the node itself knows.
+type LocalStatus struct {
+	Node      string                  `json:"node"`
+	Version   string                  `json:"version"`
+	Boot      string                  `json:"boot"`
+	Started   time.Time               `json:"started"`
+	Lease     float64                 `json:"lease_left_ms"` // 0: none
+	Guard     string                  `json:"guard"`         // on, off
+	SpecError string                  `json:"spec_error,omitempty"`
+	Raft      string                  `json:"raft"` // Leader, Follower, Candidate
+	Gossip    map[string]string       `json:"gossip,omitempty"`
+	Groups    []resources.GroupStatus `json:"groups,omitempty"`
+}
+
+// GroupStatus is a group as the log has it, with what its owner says of the resources.
+type GroupStatus struct {
+	Name     string                     `json:"name"`
+	Owner    string                     `json:"owner,omitempty"`
+	Epoch    uint64                     `json:"epoch"`
+	State    string                     `json:"state"` // active, starting, moving, blocked, down, silent
+	Target   string                     `json:"target,omitempty"`
+	Since    time.Time                  `json:"since,omitzero"`
+	Reason   string                     `json:"reason,omitempty"`
+	Manual   string                     `json:"manual,omitempty"`
+	Blocked  string                     `json:"blocked,omitempty"`
+	Prefer   []string                   `json:"prefer"`
+	Failback bool                       `json:"auto_failback"`
+	Failures map[string]state.Failure   `json:"failures,omitempty"`
+	Refused  map[string]string          `json:"refused,omitempty"` // directors that cannot have it now, and why
+	Resource []resources.ResourceStatus `json:"resources,omitempty"`
+}
+
+// LocalStatus returns what this node knows of itself.
+func (n *Node) LocalStatus() LocalStatus {
+	n.mu.Lock()
+	specErr := n.specErr
+	n.mu.Unlock()
+	s := LocalStatus{
+		Node: n.self, Version: n.cfg.Version, Boot: fmt.Sprintf("%016x", uint64(n.cfg.Boot)), Started: n.started,
+		Guard: "on", SpecError: specErr, Raft: n.cons.Stats()["state"],
+	}
+	if n.cfg.Guard == nil {
+		s.Guard = "off"
+	}
+	if left := n.keeper.Left(); left > 0 {
+		s.Lease = float64(left.Microseconds()) / 1000
+	}
+	if n.manager != nil {
+		s.Groups = n.manager.Status()
+	}
+	if n.members != nil {
+		s.Gossip = gossip(n.members.Members())
+	}
+	return s
+}
+
+func gossip(members []membership.Member) map[string]string {
+	m := map[string]string{}
+	for _, x := range members {
+		m[x.Name] = x.State.String()
+	}
+	return m
+}
+
+// Status asks the other nodes what they know of themselves, waits for them a
+// second at most, and puts it together.
+func (n *Node) Status(ctx context.Context) Status {
+	st := n.State()
+	s := Status{
+		Cluster: n.cfg.Local.Cluster, Node: n.self, Version: n.cfg.Version, Time: time.Now().UTC(),
+		Leader: n.cons.Leader(), Spec: st.SpecInfo, Index: st.Index, Profile: n.cfg.Local.Profile.Name,
+	}
+	s.Quorum = s.Leader != ""
+	if st.Spec != nil {
+		s.Profile = st.Spec.Settings.Profile.Name
+	}
+	here := n.askAll(ctx)
+	peers := map[string]link.Peer{}
+	for _, p := range n.cfg.Datagrams.Peers() {
+		peers[p.Node] = p
+	}
+	for _, c := range n.cfg.Local.Nodes {
+		s.Nodes = append(s.Nodes, n.nodeStatus(st, c, peers[c.Name], here[c.Name]))
+	}
+	if st.Spec != nil {
+		for i := range st.Spec.Groups {
+			s.Groups = append(s.Groups, groupStatus(st, &st.Spec.Groups[i], here))
+		}
+	}
+	s.Trouble = trouble(s)
+	return s
+}
+
+func (n *Node) askAll(ctx context.Context) map[string]*LocalStatus {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	local := n.LocalStatus()
+	all := map[string]*LocalStatus{n.self: &local}
+	var mu sync.Mutex // guards all
+	var wg sync.WaitGroup
+	for name := range n.heard() {
+		wg.Go(func() {
+			a, err := n.calls.ask(ctx, name, request{Op: "status"})
+			if err != nil {
+				return
+			}
+			var l LocalStatus
+			if json.Unmarshal(a.Status, &l) == nil {
+				mu.Lock()
+				all[name] = &l
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return all
+}
+
+func (n *Node) nodeStatus(st *state.State, c conf.Node, p link.Peer, here *LocalStatus) NodeStatus {
+	logged := st.Nodes[c.Name]
+	s := NodeStatus{Name: c.Name, Role: c.Role.String(), Incarnation: logged.Incarnation, Owns: st.OwnedBy(c.Name), Here: here}
+	s.Votes = slices.Contains(st.Voters.IDs, logged.ID)
+	for _, l := range p.Links {
+		s.Links = append(s.Links, LinkStatus{l.Link, l.State.String(), l.Why, float64(l.RTT.Microseconds()) / 1000, l.Loss, l.Since.UTC()})
+	}
+	switch {
+	case c.Name == n.self && n.admitted(st):
+		s.State = "up"
+	case c.Name == n.self:
+		s.State, s.Why = "joining", "not admitted by the log yet"
+	case p.State == link.Up || p.State == link.Late:
+		s.State = p.State.String()
+		if !logged.Valid {
+			s.State, s.Why = "joining", "not admitted by the log yet"
+		}
+	default:
+		s.State, s.Why = "down", "not heard on any link"
+		if !logged.Valid && logged.Why != "" {
+			s.Why = logged.Why
+		}
+	}
+	return s
+}
+
+func groupStatus(st *state.State, c *conf.Group, here map[string]*LocalStatus) GroupStatus {
+	g := st.Groups[c.Name]
+	s := GroupStatus{
+		Name: c.Name, Owner: g.Owner, Epoch: g.Epoch, Target: g.Target, Since: g.Since, Reason: g.Reason,
+		Manual: g.Manual, Blocked: g.Blocked, Prefer: c.Prefer, Failback: c.AutoFailback, Failures: g.Failures,
+	}
+	s.Refused = placement.Place(st, c, nil).Refused
+	owner := here[g.Owner]
+	switch {
+	case g.Owner == "":
+		s.State = "down"
+	case g.Blocked != "":
+		s.State = "blocked"
+	case g.Target != "":
+		s.State = "moving"
+	case owner != nil && owner.Lease == 0:
+		s.State = "silent"
+	case !g.Active:
+		s.State = "starting"
+	default:
+		s.State = "active"
+	}
+	if owner != nil {
+		for _, h := range owner.Groups {
+			if h.Name == c.Name {
+				s.Resource = h.Resources
+			}
+		}
+	}
+	return s
+}
+
+// trouble lists what an administrator should know, the most serious first.
+func trouble(s Status) []string {
+	type item struct {
+		rank int
+		text string
+	}
+	var items []item
+	add := func(rank int, format string, args ...any) {
+		items = append(items, item{rank, fmt.Sprintf(format, args...)})
+	}
+	if !s.Quorum {
+		add(0, "no quorum: this node sees no majority of voters; groups whose lease has ended are silent")
+	}
+	for _, g := range s.Groups {
+		switch g.State {
+		case "blocked":
+			add(1, "group %s is blocked on %s: %s", g.Name, g.Owner, g.Blocked)
+		case "down":
+			add(1, "group %s runs nowhere: %s", g.Name, g.Reason)
+		case "silent":
+			add(1, "group %s: its owner %s has no live lease; the guard keeps its addresses silent", g.Name, g.Owner)
+		}
+		for node, f := range g.Failures {
+			if !f.Until.IsZero() {
+				add(2, "group %s failed on %s: %s: %s (tried again after a while)", g.Name, node, f.Resource, f.Error)
+			}
+		}
+		for _, r := range g.Resource {
+			if r.Error != "" {
+				add(2, "group %s: %s: %s", g.Name, r.Name, r.Error)
+			}
+		}
+		for node, why := range g.Refused {
+			if f, failed := g.Failures[node]; failed && !f.Until.IsZero() {
+				continue
+			}
+			if slices.ContainsFunc(s.Nodes, func(x NodeStatus) bool { return x.Name == node && x.State == "up" }) {
+				add(3, "group %s could not run on %s: %s", g.Name, node, why)
+			}
+		}
+	}
+	for _, n := range s.Nodes {
+		if n.State != "up" {
+			add(2, "node %s is %s: %s", n.Name, n.State, n.Why)
+			if n.State == "down" {
+				continue // its links say nothing more
+			}
+		}
+		for _, l := range n.Links {
+			if l.State != "up" {
+				add(3, "link %s to %s is %s: %s", l.Link, n.Name, l.State, l.Why)
+			}
+		}
+		if h := n.Here; h != nil {
+			if h.SpecError != "" {
+				add(3, "node %s: its files are not what the cluster runs: %s", n.Name, h.SpecError)
+			}
+			if h.Version != s.Version {
+				add(4, "node %s runs keepbeat %s, this one %s", n.Name, h.Version, s.Version)
+			}
+			if h.Guard == "off" && n.Role == conf.Director.String() {
+				add(4, "node %s runs without the guard (guard: off): a daemon that hangs there keeps its addresses", n.Name)
+			}
+		}
+	}
+	sort.SliceStable(items, func(i, j int) bool {
+		if items[i].rank != items[j].rank {
+			return items[i].rank < items[j].rank
+		}
+		return items[i].text < items[j].text
+	})
+	lines := []string{}
+	for _, i := range items {
+		lines = append(lines, i.text)
+	}
+	return lines
+}
+
+// Why is what `keepbeat why GROUP` prints.
+type Why struct {
+	Group     GroupStatus      `json:"group"`
+	Wanted    string           `json:"wanted,omitempty"` // node; empty: none
+	Because   string           `json:"because"`
+	Order     []string         `json:"order"` // directors, best first
+	Decisions []state.Decision `json:"decisions"`
+}
+
+// Why explains where a group is.
+func (n *Node) Why(ctx context.Context, group string) (Why, error) {
+	st := n.State()
+	g, c := st.Group(group)
+	if c == nil {
+		var names []string
+		if st.Spec != nil {
+			for _, x := range st.Spec.Groups {
+				names = append(names, x.Name)
+			}
+		}
+		if len(names) == 0 {
+			return Why{}, errors.New("the cluster has no groups yet")
+		}
+		return Why{}, fmt.Errorf("no group %q; there are %s", group, strings.Join(names, ", "))
+	}
+	want := placement.Place(st, c, nil)
+	w := Why{Group: groupStatus(st, c, n.askAll(ctx)), Wanted: want.Node, Because: want.Reason, Order: placement.Order(st, c)}
+	for _, d := range st.Decisions {
+		if d.Group == group || (d.Group == "" && (d.Node == g.Owner || slices.Contains(c.Prefer, d.Node))) {
+			w.Decisions = append(w.Decisions, d)
+		}
+	}
+	return w, nil
+}

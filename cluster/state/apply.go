@@ -1,0 +1,483 @@
+package state
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+// Apply returns the state after a command and what the command came to. A
+// command whose ID was applied before changes nothing and has the same result.
+func (s *State) Apply(index uint64, c Command) (*State, Result) {
+	if r, known := s.seen(c.ID); known {
+		n := *s
+		n.Index = index
+		return &n, r
+	}
+	e := s.edit(index, c.At)
+	r := e.apply(c)
+	e.remember(c.ID, r)
+	return e.State, r
+}
+
+func (e *edit) apply(c Command) Result {
+	switch {
+	case c.Admit != nil:
+		return e.admit(*c.Admit)
+	case c.Leave != nil:
+		return e.leave(*c.Leave)
+	case c.Revoke != nil:
+		return e.revoke(*c.Revoke)
+	case c.Assign != nil:
+		return e.assign(*c.Assign)
+	case c.Hand != nil:
+		return e.hand(*c.Hand)
+	case c.Started != nil:
+		return e.started(*c.Started)
+	case c.Stopped != nil:
+		return e.stopped(*c.Stopped)
+	case c.Blocked != nil:
+		return e.blocked(*c.Blocked)
+	case c.Problems != nil:
+		return e.problems(*c.Problems)
+	case c.Forgive != nil:
+		return e.forgive(*c.Forgive)
+	case c.LongLease != nil:
+		return e.longLease(*c.LongLease)
+	case c.Spec != nil:
+		return e.setSpec(*c.Spec)
+	case c.Probe != nil:
+		return Result{}
+	}
+	return refuse("a command that this version of keepbeat does not know; run the same version on every node")
+}
+
+func refuse(format string, args ...any) Result { return Result{Refused: fmt.Sprintf(format, args...)} }
+
+// SetVoters returns the state after raft committed a configuration of voters.
+func (s *State) SetVoters(index uint64, ids []string) *State {
+	n := *s
+	ids = slices.Clone(ids)
+	slices.Sort(ids)
+	n.Voters = Voters{Index: index, IDs: ids}
+	n.Index = max(n.Index, index)
+	return &n
+}
+
+func (s *State) seen(id ID) (Result, bool) {
+	if id.N == 0 {
+		return Result{}, false
+	}
+	sn, ok := s.Seen[id.Node]
+	if !ok || sn.Boot != id.Boot {
+		return Result{}, false
+	}
+	for _, r := range sn.Results {
+		if r.N == id.N {
+			return r.Result, true
+		}
+	}
+	if len(sn.Results) == maxSeen && id.N < sn.Results[0].N {
+		return refuse("command %d of %s is older than what is remembered", id.N, id.Node), true
+	}
+	return Result{}, false
+}
+
+func (e *edit) remember(id ID, r Result) {
+	if id.N == 0 {
+		return
+	}
+	if !e.seen {
+		e.Seen, e.seen = maps.Clone(e.Seen), true
+	}
+	sn := e.Seen[id.Node]
+	if sn.Boot != id.Boot {
+		sn = SeenNode{Boot: id.Boot}
+	}
+	from := max(0, len(sn.Results)+1-maxSeen)
+	sn.Results = append(slices.Clone(sn.Results[from:]), SeenResult{id.N, r})
+	slices.SortFunc(sn.Results, func(a, b SeenResult) int { return int(int64(a.N - b.N)) })
+	e.Seen[id.Node] = sn
+}
+
+func (e *edit) admit(a Admit) Result {
+	n := e.Nodes[a.Node]
+	if n.Boot == a.Boot && n.Incarnation != a.After {
+		if n.Valid {
+			return Result{Number: n.Incarnation} // asked twice
+		}
+		if a.After != 0 {
+			return refuse("node %s asked to be admitted after incarnation %d, it is at %d", a.Node, a.After, n.Incarnation)
+		}
+	}
+	newStart := n.Boot != a.Boot
+	planned := newStart && n.LongLease > 0 && n.Valid
+	why := "daemon started"
+	switch {
+	case planned:
+		why = "daemon restarted as planned"
+	case !newStart:
+		why = "admitted again after a revocation"
+	}
+	n.Name, n.ID, n.Boot, n.Director = a.Node, a.ID, a.Boot, a.Director
+	n.Incarnation++
+	n.Valid, n.Since, n.Why, n.LongLease = true, e.at, why, 0
+	if newStart {
+		n.Problems = nil
+	}
+	e.setNode(n)
+	e.note("", a.Node, fmt.Sprintf("admitted as incarnation %d: %s", n.Incarnation, why))
+	if !newStart {
+		return Result{Number: n.Incarnation}
+	}
+	for name, g := range e.Groups {
+		changed := false
+		if g.Owner == a.Node && g.Active && !planned {
+			g.Active, changed = false, true // the new daemon reports again
+		}
+		if _, failed := g.Failures[a.Node]; failed && !planned {
+			g.Failures, changed = without(g.Failures, a.Node), true
+		}
+		// heartbeat's auto_failback: the preferred node takes its groups back when it has started anew.
+		if _, c := e.Group(name); !planned && c != nil && c.AutoFailback && g.Manual != "" && g.Manual != a.Node && len(c.Prefer) > 0 && c.Prefer[0] == a.Node {
+			g.Manual, changed = "", true
+		}
+		if changed {
+			e.setGroup(g)
+		}
+	}
+	return Result{Number: n.Incarnation}
+}
+
+func (e *edit) leave(l Leave) Result {
+	n := e.Nodes[l.Node]
+	if !n.Valid || n.Incarnation != l.Incarnation {
+		return refuse("node %s is not at incarnation %d any more", l.Node, l.Incarnation)
+	}
+	if owned := e.OwnedBy(l.Node); len(owned) > 0 {
+		return refuse("node %s still owns %s", l.Node, owned[0])
+	}
+	n.Valid, n.Since, n.Why, n.LongLease = false, e.at, "stopped by an operator", 0
+	e.setNode(n)
+	e.dropManual(l.Node)
+	e.note("", l.Node, "left: "+n.Why)
+	return Result{}
+}
+
+// dropManual forgets operators' choices of a node that is gone.
+func (e *edit) dropManual(node string) {
+	for _, g := range e.Groups {
+		if g.Manual == node {
+			g.Manual = ""
+			e.setGroup(g)
+		}
+	}
+}
+
+func (e *edit) revoke(r Revoke) Result {
+	n := e.Nodes[r.Node]
+	if !n.Valid || n.Incarnation != r.Incarnation {
+		return refuse("node %s is not at incarnation %d any more", r.Node, r.Incarnation)
+	}
+	n.Valid, n.Since, n.Why, n.LongLease = false, e.at, r.Why, 0
+	e.setNode(n)
+	e.note("", r.Node, fmt.Sprintf("incarnation %d revoked: %s", r.Incarnation, r.Why))
+	moves := make(map[string]Move, len(r.Moves))
+	for _, m := range r.Moves {
+		moves[m.Group] = m
+	}
+	e.dropManual(r.Node)
+	var moved uint64
+	for _, name := range e.OwnedBy(r.Node) {
+		g := e.Groups[name]
+		m := moves[name]
+		to, why := m.To, m.Reason
+		if g.Target != "" && g.Target != r.Node {
+			to, why = g.Target, g.TargetReason // it was on its way there
+		} else if m.Epoch != g.Epoch {
+			to = "" // not what the proposer saw; the leader looks again
+		}
+		if to == r.Node || !e.Nodes[to].Valid {
+			to = ""
+		}
+		if to == "" {
+			why = fmt.Sprintf("%s: %s", r.Node, r.Why)
+		} else {
+			moved++
+		}
+		e.setOwner(g, to, why)
+	}
+	return Result{Number: moved}
+}
+
+// setOwner names an owner (empty: nobody) under the next epoch.
+func (e *edit) setOwner(g Group, to, why string) {
+	text := "owner " + to
+	switch {
+	case to == "":
+		text = "no owner"
+		if g.Owner != "" {
+			text += ", was " + g.Owner
+		}
+	case g.Owner != "":
+		text += ", was " + g.Owner
+	}
+	g.Owner, g.Reason, g.Since = to, why, e.at
+	g.Epoch++
+	g.Active, g.Target, g.TargetReason, g.Blocked = false, "", "", ""
+	e.setGroup(g)
+	e.note(g.Name, to, fmt.Sprintf("%s (epoch %d): %s", text, g.Epoch, why))
+}
+
+// stale says in words what of a move is not as its proposer saw it; empty: nothing.
+func (e *edit) stale(m Move) string {
+	g, ok := e.Groups[m.Group]
+	switch {
+	case !ok:
+		return fmt.Sprintf("group %s: no such group", m.Group)
+	case g.Owner != m.Owner || g.Epoch != m.Epoch:
+		return fmt.Sprintf("group %s: owner %q epoch %d were seen, it has owner %q epoch %d", m.Group, m.Owner, m.Epoch, g.Owner, g.Epoch)
+	case m.Owner != "" && e.Nodes[m.Owner].Incarnation != m.Incarnation:
+		return fmt.Sprintf("group %s: %s is at incarnation %d, not %d", m.Group, m.Owner, e.Nodes[m.Owner].Incarnation, m.Incarnation)
+	}
+	if to := e.Nodes[m.To]; !to.Valid || to.Incarnation != m.ToIncarnation || !to.Director {
+		return fmt.Sprintf("group %s: node %s cannot take it: it is not admitted as incarnation %d", m.Group, m.To, m.ToIncarnation)
+	}
+	return ""
+}
+
+func (e *edit) assign(a Assign) Result { return e.moves(a.Moves, e.assignOne) }
+
+func (e *edit) hand(h Hand) Result { return e.moves(h.Moves, e.handOne) }
+
+// moves applies each move by itself; the result names the first that was refused.
+func (e *edit) moves(ms []Move, one func(Move) string) Result {
+	var r Result
+	for _, m := range ms {
+		why := e.stale(m)
+		if why == "" {
+			why = one(m)
+		}
+		switch {
+		case why == "":
+			r.Number++
+		case r.Refused == "":
+			r.Refused = why
+		}
+	}
+	return r
+}
+
+func (e *edit) assignOne(m Move) string {
+	g := e.Groups[m.Group]
+	if g.Owner != "" {
+		return fmt.Sprintf("group %s: %s owns it", m.Group, g.Owner)
+	}
+	if m.Manual {
+		g.Manual = m.To
+	}
+	e.setOwner(g, m.To, m.Reason)
+	return ""
+}
+
+func (e *edit) handOne(m Move) string {
+	g := e.Groups[m.Group]
+	if g.Owner == "" {
+		return e.assignOne(m)
+	}
+	if m.Manual {
+		g.Manual = m.To
+	}
+	if g.Owner == m.To {
+		g.Target, g.TargetReason = "", ""
+	} else {
+		g.Target, g.TargetReason = m.To, m.Reason
+		e.note(g.Name, m.To, fmt.Sprintf("moving from %s to %s: %s", g.Owner, m.To, m.Reason))
+	}
+	e.setGroup(g)
+	return ""
+}
+
+// owned returns the group when node acts for it as the report says.
+func (e *edit) owned(group, node string, incarnation, epoch uint64) (Group, Result) {
+	g, ok := e.Groups[group]
+	n := e.Nodes[node]
+	if !ok || g.Owner != node || g.Epoch != epoch || !n.Valid || n.Incarnation != incarnation {
+		return g, refuse("group %s: not owned by %s (incarnation %d) under epoch %d any more", group, node, incarnation, epoch)
+	}
+	return g, Result{}
+}
+
+func (e *edit) started(s Started) Result {
+	g, r := e.owned(s.Group, s.Node, s.Incarnation, s.Epoch)
+	if r.Refused != "" || g.Active {
+		return r
+	}
+	g.Active, g.Blocked = true, ""
+	e.setGroup(g)
+	e.note(g.Name, s.Node, "started")
+	return r
+}
+
+func (e *edit) stopped(s Stopped) Result {
+	g, r := e.owned(s.Group, s.Node, s.Incarnation, s.Epoch)
+	if r.Refused != "" {
+		return r
+	}
+	if f := s.Failure; f != nil {
+		g.Failures = withFailure(g.Failures, s.Node, *f)
+		e.note(g.Name, s.Node, fmt.Sprintf("failed: %s: %s", f.Resource, f.Error))
+		if g.Manual == s.Node {
+			g.Manual = ""
+		}
+	} else {
+		e.note(g.Name, s.Node, "stopped")
+	}
+	if _, c := e.Group(s.Group); c == nil {
+		e.ownGroups()
+		delete(e.Groups, s.Group) // taken out of the specification
+		return r
+	}
+	to, why := g.Target, g.TargetReason
+	if t := e.Nodes[to]; to == s.Node || !t.Valid || !t.Director || g.FailedOn(to) {
+		to, why = "", "stopped on "+s.Node
+		if s.Failure != nil {
+			why = fmt.Sprintf("failed on %s: %s: %s", s.Node, s.Failure.Resource, s.Failure.Error)
+		}
+	}
+	e.setOwner(g, to, why)
+	return r
+}
+
+// failureMemory is how long a failure counts towards the next one's waiting time.
+const failureMemory = time.Hour
+
+func withFailure(old map[string]Failure, node string, f Failure) map[string]Failure {
+	m := maps.Clone(old)
+	if m == nil {
+		m = map[string]Failure{}
+	}
+	f.Count = 1
+	if before, ok := m[node]; ok && f.At.Sub(before.At) < failureMemory {
+		f.Count = before.Count + 1
+	}
+	f.Until = f.At.Add(RetryAfter(f.Count))
+	m[node] = f
+	return m
+}
+
+// RetryAfter is how long a node is left alone after its n-th failure of a
+// group within an hour: 10 s, doubling, at most 10 minutes.
+func RetryAfter(n int) time.Duration {
+	return min(10*time.Second<<min(max(n-1, 0), 10), 10*time.Minute)
+}
+
+func without(m map[string]Failure, node string) map[string]Failure {
+	c := maps.Clone(m)
+	delete(c, node)
+	return c
+}
+
+func (e *edit) blocked(b Blocked) Result {
+	g, r := e.owned(b.Group, b.Node, b.Incarnation, b.Epoch)
+	if r.Refused != "" || g.Blocked == b.Why {
+		return r
+	}
+	g.Blocked = b.Why
+	e.setGroup(g)
+	e.note(g.Name, b.Node, "BLOCKED: "+b.Why)
+	return r
+}
+
+func (e *edit) problems(p Problems) Result {
+	n := e.Nodes[p.Node]
+	if !n.Valid || n.Incarnation != p.Incarnation {
+		return refuse("node %s is not at incarnation %d any more", p.Node, p.Incarnation)
+	}
+	for _, group := range slices.Sorted(maps.Keys(p.Problems)) {
+		if why := p.Problems[group]; n.Problems[group] != why {
+			e.note(group, p.Node, p.Node+" is not ready: "+why)
+		}
+	}
+	for _, group := range slices.Sorted(maps.Keys(n.Problems)) {
+		if _, still := p.Problems[group]; !still {
+			e.note(group, p.Node, p.Node+" is ready again")
+		}
+	}
+	n.Problems = p.Problems
+	e.setNode(n)
+	return Result{}
+}
+
+func (e *edit) forgive(f Forgive) Result {
+	g, ok := e.Groups[f.Group]
+	old, failed := g.Failures[f.Node]
+	if !ok || !failed || !old.Until.Equal(f.Until) {
+		return refuse("group %s: no such failure on %s any more", f.Group, f.Node)
+	}
+	old.Until = time.Time{} // may be tried; Count stays, for the next waiting time
+	g.Failures = maps.Clone(g.Failures)
+	g.Failures[f.Node] = old
+	e.setGroup(g)
+	e.note(f.Group, f.Node, "may be tried again: "+f.Why)
+	return Result{}
+}
+
+func (e *edit) longLease(l LongLease) Result {
+	n := e.Nodes[l.Node]
+	if !n.Valid || n.Incarnation != l.Incarnation {
+		return refuse("node %s is not at incarnation %d any more", l.Node, l.Incarnation)
+	}
+	n.LongLease = l.Length
+	e.setNode(n)
+	e.note("", l.Node, fmt.Sprintf("restarts its daemon under a lease of %v", l.Length))
+	return Result{}
+}
+
+func (e *edit) setSpec(s SetSpec) Result {
+	if s.Base != e.SpecInfo.Version {
+		return refuse("the specification is at version %d, this was made against version %d: look at the newer one and apply again", e.SpecInfo.Version, s.Base)
+	}
+	if s.Spec == nil {
+		return refuse("empty specification")
+	}
+	old := e.Spec
+	e.Spec, e.SpecFiles = s.Spec, s.Files
+	e.SpecInfo = SpecInfo{Version: s.Base + 1, From: s.From, At: e.at}
+	e.note("", s.From, fmt.Sprintf("specification version %d applied", e.SpecInfo.Version))
+	for i := range s.Spec.Groups {
+		c := &s.Spec.Groups[i]
+		g, ok := e.Groups[c.Name]
+		if !ok {
+			e.setGroup(Group{Name: c.Name, Reason: "new group", Since: e.at})
+			continue
+		}
+		if was := groupOf(old, c.Name); len(g.Failures) > 0 && !reflect.DeepEqual(was, c) {
+			g.Failures = nil // the change may be the cure
+			e.setGroup(g)
+		}
+	}
+	for name, g := range e.Groups {
+		if groupOf(s.Spec, name) == nil && g.Owner == "" {
+			e.ownGroups()
+			delete(e.Groups, name)
+		}
+	}
+	return Result{Number: e.SpecInfo.Version}
+}
+
+func groupOf(s *conf.Spec, name string) *conf.Group {
+	if s == nil {
+		return nil
+	}
+	for i := range s.Groups {
+		if s.Groups[i].Name == name {
+			return &s.Groups[i]
+		}
+	}
+	return nil
+}

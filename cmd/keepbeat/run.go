@@ -1,0 +1,326 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/keepbeat/keepbeat/checks"
+	"github.com/keepbeat/keepbeat/cluster"
+	"github.com/keepbeat/keepbeat/cluster/api"
+	"github.com/keepbeat/keepbeat/cluster/consensus"
+	"github.com/keepbeat/keepbeat/cluster/lease"
+	"github.com/keepbeat/keepbeat/cluster/lease/guard"
+	"github.com/keepbeat/keepbeat/cluster/link"
+	"github.com/keepbeat/keepbeat/cluster/transport"
+	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/resources"
+	"github.com/keepbeat/keepbeat/resources/ipvs"
+	"github.com/keepbeat/keepbeat/resources/vip"
+)
+
+// stopLimit bounds a clean stop's handover; the unit's TimeoutStopSec is longer.
+const stopLimit = 4 * time.Minute
+
+// agents are the makers of resources and what they stand on.
+type agents struct {
+	registry resources.Registry
+	checks   *checks.Scheduler
+	close    func() error
+}
+
+func newAgents(logger *slog.Logger) agents {
+	scheduler := checks.NewScheduler(checks.Config{Logger: logger})
+	kernel := ipvs.NewKernel(ipvs.KernelConfig{Logger: logger})
+	vips := vip.NewMaker(vip.Config{Logger: logger})
+	return agents{
+		registry: resources.Registry{
+			conf.KindVIP:        vips,
+			conf.KindLdirectord: ipvs.NewMaker(ipvs.Config{Checks: scheduler, Table: kernel}),
+		},
+		checks: scheduler,
+		close:  func() error { return errors.Join(vips.Close(), kernel.Close()) },
+	}
+}
+
+func journal(local *conf.Local) resources.Journal {
+	return resources.Journal{Dir: filepath.Join(local.RunDir, "journal")}
+}
+
+// run is the daemon.
+func run(configPath string, logger *slog.Logger) error {
+	local, warnings, err := conf.LoadLocal(configPath)
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		logger.Warn(w.String())
+	}
+	keys, active, err := conf.LoadAuthKeys(local.AuthKeys)
+	if err != nil {
+		return err
+	}
+	socket, err := api.Listen(local.RunDir, local.SocketGroup)
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	data, err := cluster.OpenData(local.DataDir)
+	if err != nil {
+		return err
+	}
+	if data.Renewed != "" {
+		logger.Info("this node joins as a new one", "why", data.Renewed, "uuid", data.UUID)
+	}
+	stores, err := consensus.OpenBolt(data.RaftDir, consensus.NewHCLog(logger))
+	if err != nil {
+		return err
+	}
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var background sync.WaitGroup
+	defer background.Wait()
+	defer cancel()
+	failed := make(chan error, 4)
+	start := func(what string, f func(context.Context) error) {
+		background.Go(func() {
+			if err := f(ctx); err != nil && ctx.Err() == nil {
+				failed <- fmt.Errorf("%s: %w", what, err)
+			}
+		})
+	}
+
+	boot := link.Boot(rand.Uint64())
+	cfg := cluster.Config{
+		Local: local, UUID: data.UUID, Boot: boot, Version: version,
+		Stores: stores, Promises: data.Promises, Promised: data.Promised,
+		Clock: &lease.KernelClock{}, Journal: journal(local), Logger: logger,
+		Files: func() (*conf.Spec, conf.Files, error) {
+			files, err := conf.ReadFiles(local.ConfDir)
+			if err != nil {
+				return nil, files, err
+			}
+			spec, warnings, err := conf.ParseSpec(files, local)
+			for _, w := range warnings {
+				logger.Warn(w.String())
+			}
+			return spec, files, err
+		},
+		Write: func(v uint64, files conf.Files) error {
+			unapplied, err := conf.WriteBack(local.ConfDir, data.SpecDir, v, files, time.Now())
+			for _, path := range unapplied {
+				logger.Warn("a local edit that was not applied has been put aside; compare and `keepbeat apply` what you still want", "file", path)
+			}
+			return err
+		},
+	}
+	director := isDirector(local)
+	if director {
+		if local.Guard == conf.GuardOn {
+			g, err := guard.Open(ctx, guard.Config{Logger: logger, Alarm: func(msg string) { logger.Error("ALARM: " + msg) }})
+			if err != nil {
+				return fmt.Errorf("%w; without it a daemon that hangs keeps its addresses: write `guard: off` in %s to accept that", err, configPath)
+			}
+			defer g.Close()
+			start("guard", func(ctx context.Context) error { g.Run(ctx); return nil })
+			cfg.Guard = g
+		}
+		a := newAgents(logger)
+		defer a.close()
+		start("checks", a.checks.Run)
+		cfg.Registry = a.registry
+	}
+
+	var linkKeys []link.Key
+	secrets := [][]byte{}
+	for _, k := range keys {
+		linkKeys = append(linkKeys, link.Key{Index: k.Index, Secret: k.Secret.Bytes()})
+		if k.Index == active {
+			secrets = append([][]byte{k.Secret.Bytes()}, secrets...)
+		} else {
+			secrets = append(secrets, k.Secret.Bytes())
+		}
+	}
+	var names []string
+	for _, n := range local.Nodes {
+		names = append(names, n.Name)
+	}
+	mesh, err := link.New(link.Config{
+		Cluster: local.Cluster, Self: local.Name, Nodes: names, Boot: boot, Keys: linkKeys, Active: active,
+		Links: local.Links, Keepalive: local.Profile.Keepalive, Logger: logger,
+	})
+	if err != nil {
+		return err
+	}
+	cfg.Datagrams = mesh
+	quic, err := transport.NewQUIC(transport.QUICConfig{Self: local.Name, Nodes: names, Datagrams: mesh, Keys: secrets, Cluster: local.Cluster, Logger: logger})
+	if err != nil {
+		return err
+	}
+	defer quic.Close()
+	cfg.Streams = quic
+	node, err := cluster.New(cfg)
+	if err != nil {
+		return err
+	}
+	start("links", mesh.Run)
+	start("control socket", func(ctx context.Context) error {
+		return api.Serve(ctx, socket, api.Config{Node: node, RunDir: local.RunDir, Group: local.SocketGroup, Logger: logger, Restart: func() {
+			go reexec(node, logger)
+		}})
+	})
+	done := make(chan error, 1)
+	go func() { done <- node.Run(ctx) }()
+	start("watchdog", func(ctx context.Context) error { feed(ctx, node); return nil })
+	logger.Info("keepbeat runs", "version", version, "node", local.Name, "cluster", local.Cluster, "boot", fmt.Sprintf("%016x", uint64(boot)))
+	notify(daemon.SdNotifyReady, logger)
+	return wait(node, cancel, done, failed, director && cfg.Guard != nil, logger)
+}
+
+func isDirector(local *conf.Local) bool {
+	for _, n := range local.Nodes {
+		if n.Name == local.Name {
+			return n.Role == conf.Director
+		}
+	}
+	return false
+}
+
+// wait runs until a signal or a failure, and ends the daemon cleanly if it can.
+func wait(node *cluster.Node, cancel context.CancelFunc, done, failed chan error, guarded bool, logger *slog.Logger) error {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	defer signal.Stop(signals)
+	for {
+		select {
+		case err := <-done:
+			cancel()
+			return err
+		case err := <-failed:
+			cancel()
+			return errors.Join(err, <-done)
+		case s := <-signals:
+			if s == unix.SIGHUP {
+				go restart(node, logger)
+				continue
+			}
+			logger.Info("stopping: handing over first", "signal", s.String())
+			notify(daemon.SdNotifyStopping, logger)
+			ctx, end := context.WithTimeout(context.Background(), stopLimit)
+			err := node.Stop(ctx)
+			end()
+			cancel()
+			err = errors.Join(err, <-done)
+			if err == nil && guarded {
+				err = guard.Clear(context.Background(), guard.Config{Logger: logger})
+			}
+			return err
+		}
+	}
+}
+
+func notify(state string, logger *slog.Logger) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		logger.Warn("systemd was not notified", "err", err)
+	}
+}
+
+// feed tells systemd's watchdog that the loops turn.
+func feed(ctx context.Context, node *cluster.Node) {
+	every, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || every <= 0 {
+		return
+	}
+	tick := time.NewTicker(every / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if node.Turning(every / 2) {
+				_, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog) // the next one says the same
+			}
+		}
+	}
+}
+
+// restart is `systemctl reload`: the long lease, then re-exec.
+func restart(node *cluster.Node, logger *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := node.PrepareRestart(ctx); err != nil {
+		logger.Error("not restarted", "err", err)
+		return
+	}
+	reexec(node, logger)
+}
+
+// reexec replaces the daemon by the program as it is on disk now. Everything
+// it started stays up under the long lease; the new one takes it over.
+func reexec(node *cluster.Node, logger *slog.Logger) {
+	time.Sleep(50 * time.Millisecond) // let the answer on the control socket get out
+	path, err := executable()
+	if err == nil {
+		usec, _ := monotonicUsec()
+		notify("RELOADING=1\nMONOTONIC_USEC="+usec, logger)
+		err = unix.Exec(path, os.Args, os.Environ())
+	}
+	logger.Error("re-exec failed; going on", "err", err)
+	notify(daemon.SdNotifyReady, logger)
+	node.CancelRestart()
+}
+
+// executable returns the program's path. After an upgrade the running file is
+// gone and Linux names it "… (deleted)": the new one is at the old place.
+func executable() (string, error) {
+	path, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return "", err
+	}
+	const gone = " (deleted)"
+	if len(path) > len(gone) && path[len(path)-len(gone):] == gone {
+		path = path[:len(path)-len(gone)]
+	}
+	return path, nil
+}
+
+func monotonicUsec() (string, error) {
+	var ts unix.Timespec
+	err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return strconv.FormatInt(ts.Nano()/1000, 10), err
+}
+
+// release takes back what a daemon that died left on this machine.
+func release(configPath string, logger *slog.Logger) error {
+	local, _, err := conf.LoadLocal(configPath)
+	if err != nil {
+		return err
+	}
+	if c, err := net.Dial("unix", filepath.Join(local.RunDir, api.SocketName)); err == nil {
+		c.Close()
+		return errors.New("keepbeat runs on this machine; use `systemctl stop keepbeat` or `keepbeat standby`")
+	}
+	a := newAgents(logger)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	err = resources.Release(ctx, journal(local), a.registry, local.Name, logger)
+	if err = errors.Join(err, a.close()); err != nil {
+		return fmt.Errorf("%w; the guard stays up and keeps what is left silent", err)
+	}
+	return guard.Clear(ctx, guard.Config{Logger: logger})
+}

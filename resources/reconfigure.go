@@ -1,0 +1,183 @@
+package resources
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+// reconfigure brings the members to the newest configuration. Only what has
+// changed is touched: a member that stays keeps running, one that can take its
+// change in place does, the rest is stopped and started by itself.
+func (g *group) reconfigure(ctx context.Context) {
+	g.mu.Lock()
+	next, renew := g.next, g.renew
+	g.renew = false
+	g.mu.Unlock()
+	if !renew {
+		return
+	}
+	if next == nil {
+		g.gone(ctx)
+		return
+	}
+	was := g.current
+	g.current = next
+	running := g.epoch != 0
+	var members []*member
+	for _, c := range next.group.Resources {
+		mb := g.find(c)
+		if mb == nil {
+			mb = g.make(c, next.spec)
+		} else if was == nil || !sameResource(mb.conf, c, was.spec, next.spec) {
+			mb = g.update(ctx, mb, c, next.spec)
+		}
+		members = append(members, mb)
+	}
+	for _, old := range slices.Backward(g.members) {
+		if !slices.Contains(members, old) {
+			g.retire(ctx, old)
+		}
+	}
+	g.mu.Lock()
+	g.members = members
+	g.mu.Unlock()
+	if !running {
+		return
+	}
+	octx, done := g.operation(ctx, g.epoch)
+	name, err := g.startMembers(octx, members)
+	done()
+	switch {
+	case octx.Err() != nil && ctx.Err() == nil && err != nil:
+		return // ownership changed; step stops the group
+	case err != nil:
+		g.logger.Error("start after a change of the specification failed", "resource", name, "err", err)
+		g.stopAll(ctx, name, err)
+	default:
+		if err := g.journal(); err != nil {
+			g.logger.Error("journal", "err", err)
+		}
+	}
+}
+
+// gone ends a group that the specification no longer has.
+func (g *group) gone(ctx context.Context) {
+	g.current = nil
+	if g.epoch != 0 {
+		g.stopAll(ctx, "", nil)
+	}
+	g.closeMembers()
+}
+
+func (g *group) find(c conf.Resource) *member {
+	for _, mb := range g.members {
+		if mb.conf.Kind == c.Kind && mb.conf.Name == c.Name {
+			return mb
+		}
+	}
+	return nil
+}
+
+// update hands a changed configuration to a member, or replaces it.
+func (g *group) update(ctx context.Context, mb *member, c conf.Resource, spec conf.Spec) *member {
+	err := ErrNeedsRestart
+	if u, ok := mb.res.(Updater); ok {
+		uctx, cancel := context.WithTimeout(ctx, timeout(c.StartTimeout))
+		err = u.Update(uctx, spec, c)
+		cancel()
+	}
+	if err == nil {
+		g.mu.Lock()
+		mb.conf = c
+		g.mu.Unlock()
+		return mb
+	}
+	if !errors.Is(err, ErrNeedsRestart) {
+		g.logger.Warn("the change is not taken in place; restarting the resource", "resource", c.Name, "err", err)
+	}
+	return g.make(c, spec)
+}
+
+// retire stops a member that left the group, and closes it.
+func (g *group) retire(ctx context.Context, mb *member) {
+	if mb.record != nil {
+		if err := g.stop(ctx, mb); err != nil {
+			g.logger.Error("a resource that left the specification would not stop", "resource", mb.conf.Name, "err", err)
+		}
+	}
+	g.close(mb)
+}
+
+func (g *group) env() Env {
+	return Env{Node: g.m.cfg.Node, Group: g.name, Logger: g.logger, Epoch: func() uint64 {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.shown
+	}}
+}
+
+func (g *group) make(c conf.Resource, spec conf.Spec) *member {
+	mb := &member{conf: c, state: "stopped", since: time.Now()}
+	maker, ok := g.m.cfg.Registry[c.Kind]
+	if !ok {
+		mb.err = errors.New("this keepbeat knows no resource of kind " + string(c.Kind) + ": run the same version on every node")
+		return mb
+	}
+	env := g.env()
+	env.Logger = g.logger.With("resource", c.Name)
+	mb.res, mb.err = maker.New(env, spec, c)
+	if mb.err != nil {
+		mb.res = nil
+		g.logger.Error("a resource cannot be made here", "resource", c.Name, "err", mb.err)
+		return mb
+	}
+	ctx, cancel := context.WithCancel(g.m.ctx)
+	mb.end = cancel
+	if r, ok := mb.res.(Runner); ok {
+		mb.wg.Go(func() { r.Run(ctx) })
+	}
+	if a, ok := mb.res.(Alarmer); ok {
+		mb.wg.Go(func() { g.listen(ctx, mb, a.Alarm()) })
+	}
+	return mb
+}
+
+func (g *group) listen(ctx context.Context, mb *member, alarm <-chan struct{}) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-alarm:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case g.alarms <- mb:
+		}
+	}
+}
+
+func (g *group) close(mb *member) {
+	if mb.res == nil {
+		return
+	}
+	mb.end()
+	mb.wg.Wait()
+	if err := mb.res.Close(); err != nil {
+		g.logger.Error("close", "resource", mb.conf.Name, "err", err)
+	}
+}
+
+func (g *group) closeMembers() {
+	g.mu.Lock()
+	members := g.members
+	g.members = nil
+	g.mu.Unlock()
+	for _, mb := range members {
+		g.close(mb)
+	}
+}

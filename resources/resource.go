@@ -1,0 +1,104 @@
+// Package resources starts, stops and watches the members of groups on this
+// node. The cluster decides; resources do.
+package resources
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/netip"
+
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+// Resource is one thing that is started and stopped on a node.
+//
+// The runner makes it when the specification has it and this node may own its
+// group, calls Start and Stop as ownership comes and goes, any number of
+// times, and Close at the end. Calls never overlap, except Detail with any
+// other and Run with all. Every method obeys its context's deadline.
+type Resource interface {
+	// Record returns what Stop and Recover need to undo Start on this machine,
+	// with everything resolved (interface, prefix). The runner writes it to the
+	// journal before Start. It changes nothing.
+	Record() (json.RawMessage, error)
+	// Start makes the resource active. It is idempotent: started again, or
+	// after a crash, it completes what is missing and disturbs nothing.
+	Start(ctx context.Context) error
+	// Stop takes back what Start did. Stopping what is stopped succeeds.
+	Stop(ctx context.Context) error
+	// Monitor tells whether the started resource still is as Start left it. An
+	// error means it has failed; what can be mended at once is mended instead.
+	Monitor(ctx context.Context) error
+	// Close ends what New began. It does not stop the resource.
+	Close() error
+}
+
+// Runner is implemented by resources that work while they exist, started or
+// not: warm standby. Run returns when ctx ends.
+type Runner interface{ Run(ctx context.Context) }
+
+// Alarmer is implemented by resources that hear from the kernel that they have
+// failed. A value on the channel makes the runner call Monitor at once.
+type Alarmer interface{ Alarm() <-chan struct{} }
+
+// Updater is implemented by resources that can take a changed specification
+// while they are active. It returns ErrNeedsRestart when this change needs stop and start.
+type Updater interface {
+	Update(ctx context.Context, spec conf.Spec, r conf.Resource) error
+}
+
+// ErrNeedsRestart is returned by Updater.
+var ErrNeedsRestart = errors.New("the change needs a restart of the resource")
+
+// Guarded is implemented by resources whose addresses the kernel's guard must
+// cut off when the lease is not live.
+type Guarded interface{ Addresses() []netip.Addr }
+
+// Readier is implemented by resources that know beforehand that they could not
+// start here (no such interface, no carrier, no IPVS in the kernel). Placement avoids the node.
+// It is cheap and may be called at any time.
+type Readier interface{ Ready() error }
+
+// Adopter is implemented by resources whose Record cannot be found out again
+// from a machine on which they are started (a vip that took an address from
+// lo). The runner gives a new resource the record that an earlier daemon left
+// in the journal, before the first Record, Start or Stop.
+type Adopter interface {
+	Adopt(record json.RawMessage) error
+}
+
+// Detailer is implemented by resources with more to tell in status. The value is marshalled to JSON.
+type Detailer interface{ Detail() any }
+
+// Guard is what the runner needs of the kernel's guard.
+type Guard interface {
+	// Hold puts addresses under the guard before the first resource of a group starts. Idempotent.
+	Hold(addrs ...netip.Addr) error
+	// Drop takes them out after the last has stopped.
+	Drop(addrs ...netip.Addr) error
+	// Cut closes held addresses whatever the lease says, until Drop: for a
+	// group whose resources would not stop.
+	Cut(addrs ...netip.Addr) error
+}
+
+// Env is what every resource is given.
+type Env struct {
+	Node   string
+	Group  string
+	Logger *slog.Logger
+	// Epoch returns the epoch under which the group is owned by this node, 0 when it is not.
+	Epoch func() uint64
+}
+
+// Maker makes the resources of one kind.
+type Maker interface {
+	// New makes a resource of the specification. It changes nothing on the machine.
+	New(env Env, spec conf.Spec, r conf.Resource) (Resource, error)
+	// Recover makes, from a record of the journal, a resource that can be stopped.
+	Recover(env Env, record json.RawMessage) (Resource, error)
+}
+
+// Registry maps kinds to their makers.
+type Registry map[conf.Kind]Maker
