@@ -104,7 +104,6 @@ func TestConnectionsOfUsersGoSilentAndGoOn(t *testing.T) {
 				if err := g.SetDeadline(BootNow()); err != nil {
 					t.Fatal(err)
 				}
-				// Silence for a while, and the director's own address answers in it.
 				if c.answers(100 * time.Millisecond) {
 					t.Error("an answer without a lease")
 				}
@@ -187,12 +186,59 @@ func TestNewInterfaceIsGuardedBeforeItCanCarry(t *testing.T) {
 
 func (l *lab) guarded(name string) bool {
 	l.t.Helper()
+	return l.onInterface(name).Guarded()
+}
+
+// onInterface is what status says of an interface; empty when it is not there.
+func (l *lab) onInterface(name string) Interface {
+	l.t.Helper()
 	for _, i := range l.inspect().Interfaces {
 		if i.Name == name {
-			return i.Guarded()
+			return i
 		}
 	}
-	return false
+	return Interface{}
+}
+
+func TestInterfacesWithoutEthernetHeaders(t *testing.T) {
+	l := newLab(t)
+	w := l.tun("kbgtun")
+	l.ip(l.director, "addr add 10.78.0.1/24 dev kbgtun")
+	l.ip(l.director, "addr add fd78::1/64 dev kbgtun nodad")
+	l.ip(l.director, "link set kbgtun up")
+	g, _ := l.open()
+	if err := g.Hold(vips()...); err != nil {
+		t.Fatal(err)
+	}
+	ask4 := func(dst string) probe {
+		return probe{"ping " + dst + " by tun", echo4("10.78.0.2", dst, 8), func(f []byte) bool {
+			return len(f) >= 20 && f[0]>>4 == 4 && string(f[12:16]) == string(addr(dst))
+		}}
+	}
+	ask6 := func(dst string) probe {
+		m := []byte{128, 0, 0, 0, 0, 7, 0, 1, 'k', 'b', 'g', 'u', 'a', 'r', 'd', '.'}
+		return probe{"ping " + dst + " by tun", icmp6("fd78::2", dst, m), func(f []byte) bool {
+			return len(f) >= 41 && f[0]>>4 == 6 && f[40] == 129 && string(f[8:24]) == string(addr(dst))
+		}}
+	}
+	l.stopped(w, w, ask4(vip4), ask4("10.78.0.1"))
+	l.stopped(w, w, ask6(vip6), ask6("fd78::1"))
+	if err := g.SetDeadline(BootNow() + 5*time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	l.reaches(w, w, ask4(vip4))
+	l.reaches(w, w, ask6(vip6))
+
+	// What leaves: from a raw socket on the tun, to its far end.
+	if err := g.SetDeadline(0); err != nil {
+		t.Fatal(err)
+	}
+	from := l.wire(l.director, "kbgtun")
+	from.tun = true // no padding
+	say := func(src string) probe {
+		return probe{"packet from " + src + " by tun", echo4(src, "10.78.0.2", 0), ask4(src).effect}
+	}
+	l.stopped(from, w, say(vip4), say("10.78.0.1"))
 }
 
 func TestHoldCoversInterfacesThatNobodySpokeOf(t *testing.T) {
@@ -295,8 +341,8 @@ func TestFiltersOfOthers(t *testing.T) {
 		// Again at once: it is told, not fought over.
 		l.otherFilter(ingress, 1)
 		eventually(t, "an alarm that somebody is in front", func() bool { return strings.Contains(a.all(), "stands in front of the guard") })
-		if st := l.inspect(); !strings.Contains(st.Interfaces[0].Ingress.Behind, "other") || st.Interfaces[0].Egress.Behind != "" {
-			t.Errorf("status does not tell who is in front: %+v", st.Interfaces)
+		if i := l.onInterface(dirName); !strings.Contains(i.Ingress.Behind, "other") || i.Egress.Behind != "" {
+			t.Errorf("status does not tell who is in front: %+v", i)
 		}
 		stop()
 		l.clear()
@@ -323,8 +369,8 @@ func TestFiltersOfOthers(t *testing.T) {
 		if err := g.Hold(); err != nil {
 			t.Fatal(err)
 		}
-		if st := l.inspect(); st.Interfaces[0].Ingress.Behind != "" {
-			t.Errorf("still behind: %+v", st.Interfaces)
+		if i := l.onInterface(dirName); i.Ingress.Behind != "" {
+			t.Errorf("still behind: %+v", i)
 		}
 	})
 	t.Run("in an ingress qdisc are not thrown away", func(t *testing.T) {

@@ -200,10 +200,11 @@ func eventually(t testing.TB, what string, f func() bool) {
 	}
 }
 
-// wire sends and receives frames on an interface by a raw packet socket.
+// wire sends and receives frames on an interface: by a raw packet socket, or as the far end of a tun.
 type wire struct {
-	t  *testing.T
-	fd int
+	t   *testing.T
+	fd  int
+	tun bool
 }
 
 func (l *lab) wire(ns, name string) *wire {
@@ -230,7 +231,7 @@ func (l *lab) wire(ns, name string) *wire {
 
 func (w *wire) send(frame []byte) {
 	w.t.Helper()
-	if len(frame) < 60 {
+	if !w.tun && len(frame) < 60 {
 		frame = append(bytes.Clone(frame), make([]byte, 60-len(frame))...)
 	}
 	// A write that the guard drops may be reported as an error.
@@ -242,12 +243,18 @@ func (w *wire) send(frame []byte) {
 // read returns the next frame, nil when none comes in time.
 func (w *wire) read(d time.Duration) []byte {
 	w.t.Helper()
-	tv := unix.NsecToTimeval(int64(max(d, time.Millisecond)))
-	if err := unix.SetsockoptTimeval(w.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
-		w.t.Fatal(err)
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}}, int(d.Milliseconds())); err != nil || n == 0 {
+		return nil
 	}
 	b := make([]byte, 2048)
-	n, from, err := unix.Recvfrom(w.fd, b, 0)
+	if w.tun {
+		n, err := unix.Read(w.fd, b)
+		if err != nil {
+			return nil
+		}
+		return b[:n]
+	}
+	n, from, err := unix.Recvfrom(w.fd, b, unix.MSG_DONTWAIT)
 	if err != nil {
 		return nil
 	}
@@ -255,6 +262,30 @@ func (w *wire) read(d time.Duration) []byte {
 		return []byte{}
 	}
 	return b[:n]
+}
+
+// tun makes an interface without Ethernet headers in the director's namespace and returns its far end.
+func (l *lab) tun(name string) *wire {
+	l.t.Helper()
+	w := &wire{t: l.t, fd: -1, tun: true}
+	l.in(l.director, func() {
+		var err error
+		if w.fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0); err != nil {
+			l.t.Errorf("/dev/net/tun: %v", err)
+			return
+		}
+		req, err := unix.NewIfreq(name)
+		if err != nil {
+			l.t.Error(err)
+			return
+		}
+		req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+		if err := unix.IoctlIfreq(w.fd, unix.TUNSETIFF, req); err != nil {
+			l.t.Errorf("making a tun: %v", err)
+		}
+	})
+	l.t.Cleanup(func() { unix.Close(w.fd) })
+	return w
 }
 
 // probe is a frame and how its effect is known at the other end.
