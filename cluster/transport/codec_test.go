@@ -15,8 +15,8 @@ func TestHeartbeatsSurviveTheirEncoding(t *testing.T) {
 		RPCHeader: raft.RPCHeader{ProtocolVersion: 3, ID: []byte("a/7"), Addr: []byte("a")},
 		Term:      1 << 40, Leader: []byte("a"),
 	}
-	m, err := parseBeat(appendBeatRequest(nil, 77, &req))
-	if err != nil || m.id != 77 || !reflect.DeepEqual(m.req, req) {
+	m, err := parseBeat(appendBeatRequest(nil, 77, "b/2", &req))
+	if err != nil || m.id != 77 || m.to != "b/2" || !reflect.DeepEqual(m.req, req) {
 		t.Errorf("request: %v\ngot  %+v\nwant %+v", err, m.req, req)
 	}
 	resp := raft.AppendEntriesResponse{
@@ -31,7 +31,7 @@ func TestHeartbeatsSurviveTheirEncoding(t *testing.T) {
 
 func FuzzHeartbeat(f *testing.F) {
 	f.Add([]byte{})
-	f.Add(appendBeatRequest(nil, 1, &raft.AppendEntriesRequest{Term: 3, Leader: []byte("director1")}))
+	f.Add(appendBeatRequest(nil, 1, "director2/1f", &raft.AppendEntriesRequest{Term: 3, Leader: []byte("director1")}))
 	f.Add(appendBeatResponse(nil, 1, &raft.AppendEntriesResponse{Term: 3, Success: true}, nil))
 	f.Add(appendBeatResponse(nil, 1, &raft.AppendEntriesResponse{}, errors.New("x")))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -44,7 +44,7 @@ func FuzzHeartbeat(f *testing.F) {
 			if !isHeartbeat(&m.req) {
 				t.Fatalf("%+v may not go past the main loop of raft", m.req)
 			}
-			again = appendBeatRequest(nil, m.id, &m.req)
+			again = appendBeatRequest(nil, m.id, m.to, &m.req)
 		} else {
 			var e error
 			if m.err != "" {

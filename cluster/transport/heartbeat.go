@@ -17,6 +17,7 @@ import (
 // round trip, dozens of times a second.
 type heartbeats struct {
 	d       link.Datagrams
+	self    string // server address
 	timeout time.Duration
 	again   time.Duration // an unanswered request is sent again after this
 	closed  chan struct{}
@@ -48,9 +49,9 @@ func isHeartbeat(r *raft.AppendEntriesRequest) bool {
 		len(r.Entries) == 0 && r.LeaderCommitIndex == 0
 }
 
-func newHeartbeats(d link.Datagrams, timeout time.Duration, observe func(uint64)) *heartbeats {
+func newHeartbeats(self string, d link.Datagrams, self string, timeout time.Duration, observe func(uint64)) *heartbeats {
 	h := &heartbeats{
-		d: d, timeout: timeout, observe: observe,
+		d: d, self: self, timeout: timeout, observe: observe,
 		// A leader steps down after its lease without an answer, so one lost
 		// datagram must not cost the whole timeout.
 		again:   timeout / 4,
@@ -77,7 +78,8 @@ func (h *heartbeats) setHandler(f func(raft.RPC)) {
 
 // ask sends a heartbeat and waits for the answer of that very peer.
 func (h *heartbeats) ask(target string, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	w := waiter{peer: target, answer: make(chan beat, 1)}
+	node := nodeOf(target)
+	w := waiter{peer: node, answer: make(chan beat, 1)}
 	h.mu.Lock()
 	h.next++
 	id := h.next
@@ -88,8 +90,8 @@ func (h *heartbeats) ask(target string, args *raft.AppendEntriesRequest, resp *r
 		delete(h.waiting, id)
 		h.mu.Unlock()
 	}()
-	msg := appendBeatRequest(make([]byte, 0, 96), id, args)
-	if err := h.d.Send(target, link.ChannelRaft, msg); err != nil {
+	msg := appendBeatRequest(make([]byte, 0, 160), id, target, args)
+	if err := h.d.Send(node, link.ChannelRaft, msg); err != nil {
 		return fmt.Errorf("heartbeat to %s: %w", target, err)
 	}
 	end := time.Now().Add(h.timeout)
@@ -108,7 +110,7 @@ func (h *heartbeats) ask(target string, args *raft.AppendEntriesRequest, resp *r
 			if left <= 0 {
 				return fmt.Errorf("heartbeat to %s: no answer within %v", target, h.timeout)
 			}
-			_ = h.d.Send(target, link.ChannelRaft, msg)
+			_ = h.d.Send(node, link.ChannelRaft, msg)
 			timer.Reset(min(h.again, left))
 		case <-h.closed:
 			return raft.ErrTransportShutdown
@@ -134,8 +136,9 @@ func (h *heartbeats) receive(from string, _ link.Boot, payload []byte) {
 		}
 		return
 	}
-	// The links have proved who sends; a node can only speak as leader for itself.
-	if string(m.req.Addr) != from {
+	// The links know who sends; a node can only speak as leader for itself. What
+	// is meant for an earlier data directory of this node is not ours to answer.
+	if nodeOf(string(m.req.Addr)) != from || m.to != h.self {
 		return
 	}
 	select {

@@ -10,7 +10,7 @@ import (
 // A heartbeat travels as one datagram and its answer as another:
 //
 //	version, type, id (8 bytes, big endian), then
-//	request:  term, protocol, server id, address
+//	request:  term, protocol, server id, address, address it is meant for
 //	response: flags, term, last log, protocol, server id, address, error
 //
 // Numbers are uvarints, strings are a length byte and bytes.
@@ -34,6 +34,7 @@ type beat struct {
 	kind uint8
 	id   uint64
 	req  raft.AppendEntriesRequest
+	to   string // of the request
 	resp raft.AppendEntriesResponse
 	err  string // of the response; "": none
 }
@@ -45,13 +46,14 @@ func appendString(b, s []byte) []byte {
 	return append(append(b, byte(len(s))), s...)
 }
 
-func appendBeatRequest(b []byte, id uint64, r *raft.AppendEntriesRequest) []byte {
+func appendBeatRequest(b []byte, id uint64, to string, r *raft.AppendEntriesRequest) []byte {
 	b = append(b, beatVersion, beatRequest)
 	b = binary.BigEndian.AppendUint64(b, id)
 	b = binary.AppendUvarint(b, r.Term)
 	b = binary.AppendUvarint(b, uint64(r.ProtocolVersion))
 	b = appendString(b, r.ID)
-	return appendString(b, beatLeader(r))
+	b = appendString(b, beatLeader(r))
+	return appendString(b, []byte(to))
 }
 
 // beatLeader returns the leader's address; it stands twice in raft's own encoding.
@@ -102,6 +104,7 @@ func parseBeat(b []byte) (beat, error) {
 		m.req.ID = d.string()
 		m.req.Addr = d.string()
 		m.req.Leader = m.req.Addr
+		m.to = string(d.string())
 		if m.req.Term == 0 || len(m.req.Addr) == 0 {
 			return beat{}, errBeat
 		}

@@ -22,7 +22,10 @@ type RaftConfig struct {
 	Datagrams link.Datagrams
 	// StreamHeartbeats sends heartbeats over the streams in any case; for comparison.
 	StreamHeartbeats bool
-	Self             string // this node's name; server addresses are node names
+	// Self is this node's server address: its name, or name/identity, where the
+	// identity tells its data directory from one it replaces. At most 255 bytes.
+	// Requests for another identity of this node are refused.
+	Self string
 	// Reachable says whether a node may answer. Default: the links do not call it down.
 	Reachable func(node string) bool
 	// HeartbeatTimeout is raft's. A heartbeat waits half of it for the answer. Default 200 ms.
@@ -98,7 +101,7 @@ func NewRaftTransport(cfg RaftConfig) *RaftTransport {
 		})
 	}
 	if cfg.Datagrams != nil && !cfg.StreamHeartbeats {
-		t.beats = newHeartbeats(cfg.Datagrams, cfg.HeartbeatTimeout/2, t.observe)
+		t.beats = newHeartbeats(cfg.Datagrams, cfg.Self, cfg.HeartbeatTimeout/2, t.observe)
 	}
 	t.inner = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:  RaftLayer(cfg.Streams, cfg.Self),
@@ -112,7 +115,7 @@ func NewRaftTransport(cfg RaftConfig) *RaftTransport {
 // Consumer implements raft.Transport.
 func (t *RaftTransport) Consumer() <-chan raft.RPC { return t.inner.Consumer() }
 
-// LocalAddr implements raft.Transport: the node's name.
+// LocalAddr implements raft.Transport: the server address.
 func (t *RaftTransport) LocalAddr() raft.ServerAddress { return raft.ServerAddress(t.cfg.Self) }
 
 // EncodePeer implements raft.Transport.

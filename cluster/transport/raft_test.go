@@ -116,10 +116,10 @@ func newMember(t testing.TB, name string, links *memlink.Node, s Streams, how fu
 	}
 	if plain {
 		m.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream: RaftLayer(s, name), MaxPool: 3, Timeout: 2 * time.Second, Logger: hclog.NewNullLogger(),
+			Stream: RaftLayer(s, name+"/1"), MaxPool: 3, Timeout: 2 * time.Second, Logger: hclog.NewNullLogger(),
 		})
 	} else {
-		cfg := RaftConfig{Streams: s, Datagrams: links, Self: name, HeartbeatTimeout: c.HeartbeatTimeout}
+		cfg := RaftConfig{Streams: s, Datagrams: links, Self: name + "/1", HeartbeatTimeout: c.HeartbeatTimeout}
 		if how != nil {
 			how(&cfg)
 		}
@@ -129,7 +129,7 @@ func newMember(t testing.TB, name string, links *memlink.Node, s Streams, how fu
 	snaps := raft.NewInmemSnapshotStore()
 	var servers []raft.Server
 	for _, n := range three {
-		servers = append(servers, raft.Server{ID: raft.ServerID(n), Address: raft.ServerAddress(n)})
+		servers = append(servers, raft.Server{ID: raft.ServerID(n), Address: raft.ServerAddress(n + "/1")})
 	}
 	if err := raft.BootstrapCluster(c, store, store, snaps, m.trans, raft.Configuration{Servers: servers}); err != nil {
 		t.Fatal(err)
@@ -168,7 +168,7 @@ func leader(t testing.TB, ms map[string]*member, among ...string) *member {
 			}
 			agree := 0
 			for _, o := range among {
-				if a, _ := ms[o].raft.LeaderWithID(); string(a) == n {
+				if a, _ := ms[o].raft.LeaderWithID(); nodeOf(string(a)) == n {
 					agree++
 				}
 			}
@@ -500,6 +500,48 @@ func TestRaftTransportCanBeReplacedOnTheSameStreams(t *testing.T) {
 			}
 		}
 		_ = ta.Close()
+		_ = sa.Close()
+		_ = sb.Close()
+		da.Close()
+		db.Close()
+	})
+}
+
+// A node whose data directory was lost must not answer for the lost one: its
+// vote could be a second one of the same voter.
+func TestRequestsForAnEarlierDataDirectoryAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := NewMemoryNetwork(MemoryConfig{})
+		n := memlink.New(memlink.Config{}, "a", "b")
+		da, db := n.Start("a", 1), n.Start("b", 2)
+		sa, sb := mem.NodeOver("a", da), mem.NodeOver("b", db)
+		ta := NewRaftTransport(RaftConfig{Streams: sa, Datagrams: da, Self: "a/1"})
+		tb := NewRaftTransport(RaftConfig{Streams: sb, Datagrams: db, Self: "b/new"})
+		tb.SetHeartbeatHandler(func(r raft.RPC) { r.Respond(&raft.AppendEntriesResponse{Success: true}, nil) })
+		quit := make(chan struct{})
+		go func() {
+			for {
+				select {
+				case rpc := <-tb.Consumer():
+					rpc.Respond(&raft.RequestVoteResponse{Granted: true}, nil)
+				case <-quit:
+					return
+				}
+			}
+		}()
+		beat := &raft.AppendEntriesRequest{Term: 1, RPCHeader: raft.RPCHeader{Addr: []byte("a/1")}}
+		for address, served := range map[raft.ServerAddress]bool{"b/new": true, "b/old": false, "b": false} {
+			var vote raft.RequestVoteResponse
+			if err := ta.RequestVote("b", address, &raft.RequestVoteRequest{Term: 1}, &vote); (err == nil) != served || vote.Granted != served {
+				t.Errorf("vote of %s: %v, granted %v", address, err, vote.Granted)
+			}
+			if err := ta.AppendEntries("b", address, beat, &raft.AppendEntriesResponse{}); (err == nil) != served {
+				t.Errorf("heartbeat to %s: %v", address, err)
+			}
+		}
+		close(quit)
+		_ = ta.Close()
+		_ = tb.Close()
 		_ = sa.Close()
 		_ = sb.Close()
 		da.Close()

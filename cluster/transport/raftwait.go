@@ -45,7 +45,8 @@ func (t *RaftTransport) look() {
 }
 
 // reachable returns nil, or why a node cannot answer.
-func (t *RaftTransport) reachable(node string) error {
+func (t *RaftTransport) reachable(address string) error {
+	node := nodeOf(address)
 	if t.cfg.Reachable != nil {
 		if !t.cfg.Reachable(node) {
 			return errors.New("node is not reachable")
