@@ -16,7 +16,7 @@ import (
 )
 
 // namespaces are those of one host, held by its first process: network, name,
-// mounts, processes, System V IPC.
+// mounts, processes.
 type namespaces struct {
 	name   string
 	holder *exec.Cmd
@@ -35,7 +35,7 @@ type nsFile struct {
 func startNamespaces(tool, name string, mounts []string) (_ *namespaces, err error) {
 	n := &namespaces{name: name, holder: exec.Command(tool, append([]string{"hold", name}, mounts...)...)}
 	n.holder.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC,
+		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWNS | unix.CLONE_NEWPID,
 		Setsid:     true,
 	}
 	var said safeBuffer
@@ -63,7 +63,7 @@ func startNamespaces(tool, name string, mounts []string) (_ *namespaces, err err
 	for _, k := range []struct {
 		file string
 		kind int
-	}{{"net", unix.CLONE_NEWNET}, {"uts", unix.CLONE_NEWUTS}, {"ipc", unix.CLONE_NEWIPC}, {"pid", unix.CLONE_NEWPID}, {"mnt", unix.CLONE_NEWNS}} {
+	}{{"net", unix.CLONE_NEWNET}, {"uts", unix.CLONE_NEWUTS}, {"pid", unix.CLONE_NEWPID}, {"mnt", unix.CLONE_NEWNS}} {
 		f, err := os.Open(fmt.Sprintf("/proc/%d/ns/%s", n.holder.Process.Pid, k.file))
 		if err != nil {
 			return nil, fmt.Errorf("host %s: %w", name, err)
@@ -71,7 +71,7 @@ func startNamespaces(tool, name string, mounts []string) (_ *namespaces, err err
 		n.files = append(n.files, nsFile{f, k.kind})
 	}
 	n.net = n.files[0].File
-	if n.nl, err = netlink.NewHandleAt(netns.NsHandle(n.net.Fd())); err != nil {
+	if n.nl, err = netlink.NewHandleAt(netns.NsHandle(n.net.Fd()), unix.NETLINK_ROUTE); err != nil {
 		return nil, fmt.Errorf("host %s: netlink: %w", name, err)
 	}
 	lo, err := n.nl.LinkByName("lo")

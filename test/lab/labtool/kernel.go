@@ -195,7 +195,9 @@ func kernelTest(ctx context.Context, args []string) error {
 }
 
 func (r *runner) testPackage(ctx context.Context, binaries, pkg, pattern string, timeout time.Duration) error {
-	dir, err := exec.CommandContext(ctx, "go", "list", "-f", "{{.Dir}}", pkg).Output()
+	list := exec.CommandContext(ctx, "go", "list", "-tags", "labkernel", "-f", "{{.Dir}}", pkg)
+	list.Stderr = os.Stderr
+	dir, err := list.Output()
 	if err != nil {
 		return fmt.Errorf("go list %s: %w", pkg, err)
 	}
