@@ -49,7 +49,7 @@ func isHeartbeat(r *raft.AppendEntriesRequest) bool {
 		len(r.Entries) == 0 && r.LeaderCommitIndex == 0
 }
 
-func newHeartbeats(self string, d link.Datagrams, self string, timeout time.Duration, observe func(uint64)) *heartbeats {
+func newHeartbeats(d link.Datagrams, self string, timeout time.Duration, observe func(uint64)) *heartbeats {
 	h := &heartbeats{
 		d: d, self: self, timeout: timeout, observe: observe,
 		// A leader steps down after its lease without an answer, so one lost
