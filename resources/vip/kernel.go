@@ -1,0 +1,325 @@
+package vip
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// kernel is the thin shell around the sockets of one network namespace.
+type kernel struct {
+	namespace string // path; empty: the process's own
+	requests  map[int]*nl.SocketHandle
+	packets   int  // AF_PACKET, sends only
+	marks     bool // the kernel keeps IFA_PROTO
+
+	promote sync.Mutex // serialises removals for which promote_secondaries is raised and put back
+}
+
+const (
+	// dumpTries: every change of an address during a dump, our own too, interrupts it (vishvananda/netlink#1018).
+	dumpTries = 5
+	// eventBuffer holds the events of some 10,000 addresses that change at once.
+	eventBuffer = 16 << 20
+	// routeBuffer is small: nobody reads it between two questions, and an overflow costs one dump.
+	routeBuffer = 256 << 10
+	// requestSeconds bounds the wait for an answer of the kernel, which normally takes microseconds.
+	requestSeconds = 5
+)
+
+func openKernel(namespace string) (*kernel, error) {
+	k := &kernel{namespace: namespace, packets: -1}
+	err := k.inside(func() error {
+		s, err := nl.GetNetlinkSocketAt(-1, -1, unix.NETLINK_ROUTE)
+		if err != nil {
+			return fmt.Errorf("netlink socket: %w", err)
+		}
+		tv := unix.Timeval{Sec: requestSeconds}
+		_ = s.SetReceiveTimeout(&tv) // they only store the value
+		_ = s.SetSendTimeout(&tv)
+		k.requests = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}
+		// Protocol 0: nothing is received, so nothing has to be read.
+		k.packets, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			s.Close()
+			return fmt.Errorf("packet socket: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		k.marks = atLeast(unix.ByteSliceToString(u.Release[:]), 5, 18)
+	}
+	return k, nil
+}
+
+func (k *kernel) close() {
+	k.requests[unix.NETLINK_ROUTE].Close()
+	_ = unix.Close(k.packets)
+}
+
+// atLeast tells whether a kernel release ("6.1.0-18-amd64") is not older than major.minor.
+func atLeast(release string, major, minor int) bool {
+	a, rest, _ := strings.Cut(release, ".")
+	digits := strings.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' })
+	if digits >= 0 {
+		rest = rest[:digits]
+	}
+	x, err1 := strconv.Atoi(a)
+	y, err2 := strconv.Atoi(rest)
+	return err1 == nil && err2 == nil && (x > major || x == major && y >= minor)
+}
+
+// inside runs f in the namespace. In another namespace than the process's own it
+// gets a thread for itself, which dies with it: no thread can be left behind in
+// the wrong namespace.
+func (k *kernel) inside(f func() error) error {
+	if k.namespace == "" {
+		return f()
+	}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		done <- func() error {
+			fd, err := unix.Open(k.namespace, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return fmt.Errorf("network namespace %s: %w", k.namespace, err)
+			}
+			defer unix.Close(fd)
+			if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+				return fmt.Errorf("network namespace %s: %w", k.namespace, err)
+			}
+			return f()
+		}()
+	}()
+	return <-done
+}
+
+// subscribe opens a socket on which the kernel tells of changes.
+func (k *kernel) subscribe(buffer int, groups ...uint) (int, error) {
+	fd := -1
+	err := k.inside(func() (err error) {
+		fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+		return err
+	})
+	if err != nil {
+		return -1, fmt.Errorf("netlink socket: %w", err)
+	}
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer) != nil {
+		// Without CAP_NET_ADMIN in the first user namespace; an overflow costs a resync.
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, buffer)
+	}
+	sa := unix.SockaddrNetlink{Family: unix.AF_NETLINK}
+	for _, g := range groups {
+		sa.Groups |= 1 << (g - 1)
+	}
+	if err := unix.Bind(fd, &sa); err != nil {
+		_ = unix.Close(fd)
+		return -1, fmt.Errorf("netlink subscription: %w", err)
+	}
+	return fd, nil
+}
+
+// receive reads what has arrived and calls f for each message, until nothing is
+// left. ENOBUFS: the kernel dropped messages.
+func receive(fd int, buf []byte, f func(message)) error {
+	for {
+		n, from, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.EAGAIN:
+			return nil
+		case err != nil:
+			return err
+		case n > len(buf):
+			return unix.ENOBUFS
+		}
+		if sa, ok := from.(*unix.SockaddrNetlink); !ok || sa.Pid != nl.PidKernel {
+			continue // another process can write to us; only the kernel counts
+		}
+		for m := range messages(buf[:n]) {
+			f(m)
+		}
+	}
+}
+
+// dump asks for all objects of a kind. f gets the bodies of one complete,
+// uninterrupted answer.
+func (k *kernel) dump(request, answer uint16, header int, f func([]byte)) error {
+	var err error
+	for range dumpTries {
+		req := nl.NewNetlinkRequest(int(request), unix.NLM_F_DUMP)
+		req.Sockets = k.requests
+		req.AddRawData(make([]byte, header)) // AF_UNSPEC: all families
+		var all [][]byte
+		all, err = req.Execute(unix.NETLINK_ROUTE, answer)
+		if err == nil {
+			for _, b := range all {
+				f(b)
+			}
+			return nil
+		}
+		if !errors.Is(err, nl.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return fmt.Errorf("netlink dump: %w", err)
+}
+
+// dumpRoutes hands over the connected routes. It keeps nothing else in memory: a router may have a million others.
+func (k *kernel) dumpRoutes(f func(route)) error {
+	var err error
+	for range dumpTries {
+		req := nl.NewNetlinkRequest(unix.RTM_GETROUTE, unix.NLM_F_DUMP)
+		req.Sockets = k.requests
+		req.AddRawData(make([]byte, unix.SizeofRtMsg))
+		var all []route
+		err = req.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE, func(b []byte) bool {
+			if r, ok, err := parseRoute(b); ok && err == nil {
+				all = append(all, r)
+			}
+			return true
+		})
+		if err == nil {
+			for _, r := range all {
+				f(r)
+			}
+			return nil
+		}
+		if !errors.Is(err, nl.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return fmt.Errorf("netlink dump of routes: %w", err)
+}
+
+// add puts an address on its interface; EEXIST when it stands there.
+func (k *kernel) add(a address) error {
+	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
+	req.Sockets = k.requests
+	req.AddRawData(a.encode(false))
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
+// ensure is add that is content when the address stands there.
+func (k *kernel) ensure(a address) error {
+	if err := k.add(a); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	return nil
+}
+
+// remove takes an address from its interface. That it is not there, or that the interface is not, is no error.
+func (k *kernel) remove(a address) error {
+	req := nl.NewNetlinkRequest(unix.RTM_DELADDR, unix.NLM_F_ACK)
+	req.Sockets = k.requests
+	req.AddRawData(a.encode(true))
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
+}
+
+// removePrimary takes away an IPv4 address that others of its network hang on.
+// The kernel would delete those with it unless promote_secondaries is set, so
+// it is set for the moment. Where /proc/sys cannot be written they are added again.
+func (k *kernel) removePrimary(a address, dev string, secondaries []address) error {
+	k.promote.Lock()
+	defer k.promote.Unlock()
+	restore, raised := k.raise("net/ipv4/conf/" + dev + "/promote_secondaries")
+	err := k.remove(a)
+	if raised {
+		restore()
+	} else if err == nil {
+		for _, s := range secondaries {
+			s.flags &= settable
+			if e := k.ensure(s); e != nil {
+				err = errors.Join(err, fmt.Errorf("%s, which the kernel removed with it: %w", s.prefix, e))
+			}
+		}
+	}
+	return err
+}
+
+// raise sets a sysctl to 1 and returns what puts the old value back.
+func (k *kernel) raise(name string) (restore func(), ok bool) {
+	path := filepath.Join("/proc/sys", name)
+	var old []byte
+	err := k.inside(func() (err error) {
+		if old, err = os.ReadFile(path); err != nil || bytes.Equal(bytes.TrimSpace(old), []byte("1")) {
+			return err
+		}
+		return os.WriteFile(path, []byte("1"), 0)
+	})
+	if err != nil {
+		return nil, false
+	}
+	return func() {
+		if bytes.Equal(bytes.TrimSpace(old), []byte("1")) {
+			return
+		}
+		// Best effort: the interface may have gone, and 1 harms nobody.
+		_ = k.inside(func() error { return os.WriteFile(path, old, 0) })
+	}, true
+}
+
+// forwards tells whether the interface forwards IPv6.
+func (k *kernel) forwards(dev string) bool {
+	var b []byte
+	_ = k.inside(func() (err error) {
+		b, err = os.ReadFile("/proc/sys/net/ipv6/conf/" + dev + "/forwarding")
+		return err
+	})
+	return len(b) > 0 && b[0] != '0'
+}
+
+// settle returns when the change that the kernel is making, if any, is complete
+// and told: the question waits for the lock under which links change.
+func (k *kernel) settle(index int) {
+	b := make([]byte, unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(b[4:], uint32(index))
+	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
+	req.Sockets = k.requests
+	req.AddRawData(b)
+	_, _ = req.Execute(unix.NETLINK_ROUTE, 0)
+}
+
+// announce tells the neighbours on l where ip is.
+func (k *kernel) announce(l link, ip netip.Addr, router bool) error {
+	if ip.Is6() {
+		return k.transmit(l.index, unix.ETH_P_IPV6, allNodesMAC, advertisement(l.mac, ip, router))
+	}
+	return errors.Join(
+		k.transmit(l.index, unix.ETH_P_ARP, broadcastMAC, garp(arpRequest, l.mac, ip)),
+		k.transmit(l.index, unix.ETH_P_ARP, broadcastMAC, garp(arpReply, l.mac, ip)))
+}
+
+func (k *kernel) transmit(index int, protocol uint16, to string, p []byte) error {
+	sa := &unix.SockaddrLinklayer{Ifindex: index, Halen: 6, Protocol: networkOrder(protocol)}
+	copy(sa.Addr[:], to)
+	return unix.Sendto(k.packets, p, unix.MSG_DONTWAIT, sa)
+}
+
+// networkOrder is htons.
+func networkOrder(n uint16) uint16 {
+	var b [2]byte
+	binary.BigEndian.PutUint16(b[:], n)
+	return binary.NativeEndian.Uint16(b[:])
+}

@@ -1,0 +1,78 @@
+package vip
+
+import (
+	"encoding/binary"
+	"net/netip"
+)
+
+const (
+	arpRequest = 1
+	arpReply   = 2
+)
+
+// garp is a gratuitous ARP packet (without link-layer header): whoever knows ip
+// now finds it at mac. Some devices believe requests only and some replies
+// only, so both forms are sent.
+func garp(op uint16, mac string, ip netip.Addr) []byte {
+	b := []byte{
+		0, 1, // Ethernet
+		8, 0, // IPv4
+		6, 4,
+		0, 0,
+	}
+	binary.BigEndian.PutUint16(b[6:], op)
+	b = append(b, mac...)
+	b = append(b, ip.AsSlice()...)
+	if op == arpReply {
+		// RFC 5944, 4.6: in a reply the target hardware address too is the one to learn.
+		b = append(b, mac...)
+	} else {
+		b = append(b, 0, 0, 0, 0, 0, 0)
+	}
+	return append(b, ip.AsSlice()...)
+}
+
+var (
+	broadcastMAC = "\xff\xff\xff\xff\xff\xff"
+	allNodesMAC  = "\x33\x33\x00\x00\x00\x01" // RFC 2464, 7
+	allNodes     = netip.MustParseAddr("ff02::1")
+)
+
+// advertisement is an unsolicited neighbour advertisement in its IPv6 packet
+// (RFC 4861, 4.4 and 7.2.6): override, to all nodes, hop limit 255, with the
+// target's link-layer address. router says whether this machine forwards:
+// without that flag hosts strike the address from their default routers.
+func advertisement(mac string, ip netip.Addr, router bool) []byte {
+	const payload = 32
+	b := make([]byte, 40, 40+payload)
+	b[0] = 6 << 4
+	binary.BigEndian.PutUint16(b[4:], payload)
+	b[6] = 58  // ICMPv6
+	b[7] = 255 // receivers drop anything less
+	copy(b[8:], ip.AsSlice())
+	copy(b[24:], allNodes.AsSlice())
+
+	flags := byte(0x20) // override
+	if router {
+		flags |= 0x80
+	}
+	b = append(b, 136, 0, 0, 0, flags, 0, 0, 0)
+	b = append(b, ip.AsSlice()...)
+	b = append(b, 2, 1) // target link-layer address, in units of 8 bytes
+	b = append(b, mac...)
+	binary.BigEndian.PutUint16(b[42:], icmp6Checksum(b))
+	return b
+}
+
+// icmp6Checksum is that of the ICMPv6 message behind the header of p, whose
+// checksum field is zero (RFC 8200, 8.1).
+func icmp6Checksum(p []byte) uint16 {
+	sum := uint32(len(p)-40) + 58
+	for i := 8; i+1 < len(p); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(p[i:]))
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return ^uint16(sum)
+}

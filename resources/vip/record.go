@@ -1,0 +1,115 @@
+package vip
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+const recordVersion = 1
+
+// mark is written into IFA_PROTO of every address we add: it tells after a
+// crash, without the journal, ours from what the machine's own network
+// configuration added. Kernels before 5.18 do not keep it.
+const mark = 107
+
+// record is what the journal keeps of a started address.
+type record struct {
+	Version   int          `json:"version"`
+	Address   netip.Prefix `json:"address"` // with its prefix, 10.0.0.5/24
+	Interface string       `json:"interface"`
+	Label     string       `json:"label,omitempty"`
+	Broadcast netip.Addr   `json:"broadcast,omitzero"`
+	Loopback  []kept       `json:"loopback,omitempty"` // what stood on lo, to be put back
+}
+
+// kept is an address that was on lo.
+type kept struct {
+	Address   netip.Prefix `json:"address"`
+	Peer      netip.Addr   `json:"peer,omitzero"`
+	Broadcast netip.Addr   `json:"broadcast,omitzero"`
+	Label     string       `json:"label,omitempty"`
+	Scope     uint8        `json:"scope"`
+	Flags     uint32       `json:"flags,omitempty"`
+	Proto     uint8        `json:"proto,omitempty"`
+	Valid     uint32       `json:"valid_lft"`
+	Preferred uint32       `json:"preferred_lft"`
+}
+
+// settable are the flags that a user sets; the others are the kernel's own
+// account of the address and follow from the rest.
+const settable = unix.IFA_F_NODAD | unix.IFA_F_HOMEADDRESS | unix.IFA_F_MANAGETEMPADDR |
+	unix.IFA_F_NOPREFIXROUTE | unix.IFA_F_MCAUTOJOIN | unix.IFA_F_OPTIMISTIC
+
+func keep(a address) kept {
+	return kept{a.prefix, a.peer, a.broadcast, a.label, a.scope, a.flags & settable, a.proto, a.valid, a.preferred}
+}
+
+func (k kept) address(index int) address {
+	return address{index, k.Address, k.Peer, k.Broadcast, k.Label, k.Scope, k.Flags, k.Proto, k.Valid, k.Preferred}
+}
+
+// address is what stands on the interface while the resource is started.
+//
+// An IPv6 address is added without duplicate address detection, which would
+// cost a second and more, and with a preferred lifetime of 0: the kernel puts
+// the newest address first, so without that the director's own connections
+// (checks, heartbeats) would leave from the VIP and break when it moves. Replies
+// and sockets bound to it are not affected. In IPv4 the routes name the source.
+func (r record) address(index int) address {
+	a := address{index: index, prefix: r.Address, broadcast: r.Broadcast, label: r.Label, proto: mark, valid: forever, preferred: forever}
+	if r.Address.Addr().Is6() {
+		a.flags = unix.IFA_F_NODAD
+		a.preferred = 0
+	}
+	return a
+}
+
+// parseRecord reads a record of the journal.
+func parseRecord(b []byte) (record, error) {
+	var r record
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&r); err != nil {
+		return record{}, fmt.Errorf("vip: record of the journal: %w", err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return record{}, fmt.Errorf("vip: record of the journal: data after the end")
+	}
+	a := r.Address.Addr()
+	switch {
+	case r.Version != recordVersion:
+		return record{}, fmt.Errorf("vip: record of the journal has version %d, this program knows %d", r.Version, recordVersion)
+	case !validHost(r.Address):
+		return record{}, fmt.Errorf("vip: record of the journal: %q is not an address with prefix", r.Address)
+	case !validName(r.Interface):
+		return record{}, fmt.Errorf("vip %s: record of the journal: %q cannot be the name of an interface", r.Address, r.Interface)
+	case !validLabel(a, r.Label) || !validBroadcast(a, r.Broadcast):
+		return record{}, fmt.Errorf("vip %s: record of the journal: label %q or broadcast %s is not possible", r.Address, r.Label, r.Broadcast)
+	}
+	for _, k := range r.Loopback {
+		if !validHost(k.Address) || k.Address.Addr() != a || !validLabel(a, k.Label) || !validBroadcast(a, k.Broadcast) ||
+			k.Peer.IsValid() && k.Peer.BitLen() != a.BitLen() || k.Peer.Zone() != "" ||
+			k.Flags&^settable != 0 || k.Valid == 0 || k.Preferred > k.Valid {
+			return record{}, fmt.Errorf("vip %s: record of the journal: what stood on lo (%s) is not possible", r.Address, k.Address)
+		}
+	}
+	return r, nil
+}
+
+func validHost(p netip.Prefix) bool {
+	a := p.Addr()
+	return p.IsValid() && a.Zone() == "" && !a.Is4In6() && !a.IsUnspecified() && !a.IsMulticast()
+}
+
+func validLabel(a netip.Addr, s string) bool {
+	return s == "" || a.Is4() && validName(s)
+}
+
+func validBroadcast(a, brd netip.Addr) bool {
+	return !brd.IsValid() || a.Is4() && brd.Is4()
+}
