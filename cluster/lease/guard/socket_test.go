@@ -11,13 +11,18 @@ import (
 // serve echoes on port 7777 of an address of the director.
 func (l *lab) serve(t *testing.T, network, vip string) {
 	t.Helper()
-	at := net.JoinHostPort(vip, "7777")
+	l.serveIn(t, l.director, network, vip)
+}
+
+func (l *lab) serveIn(t *testing.T, ns, network, address string) {
+	t.Helper()
+	at := net.JoinHostPort(address, "7777")
 	var (
 		ln  net.Listener
 		pc  net.PacketConn
 		err error
 	)
-	l.in(l.director, func() {
+	l.in(ns, func() {
 		if network == "tcp" {
 			ln, err = net.Listen(network, at)
 		} else {
