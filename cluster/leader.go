@@ -20,6 +20,7 @@ func (n *Node) lead(ctx context.Context) {
 	tick := time.NewTicker(leaderTick)
 	defer tick.Stop()
 	failures := map[string]time.Time{} // when this node first saw each failure
+	lives := map[string]life{}
 	var since time.Time
 	for {
 		select {
@@ -28,6 +29,8 @@ func (n *Node) lead(ctx context.Context) {
 		case <-n.leaderWake:
 		case <-tick.C:
 		}
+		st := n.State()
+		seeLives(st, lives)
 		if !n.cons.Leading() {
 			since = time.Time{}
 			continue
@@ -35,8 +38,7 @@ func (n *Node) lead(ctx context.Context) {
 		if since.IsZero() {
 			since = time.Now()
 		}
-		st := n.State()
-		n.revokeSilent(st)
+		n.revokeSilent(st, lives)
 		n.place(st, since)
 		n.forgive(st, failures)
 	}
@@ -50,16 +52,33 @@ func (n *Node) lease(st *state.State) time.Duration {
 	return n.cfg.Local.Profile.Lease
 }
 
+// life is an incarnation and when this node learned of it.
+type life struct {
+	incarnation uint64
+	seen        time.Time
+}
+
+// seeLives is kept by every node all the time, so that a new leader need not
+// wait for those that have been silent since before it led.
+func seeLives(st *state.State, lives map[string]life) {
+	for name, node := range st.Nodes {
+		if lives[name].incarnation != node.Incarnation {
+			lives[name] = life{node.Incarnation, time.Now()}
+		}
+	}
+}
+
 // revokeSilent starts the revocation of directors from which no proof comes
 // that they hear this voter, and finishes it when a majority has revoked. To
 // start one harms nobody: each voter waits for its own promise.
-func (n *Node) revokeSilent(st *state.State) {
+func (n *Node) revokeSilent(st *state.State, lives map[string]life) {
 	for name, node := range st.Nodes {
 		if !node.Valid || !node.Director || name == n.self {
 			continue
 		}
-		// Two renewals in a row are missing.
-		if n.keeper.Silence(name) < n.lease(st)*6/10 {
+		// Two renewals in a row are missing; a node that has just been admitted
+		// had no time for them yet.
+		if limit := n.lease(st) * 6 / 10; n.keeper.Silence(name) < limit || time.Since(lives[name].seen) < limit {
 			n.keeper.Forget(name)
 			continue
 		}

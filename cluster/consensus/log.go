@@ -9,8 +9,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// hclogger hands raft's log to slog. raft is talkative at INFO about things
-// that are its own business, so its levels are lowered by one.
+// hclogger hands raft's log to slog. raft calls an ERROR what is daily life
+// here (a peer that is dead does not answer heartbeats), and the links say it
+// better, so its levels are lowered by two.
 type hclogger struct {
 	l    *slog.Logger
 	name string
@@ -23,8 +24,6 @@ func NewHCLog(l *slog.Logger) hclog.Logger { return &hclogger{l: l, name: "raft"
 func (h *hclogger) level(l hclog.Level) slog.Level {
 	switch l {
 	case hclog.Error:
-		return slog.LevelWarn
-	case hclog.Warn:
 		return slog.LevelInfo
 	}
 	return slog.LevelDebug

@@ -50,13 +50,14 @@ func TestClusterForms(t *testing.T) {
 		w.machines[0].powerOff()
 		if !w.await(5*time.Second, func() bool { return w.machines[1].kernel.answers(w.address(0)) }) {
 			t.Error("not taken over")
+			w.dump()
 		}
 		w.note("== taken over")
 		if err := w.machines[0].powerOn(); err != nil {
 			t.Error(err)
 		}
 		if !w.await(20*time.Second, func() bool { return w.machines[0].kernel.answers(w.address(0)) }) {
-			t.Error("not failed back")
+			t.Error("not failed back"); w.dump()
 		}
 	})
 	if len(w.violations) > 0 || t.Failed() {

@@ -222,6 +222,27 @@ func (w *world) machine(name string) *machine {
 	return w.machines[i]
 }
 
+// dump puts what each node knows into the transcript.
+func (w *world) dump() {
+	for _, m := range w.machines {
+		if m.node == nil {
+			continue
+		}
+		st := m.node.State()
+		l := m.node.LocalStatus()
+		w.note("%s: index %d raft %s lease %.0f ms voters %v", m.name, st.Index, l.Raft, l.Lease, st.Voters)
+		for _, n := range st.Nodes {
+			w.note("    node %s boot %x incarnation %d valid %v %s", n.Name, n.Boot, n.Incarnation, n.Valid, n.Why)
+		}
+		for _, g := range st.Groups {
+			w.note("    group %s owner %q epoch %d target %q active %v %s", g.Name, g.Owner, g.Epoch, g.Target, g.Active, g.Reason)
+		}
+		for _, d := range st.Decisions {
+			w.note("    %d %s %s: %s", d.Index, d.Group, d.Node, d.Text)
+		}
+	}
+}
+
 func (w *world) end() {
 	for _, m := range w.machines {
 		m.kill()
