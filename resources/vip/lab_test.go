@@ -32,13 +32,13 @@ const patience = 10 * time.Second
 
 // host is a network namespace.
 type host struct {
-	t    *testing.T
+	t    testing.TB
 	name string
 }
 
 var hosts atomic.Int32
 
-func newHost(t *testing.T) host {
+func newHost(t testing.TB) host {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Fatal("needs root: it makes network namespaces")
@@ -50,7 +50,7 @@ func newHost(t *testing.T) host {
 	return h
 }
 
-func run(t *testing.T, name string, args ...string) string {
+func run(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(name, args...).CombinedOutput()
 	if err != nil {
@@ -143,7 +143,7 @@ func (h host) shown(dev string) string {
 }
 
 // pair is a director and a neighbour on one wire: eth0 with 10.0.0.1/24, fd00::1/64 and 10.0.0.2/24, fd00::2/64.
-func pair(t *testing.T) (director, neighbour host) {
+func pair(t testing.TB) (director, neighbour host) {
 	t.Helper()
 	a, b := newHost(t), newHost(t)
 	a.ip("link add eth0 type veth peer name eth0 netns " + b.name)
@@ -161,7 +161,7 @@ func (h host) maker() *Maker {
 }
 
 // testLogger writes to the test's log until the test is over.
-func testLogger(t *testing.T) *slog.Logger {
+func testLogger(t testing.TB) *slog.Logger {
 	w := &logWriter{t: t}
 	t.Cleanup(func() { w.mu.Lock(); w.t = nil; w.mu.Unlock() })
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -169,7 +169,7 @@ func testLogger(t *testing.T) *slog.Logger {
 
 type logWriter struct {
 	mu sync.Mutex // guards t
-	t  *testing.T
+	t  testing.TB
 }
 
 func (w *logWriter) Write(b []byte) (int, error) {
@@ -190,13 +190,13 @@ func owned() *epoch {
 	return e
 }
 
-func env(t *testing.T, e *epoch) resources.Env {
+func env(t testing.TB, e *epoch) resources.Env {
 	return resources.Env{Node: "director1", Group: "web", Logger: testLogger(t), Epoch: e.Load}
 }
 
-func make1(t *testing.T, m *Maker, v conf.VIP) *vip { return makeOwned(t, m, v, owned()) }
+func make1(t testing.TB, m *Maker, v conf.VIP) *vip { return makeOwned(t, m, v, owned()) }
 
-func makeOwned(t *testing.T, m *Maker, v conf.VIP, e *epoch) *vip {
+func makeOwned(t testing.TB, m *Maker, v conf.VIP, e *epoch) *vip {
 	t.Helper()
 	r, err := m.New(env(t, e), conf.Spec{}, conf.Resource{Kind: conf.KindVIP, Name: "vip", VIP: &v})
 	if err != nil {
@@ -206,7 +206,7 @@ func makeOwned(t *testing.T, m *Maker, v conf.VIP, e *epoch) *vip {
 	return r.(*vip)
 }
 
-func started(t *testing.T, m *Maker, v conf.VIP) *vip {
+func started(t testing.TB, m *Maker, v conf.VIP) *vip {
 	t.Helper()
 	r := make1(t, m, v)
 	recorded(t, r)
@@ -216,7 +216,7 @@ func started(t *testing.T, m *Maker, v conf.VIP) *vip {
 	return r
 }
 
-func recorded(t *testing.T, r resources.Resource) json.RawMessage {
+func recorded(t testing.TB, r resources.Resource) json.RawMessage {
 	t.Helper()
 	b, err := r.Record()
 	if err != nil {
@@ -225,14 +225,14 @@ func recorded(t *testing.T, r resources.Resource) json.RawMessage {
 	return b
 }
 
-func stop(t *testing.T, r resources.Resource) {
+func stop(t testing.TB, r resources.Resource) {
 	t.Helper()
 	if err := r.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func same(t *testing.T, what, got, want string) {
+func same(t testing.TB, what, got, want string) {
 	t.Helper()
 	trim := func(s string) string {
 		var b strings.Builder
@@ -250,7 +250,7 @@ func same(t *testing.T, what, got, want string) {
 
 // tap receives every frame that arrives at an interface.
 type tap struct {
-	t  *testing.T
+	t  testing.TB
 	fd int
 }
 
@@ -320,7 +320,7 @@ func (p tap) announced(ip string) {
 }
 
 // eventually waits for what an event makes true.
-func eventually(t *testing.T, what string, f func() bool) {
+func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !f(); {
 		if time.Now().After(end) {
@@ -330,7 +330,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 	}
 }
 
-func alarmed(t *testing.T, v *vip) {
+func alarmed(t testing.TB, v *vip) {
 	t.Helper()
 	select {
 	case <-v.Alarm():
@@ -339,7 +339,7 @@ func alarmed(t *testing.T, v *vip) {
 	}
 }
 
-func refused(t *testing.T, err error, want string) {
+func refused(t testing.TB, err error, want string) {
 	t.Helper()
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)

@@ -62,8 +62,9 @@ type Maker struct {
 	routeFD int // events of routes; -1 until a resource needs routes
 	routes  map[route]struct{}
 
-	// journal has the records that Adopt and Recover have seen and that were not stopped:
-	// what a crashed run took from lo, and which addresses are ours.
+	// journal has the records of what was started, by us or by a daemon before
+	// (Adopt, Recover), and not stopped: what was taken from lo, and on kernels
+	// without marks which addresses are ours.
 	journal map[journalKey]record
 }
 

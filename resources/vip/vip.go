@@ -3,15 +3,12 @@ package vip
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/keepbeat/keepbeat/conf"
 	"github.com/keepbeat/keepbeat/resources"
@@ -242,366 +239,22 @@ func (v *vip) Adopt(b json.RawMessage) error {
 	return nil
 }
 
-// Start puts the address on the interface and announces it once before it returns.
-func (v *vip) Start(ctx context.Context) error {
-	if v.recovered {
-		return v.errorf("made of a record of the journal, it can only be stopped")
-	}
-	return v.do(ctx, v.start)
-}
+// Addresses returns the one address.
+func (v *vip) Addresses() []netip.Addr { return []netip.Addr{v.spec.Address} }
 
-func (v *vip) start() error {
-	epoch := v.ownEpoch()
-	if epoch == 0 {
-		return v.errorf("group %s is not owned by this node", v.env.Group)
-	}
-	v.mu.Lock()
-	active, index := v.active, v.index
-	var rec record
-	settled := v.rec != nil
-	if settled {
-		rec = *v.rec
-		rec.Loopback = slices.Clone(rec.Loopback)
-	}
-	v.epoch = epoch
-	v.mu.Unlock()
-	if active {
-		return v.inspect(index)
-	}
-
-	m := v.m
-	if err := m.view(); err != nil {
-		return v.errorf("%w", err)
-	}
-	plan := func() (l link, stray, lo []address, err error) {
-		if !settled {
-			if rec, err = v.choose(); err != nil {
-				return
-			}
-		}
-		l, ok := m.linkByName(rec.Interface)
-		if !ok {
-			err = v.errorf("%s: no such interface; this node has %s", rec.Interface, m.names())
-			return
-		}
-		if f := l.fault(); f != "" {
-			err = v.errorf("%s: %s", l.name, f)
-			return
-		}
-		if stray, lo, err = v.around(&rec); err != nil {
-			return
-		}
-		// From here on a deletion is seen; op makes mend wait for us.
-		m.started[place{rec.Address.Addr(), l.index}] = v
-		return
-	}
-	l, stray, lo, err := plan()
-	k := m.k
-	m.mu.Unlock()
-	if err != nil {
-		// Stop must not touch what was refused as not ours.
-		v.mu.Lock()
-		v.rec = nil
-		v.mu.Unlock()
-		return err
-	}
-	router := rec.Address.Addr().Is6() && k.forwards(l.name)
-
-	v.mu.Lock()
-	v.rec, v.index, v.active, v.router, v.failed = &rec, l.index, true, router, nil
-	v.mu.Unlock()
-
-	a := rec.address(l.index)
-	err = k.ensure(a)
-	if err != nil {
-		err = v.explain(l.name, err)
-	}
-	// The address first, then lo: between them local clients are answered by both.
-	for _, old := range append(stray, lo...) {
-		if err != nil {
-			break
-		}
-		if err = v.remove(k, old); err != nil {
-			err = v.errorf("removing %s from %s: %w", old.prefix, m.linkName(old.index), err)
-		}
-	}
-	if err != nil {
-		v.mu.Lock()
-		v.active = false // what was done is in rec, and Stop takes it back
-		v.mu.Unlock()
-		m.forget(v, l.index)
-		return err
-	}
-	for _, old := range stray {
-		v.log.Warn("removed what an earlier run had left", "prefix", old.prefix, "interface", m.linkName(old.index))
-	}
-	v.burst.start()
-	v.log.Info("address is up", "interface", l.name, "command", a.text(l.name))
-	return nil
-}
-
-// explain adds the way out to what the kernel says when it refuses an address.
-func (v *vip) explain(dev string, err error) error {
-	hint := ""
-	switch {
-	case errors.Is(err, unix.EPERM):
-		hint = "; it needs CAP_NET_ADMIN"
-	case errors.Is(err, unix.EACCES):
-		hint = "; is IPv6 switched off there (sysctl net.ipv6.conf." + dev + ".disable_ipv6)?"
-	}
-	return v.errorf("adding it to %s: %w%s", dev, err, hint)
-}
-
-// remove takes an address away and leaves the others of its network where they are.
-func (v *vip) remove(k *kernel, a address) error {
-	if !a.prefix.Addr().Is4() || a.prefix.Bits() == 32 {
-		return k.remove(a)
-	}
-	if err := v.m.view(); err != nil {
-		return err
-	}
-	name := v.m.links[a.index].name
-	primary := slices.ContainsFunc(v.m.addrs[a.prefix.Addr()], func(o address) bool {
-		return o.same(a) && o.flags&unix.IFA_F_SECONDARY == 0
-	})
-	var others []address
-	if primary {
-		for _, all := range v.m.addrs {
-			for _, o := range all {
-				if o.index == a.index && o.flags&unix.IFA_F_SECONDARY != 0 && o.prefix.Masked() == a.prefix.Masked() {
-					others = append(others, o)
-				}
-			}
-		}
-	}
-	v.m.mu.Unlock()
-	if len(others) == 0 {
-		return k.remove(a)
-	}
-	return k.removePrimary(a, name, others)
-}
-
-// Stop removes the address and puts back what stood on lo.
-func (v *vip) Stop(ctx context.Context) error {
-	// Before waiting for anything: no announcement of ours may follow the new owner's.
+// Close ends the announcements and the watch. The address stays as it is.
+func (v *vip) Close() error {
 	v.burst.cancel()
-	return v.do(ctx, v.stop)
-}
-
-func (v *vip) stop() error {
-	m := v.m
+	v.op <- struct{}{}
+	defer func() { <-v.op }()
 	v.mu.Lock()
-	rec, index, active := v.rec, v.index, v.active
 	v.active = false
-	ip := v.spec.Address
+	index := v.index
 	v.mu.Unlock()
-	v.burst.cancel() // a Start that was still running when Stop was called began one
-	m.forget(v, index)
-
-	if err := m.view(); err != nil {
-		return v.errorf("%w", err)
-	}
-	k := m.k
-	if old, ok := m.journal[keyOf(ip, v.spec.Interface)]; ok && rec == nil {
-		rec = &old // a crashed run's, and Start did not get as far as taking it over
-	}
-	var gone []address
-	dev := ""
-	if rec != nil {
-		dev = rec.Interface
-		if l, ok := m.linkByName(rec.Interface); ok && !active {
-			index = l.index
-		}
-		if index != 0 {
-			gone = append(gone, rec.address(index))
-		}
-	}
-	// What bears our mark is ours wherever it is: the interface may have been renamed.
-	for _, a := range m.addrs[ip] {
-		if a.proto == mark && m.started[place{ip, a.index}] == nil && !slices.ContainsFunc(gone, a.same) &&
-			(!ip.IsLinkLocalUnicast() || m.links[a.index].hasName(v.spec.Interface)) {
-			gone = append(gone, a)
-		}
-	}
-	lo := 0
-	for _, l := range m.links {
-		if l.loopback() {
-			lo = l.index
-		}
-	}
-	m.mu.Unlock()
-
-	for _, a := range gone {
-		if err := v.remove(k, a); err != nil {
-			return v.errorf("removing it from %s: %w", m.linkName(a.index), err)
-		}
-	}
-	if rec != nil {
-		for _, old := range rec.Loopback {
-			if err := k.ensure(old.address(lo)); err != nil {
-				return v.errorf("putting %s back on lo: %w", old.Address, err)
-			}
-		}
-		v.log.Info("address is down", "interface", dev)
-	}
-	v.mu.Lock()
-	v.rec, v.index, v.failed = nil, 0, nil
-	v.mu.Unlock()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.journal, keyOf(ip, v.spec.Interface))
+	v.burst.cancel()
+	v.m.forget(v, index)
 	return nil
 }
-
-// Monitor tells whether the address can be reached at its interface, and puts it back where it is missing.
-func (v *vip) Monitor(ctx context.Context) error {
-	v.mu.Lock()
-	index, active := v.index, v.active
-	v.mu.Unlock()
-	if !active {
-		return v.errorf("not started")
-	}
-	return v.do(ctx, func() error { return v.inspect(index) })
-}
-
-// inspect is Monitor for the holder of op.
-func (v *vip) inspect(index int) error {
-	v.mu.Lock()
-	if !v.active || v.index != index {
-		v.mu.Unlock()
-		return v.errorf("not started")
-	}
-	rec, failed := *v.rec, v.failed
-	v.mu.Unlock()
-	m := v.m
-	if err := m.view(); err != nil {
-		return v.errorf("%w", err)
-	}
-	fault := m.links[index].fault()
-	there := slices.ContainsFunc(m.addrs[rec.Address.Addr()], func(a address) bool { return a.index == index && a.prefix == rec.Address })
-	m.mu.Unlock()
-	if fault != "" {
-		return v.errorf("%s: %s", rec.Interface, fault)
-	}
-	if !there {
-		return v.putBack(rec, index)
-	}
-	if failed != nil {
-		v.mu.Lock()
-		v.failed = nil
-		v.mu.Unlock()
-	}
-	return nil
-}
-
-// mend is called when the kernel has told that the address was deleted.
-func (v *vip) mend(index int) {
-	v.op <- struct{}{}
-	defer func() { <-v.op }()
-	v.mu.Lock()
-	cut := time.Now().Add(-time.Second)
-	v.recent = slices.DeleteFunc(v.recent, func(t time.Time) bool { return t.Before(cut) })
-	wait := v.active && len(v.recent) >= fightLimit
-	active := v.active && v.index == index
-	v.mu.Unlock()
-	if !active || v.epochOver() {
-		return // the group is being taken from us; Stop is on its way
-	}
-	if wait {
-		v.m.later(fightPause, func() { v.mend(index) })
-		return
-	}
-	// The kernel deletes addresses before it tells that their interface goes.
-	v.m.k.settle(index)
-	if err := v.inspect(index); err != nil && !errors.Is(err, errClosed) {
-		v.log.Error("the address was deleted and cannot be put back", "err", err)
-		v.raise()
-	}
-}
-
-// putBack adds the address again. The caller holds op.
-func (v *vip) putBack(rec record, index int) error {
-	if v.epochOver() {
-		return v.errorf("it was deleted, and the group is no longer owned by this node")
-	}
-	err := v.m.k.add(rec.address(index))
-	if errors.Is(err, unix.EEXIST) {
-		return nil
-	}
-	if err != nil {
-		err = v.explain(rec.Interface, err)
-	}
-	v.mu.Lock()
-	v.failed = err
-	if err == nil {
-		v.restored++
-		v.recent = append(v.recent, time.Now())
-	}
-	n, first := v.restored, len(v.recent) == 1
-	v.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	v.burst.start()
-	if first { // at most once a second
-		v.log.Warn("somebody deleted the address; it was put back", "interface", rec.Interface, "times", n)
-	}
-	return nil
-}
-
-// linkBack is called when the interface works again, or has another link-layer address.
-func (v *vip) linkBack(index int) {
-	v.op <- struct{}{}
-	defer func() { <-v.op }()
-	v.mu.Lock()
-	active := v.active && v.index == index
-	v.mu.Unlock()
-	if !active || v.epochOver() {
-		return
-	}
-	if err := v.inspect(index); err != nil {
-		v.raise()
-		return
-	}
-	v.burst.start()
-}
-
-// announce sends one round and tells whether more may follow.
-func (v *vip) announce() bool {
-	v.mu.Lock()
-	active, index, router := v.active, v.index, v.router
-	v.mu.Unlock()
-	if !active || v.epochOver() {
-		return false
-	}
-	m := v.m
-	m.mu.Lock()
-	l := m.links[index]
-	if m.closed || m.k == nil || !l.announces() {
-		m.mu.Unlock()
-		return false
-	}
-	err := m.k.announce(l, v.spec.Address, router)
-	m.mu.Unlock()
-	if err != nil {
-		// The next round, or the event of the carrier's return, makes up for it.
-		v.log.Warn("announcement not sent", "interface", l.name, "err", err)
-		return true
-	}
-	v.mu.Lock()
-	v.announced++
-	v.mu.Unlock()
-	return true
-}
-
-// raise sets off the alarm.
-func (v *vip) raise() {
-	select {
-	case v.alarm <- struct{}{}:
-	default:
-	}
-}
-
 func (v *vip) ownEpoch() uint64 {
 	if v.env.Epoch == nil {
 		return 1
@@ -615,36 +268,6 @@ func (v *vip) epochOver() bool {
 	epoch := v.epoch
 	v.mu.Unlock()
 	return v.ownEpoch() != epoch
-}
-
-// Alarm fires when the interface fails or the address cannot be put back.
-func (v *vip) Alarm() <-chan struct{} { return v.alarm }
-
-// Addresses returns the one address.
-func (v *vip) Addresses() []netip.Addr { return []netip.Addr{v.spec.Address} }
-
-// Ready tells why the address could not be started here: no such interface, no
-// carrier, more than one possible interface, or it stands there and is not ours.
-func (v *vip) Ready() error {
-	if err := v.m.view(); err != nil {
-		return v.errorf("%w", err)
-	}
-	defer v.m.mu.Unlock()
-	rec, ok := v.settled()
-	if !ok {
-		var err error
-		if rec, err = v.choose(); err != nil {
-			return err
-		}
-	}
-	l, ok := v.m.linkByName(rec.Interface)
-	if !ok {
-		return v.errorf("%s: no such interface; this node has %s", rec.Interface, v.m.names())
-	}
-	if f := l.fault(); f != "" {
-		return v.errorf("%s: %s", l.name, f)
-	}
-	return nil
 }
 
 // Update takes other counts of announcements; everything else needs a restart.
@@ -666,56 +289,5 @@ func (v *vip) Update(_ context.Context, _ conf.Spec, r conf.Resource) error {
 	v.spec.ARPCount, v.spec.ARPInterval = same.ARPCount, same.ARPInterval
 	v.mu.Unlock()
 	v.burst.set(same.ARPCount, same.ARPInterval)
-	return nil
-}
-
-// Detail is what status shows of an address.
-type Detail struct {
-	Address       string `json:"address"` // with the prefix once it is known
-	Interface     string `json:"interface,omitempty"`
-	Label         string `json:"label,omitempty"`
-	Carrier       bool   `json:"carrier"`
-	Announcements uint64 `json:"announcements"` // rounds sent; in IPv4 each is a request and a reply
-	Restored      uint64 `json:"restored"`      // times that somebody deleted it and it was put back
-	Fault         string `json:"fault,omitempty"`
-}
-
-// Detail returns a Detail.
-func (v *vip) Detail() any {
-	v.mu.Lock()
-	d := Detail{Address: v.spec.Address.String(), Interface: v.spec.Interface, Label: v.spec.Label,
-		Announcements: v.announced, Restored: v.restored}
-	if v.spec.Prefix >= 0 {
-		d.Address = fmt.Sprintf("%s/%d", v.spec.Address, v.spec.Prefix)
-	}
-	if v.rec != nil {
-		d.Address, d.Interface, d.Label = v.rec.Address.String(), v.rec.Interface, v.rec.Label
-	}
-	if v.failed != nil {
-		d.Fault = v.failed.Error()
-	}
-	v.mu.Unlock()
-	if err := v.m.view(); err != nil {
-		d.Fault = err.Error()
-		return d
-	}
-	defer v.m.mu.Unlock()
-	if l, ok := v.m.linkByName(d.Interface); ok {
-		d.Carrier = l.fault() == ""
-	}
-	return d
-}
-
-// Close ends the announcements and the watch. The address stays as it is.
-func (v *vip) Close() error {
-	v.burst.cancel()
-	v.op <- struct{}{}
-	defer func() { <-v.op }()
-	v.mu.Lock()
-	v.active = false
-	index := v.index
-	v.mu.Unlock()
-	v.burst.cancel()
-	v.m.forget(v, index)
 	return nil
 }

@@ -386,9 +386,38 @@ func TestWhatACrashLeftIsAdopted(t *testing.T) {
 		if s := a.shown("eth0"); strings.Count(s, ip+"/") != 1 || !strings.Contains(s, ip+"/30") {
 			t.Errorf("eth0 has\n%s", s)
 		}
+		if n := v.Detail().(Detail).Restored; n != 0 {
+			t.Errorf("took it away itself and put it back %d times", n)
+		}
 		stop(t, v)
 		same(t, "stopped", a.shown("eth0"), plain)
 	}
+}
+
+func TestKernelWithoutMarksAdoptsByTheJournal(t *testing.T) {
+	a, _ := pair(t)
+	m := a.maker()
+	v := make1(t, m, written("10.0.0.5"))
+	journal := recorded(t, v)
+	m.mu.Lock()
+	m.k.marks = false
+	m.mu.Unlock()
+	a.ip("addr add 10.0.0.5/24 brd 10.0.0.255 dev eth0") // as such a kernel shows one of ours
+	if err := v.Start(t.Context()); err == nil {
+		t.Error("adopted without a journal")
+	}
+	stop(t, v)
+	if !strings.Contains(a.shown("eth0"), "10.0.0.5/24") {
+		t.Error("removed without a journal")
+	}
+	if err := v.Adopt(journal); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Start(t.Context()); err != nil {
+		t.Error(err)
+	}
+	stop(t, v)
+	same(t, "stopped", a.shown("eth0"), plain)
 }
 
 func TestRecordAloneIsEnoughToStop(t *testing.T) {
