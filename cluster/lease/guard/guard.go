@@ -143,6 +143,9 @@ func open(ctx context.Context, cfg Config) (_ *Guard, alarms []string, err error
 	if err := g.maps.mapState(); err != nil {
 		return nil, nil, explainBPF(err)
 	}
+	if err := g.noteCut(); err != nil {
+		return nil, nil, err
+	}
 	addrs, err := g.maps.listAddrs()
 	if err != nil {
 		return nil, nil, err
@@ -219,7 +222,15 @@ func adopt(found []*standing) (_ *maps, err error) {
 			return nil, err
 		}
 		for _, k := range addrs {
-			if err := base.addrs.Put(k, uint32(1)); err != nil {
+			var v uint32
+			if err := s.maps.addrs.Lookup(k, &v); err != nil || v != heldCut {
+				v = heldOpen
+			}
+			var has uint32
+			if v == heldOpen && base.addrs.Lookup(k, &has) == nil {
+				continue
+			}
+			if err := base.addrs.Put(k, v); err != nil {
 				return nil, fmt.Errorf("keeping a held address: %w", err)
 			}
 		}
@@ -267,22 +278,45 @@ func (g *Guard) Deadline() time.Duration {
 // Hold puts addresses under the guard. When it returns without error they are
 // guarded on every interface that is present. After an error some may be held
 // already. Addresses are of the node: zones are ignored.
-func (g *Guard) Hold(addrs ...netip.Addr) error {
+//
+// An address that was cut is only held from then on.
+func (g *Guard) Hold(addrs ...netip.Addr) error { return g.holdAs(heldOpen, addrs) }
+
+// Cut drops addresses whatever the lease says, until Drop or Hold: for what
+// would not stop. They need not be held before.
+func (g *Guard) Cut(addrs ...netip.Addr) error { return g.holdAs(heldCut, addrs) }
+
+func (g *Guard) holdAs(value uint32, addrs []netip.Addr) error {
 	for _, a := range addrs {
 		if err := holdable(a); err != nil {
 			return fmt.Errorf("guard: %w", err)
 		}
 	}
 	return g.hold(func() error {
+		if value == heldCut {
+			g.maps.cutWord().Store(1) // before the first is cut: until then it costs time, no packet
+		}
 		for _, a := range addrs {
 			a = plain(a)
-			if err := g.maps.addrs.Put(addrKey(a.As16()), uint32(1)); err != nil {
+			if err := g.maps.addrs.Put(addrKey(a.As16()), value); err != nil {
 				return fmt.Errorf("holding %s: %w", a, full(err, MaxAddresses, "addresses"))
 			}
 			g.addrs[a] = struct{}{}
 		}
-		return nil
+		return g.noteCut()
 	})
+}
+
+// noteCut tells the programs whether an address is cut. While none ever was it costs nothing.
+func (g *Guard) noteCut() error {
+	if g.maps.cutWord().Load() == 0 {
+		return nil
+	}
+	any, err := g.maps.anyCut()
+	if err == nil && !any {
+		g.maps.cutWord().Store(0)
+	}
+	return err
 }
 
 // HoldVRID puts virtual routers under the guard, like Hold.
@@ -339,7 +373,7 @@ func (g *Guard) Drop(addrs ...netip.Addr) error {
 		}
 		delete(g.addrs, a)
 	}
-	return nil
+	return g.noteCut()
 }
 
 // DropVRID lets virtual routers go. What is not held is no error.

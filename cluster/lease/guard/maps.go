@@ -28,8 +28,13 @@ const (
 	MaxAddresses = 65536
 	maxVRIDs     = 4096
 
-	stateSlots   = 8 // all but the first are spare, zero, for later versions
+	stateSlots   = 8 // those not named are spare, zero, for later versions
 	slotDeadline = 0
+	slotCut      = 1 // not 0 while an address is cut
+
+	// The values of the address map.
+	heldOpen = 1 // dropped while the lease is not live
+	heldCut  = 2 // dropped always
 )
 
 // VRID names a virtual router whose advertisements are dropped.
@@ -200,6 +205,25 @@ func (m *maps) mapState() error {
 
 func (m *maps) deadlineWord() *atomic.Uint64 {
 	return (*atomic.Uint64)(unsafe.Pointer(&m.page[slotDeadline*8]))
+}
+
+func (m *maps) cutWord() *atomic.Uint64 {
+	return (*atomic.Uint64)(unsafe.Pointer(&m.page[slotCut*8]))
+}
+
+// anyCut says whether an address is cut.
+func (m *maps) anyCut() (bool, error) {
+	keys, err := keysOf[addrKey](m.addrs)
+	if err != nil {
+		return false, err
+	}
+	for _, k := range keys {
+		var v uint32
+		if err := m.addrs.Lookup(k, &v); err == nil && v == heldCut {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // readDeadline reads it from a map that is not mapped.

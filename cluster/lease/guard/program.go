@@ -109,6 +109,7 @@ const (
 	fpVRID    = -16 // 8 bytes: vridKey
 	fpAddr    = -32 // 16 bytes: key of the address map
 	fpHdr     = -72 // 40 bytes: the header that is looked at
+	fpLive    = -80 // 8 bytes: 0 when the lease is not live; otherwise only what is cut is dropped
 )
 
 // Registers that survive helper calls.
@@ -124,6 +125,7 @@ type assembler struct {
 	insns asm.Instructions
 	next  string
 	maps  *maps
+	found int // lookups so far: they number the labels
 }
 
 func (a *assembler) emit(ins ...asm.Instruction) {
@@ -173,14 +175,21 @@ func loadNet(a *assembler, delta, fp, n int32, fail string) {
 	)
 }
 
-// dropIfIn jumps to drop when the key at fp is in the map.
+// dropIfIn jumps to drop when the key at fp is in the map, and cut or the lease not live.
 func (a *assembler) dropIfIn(m *ebpf.Map, fp int32) {
+	a.found++
+	pass := fmt.Sprintf("open%d", a.found)
 	a.emit(
 		asm.LoadMapPtr(asm.R1, m.FD()),
 		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, fp),
 		asm.FnMapLookupElem.Call(),
-		asm.JNE.Imm(asm.R0, 0, "drop"),
+		asm.JEq.Imm(asm.R0, 0, pass),
+		asm.LoadMem(asm.R1, asm.RFP, fpLive, asm.DWord),
+		asm.JEq.Imm(asm.R1, 0, "drop"),
+		asm.LoadMem(asm.R1, asm.R0, 0, asm.Word),
+		asm.JEq.Imm(asm.R1, heldCut, "drop"),
 	)
+	a.label(pass)
 }
 
 // dropIfIPv4 jumps to drop when the IPv4 address on the stack at fp is held.
@@ -210,8 +219,8 @@ func (a *assembler) halfAt(dst asm.Register, fp int16) {
 
 // assemble writes the program of a variant.
 //
-// While the lease is live it is a map read and a clock read. Everything below
-// the first jump to "pass" runs only when it is not.
+// While the lease is live and nothing is cut it is two map reads and a clock
+// read. Everything below "judge" runs only when that is not so.
 func assemble(v variant, m *maps) asm.Instructions {
 	a := &assembler{maps: m}
 
@@ -223,10 +232,20 @@ func assemble(v variant, m *maps) asm.Instructions {
 		asm.LoadMapPtr(asm.R1, m.state.FD()),
 		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, fpScratch),
 		asm.FnMapLookupElem.Call(),
+		asm.Mov.Imm(asm.R1, 0), asm.StoreMem(asm.RFP, fpLive, asm.R1, asm.DWord),
 		asm.JEq.Imm(asm.R0, 0, "judge"),
 		asm.LoadMem(asm.R7, asm.R0, 0, asm.DWord),
 		asm.FnKtimeGetBootNs.Call(),
-		asm.JLT.Reg(asm.R0, asm.R7, "pass"),
+		asm.JGE.Reg(asm.R0, asm.R7, "judge"),
+		// if state[slotCut] == 0 goto pass
+		asm.Mov.Imm(asm.R1, 1), asm.StoreMem(asm.RFP, fpLive, asm.R1, asm.DWord),
+		asm.StoreImm(asm.RFP, fpScratch, slotCut, asm.Word),
+		asm.LoadMapPtr(asm.R1, m.state.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, fpScratch),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "pass"),
+		asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord),
+		asm.JEq.Imm(asm.R1, 0, "pass"),
 	)
 
 	a.label("judge")
