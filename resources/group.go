@@ -283,9 +283,10 @@ func (g *group) startAll(ctx context.Context, epoch uint64) time.Duration {
 		return 0
 	}
 	if err == nil {
-		g.mu.Lock()
-		g.adopted = nil
-		g.mu.Unlock()
+		if err := g.settleAdopted(ctx); err != nil {
+			g.logger.Error("what an earlier daemon started and the specification no longer has would not stop", "err", err)
+			return g.stopAll(ctx, "", nil)
+		}
 		g.setPhase("active")
 		g.m.cfg.Report(Report{Group: g.name, Epoch: epoch, Outcome: Started})
 		return 0
@@ -298,6 +299,53 @@ func (g *group) startAll(ctx context.Context, epoch uint64) time.Duration {
 	}
 	g.logger.Error("start failed", "resource", failed, "err", err)
 	return g.stopAll(ctx, failed, err)
+}
+
+// applied returns what an earlier daemon's record says of a member, nil for none.
+func (g *group) applied(mb *member) *Applied {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.adopted == nil {
+		return nil
+	}
+	i := slices.IndexFunc(g.adopted.Resources, func(a Applied) bool { return a.Kind == mb.conf.Kind && a.Name == mb.conf.Name })
+	if i < 0 {
+		return nil
+	}
+	return &g.adopted.Resources[i]
+}
+
+// adoptInto hands an earlier daemon's record to a member that wants it.
+func (g *group) adoptInto(mb *member) error {
+	a := g.applied(mb)
+	ad, wants := mb.res.(Adopter)
+	if a == nil || !wants {
+		return nil
+	}
+	return ad.Adopt(a.Record)
+}
+
+// settleAdopted stops what an earlier daemon started under this epoch and the
+// specification no longer has, and forgets the rest of its record.
+func (g *group) settleAdopted(ctx context.Context) error {
+	g.mu.Lock()
+	adopted := g.adopted
+	g.mu.Unlock()
+	if adopted == nil {
+		return nil
+	}
+	for _, a := range slices.Backward(adopted.Resources) {
+		if slices.ContainsFunc(g.members, func(mb *member) bool { return mb.conf.Kind == a.Kind && mb.conf.Name == a.Name }) {
+			continue
+		}
+		if err := stopApplied(ctx, g.m.cfg.Registry, g.env(), a); err != nil {
+			return fmt.Errorf("%s: %w", a.Name, err)
+		}
+	}
+	g.mu.Lock()
+	g.adopted = nil
+	g.mu.Unlock()
+	return g.journal()
 }
 
 // startMembers starts those of ms that are not applied yet, in order. It
@@ -330,6 +378,9 @@ func (g *group) start(ctx context.Context, mb *member) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout(mb.conf.StartTimeout))
 	defer cancel()
 	g.setState(mb, "starting", nil)
+	if err := g.adoptInto(mb); err != nil {
+		return fmt.Errorf("what an earlier daemon left of it: %w", err)
+	}
 	record, err := mb.res.Record()
 	if err != nil {
 		return err
@@ -377,8 +428,9 @@ func (g *group) unhold(addrs []netip.Addr) {
 	}
 }
 
-func (g *group) journal() error {
-	e := Entry{Group: g.name, Epoch: g.epoch, Addresses: g.held}
+// journal writes what is applied, and what is about to be.
+func (g *group) journal(also ...Applied) error {
+	e := Entry{Group: g.name, Epoch: g.epoch, Addresses: g.held, Resources: also}
 	for _, mb := range g.members {
 		if mb.record != nil {
 			e.Resources = append(e.Resources, Applied{mb.conf.Kind, mb.conf.Name, mb.record})
@@ -392,19 +444,24 @@ func (g *group) stopAll(ctx context.Context, failed string, cause error) time.Du
 	g.setPhase("stopping")
 	g.mu.Lock()
 	adopted := g.adopted
-	g.adopted = nil
 	g.mu.Unlock()
-	if adopted != nil { // what was adopted and not started again before the order to stop came
-		for _, a := range adopted.Resources {
-			if i := slices.IndexFunc(g.members, func(mb *member) bool { return mb.conf.Name == a.Name }); i >= 0 && g.members[i].record == nil {
-				g.members[i].record = a.Record
+	if adopted != nil { // the order to stop came before all of it was started again
+		for _, mb := range g.members {
+			if a := g.applied(mb); a != nil && mb.record == nil {
+				if err := g.adoptInto(mb); err != nil {
+					g.logger.Error("what an earlier daemon left", "resource", mb.conf.Name, "err", err)
+				}
+				mb.record = a.Record
 			}
 		}
 	}
 	for try := 1; ; try++ {
 		name, err := g.stopMembers(ctx, g.members)
 		if err == nil {
-			break
+			if err = g.settleAdopted(ctx); err == nil {
+				break
+			}
+			name = "what an earlier daemon started"
 		}
 		if ctx.Err() != nil {
 			return 0

@@ -187,11 +187,11 @@ type GroupStatus struct {
 
 // ResourceStatus is the state of one resource on this node.
 type ResourceStatus struct {
-	Name   string    `json:"name"`
-	Kind   conf.Kind `json:"kind"`
-	State  string    `json:"state"` // stopped, starting, started, stopping, failed
-	Error  string    `json:"error,omitempty"`
-	Since  time.Time `json:"since,omitzero"`
+	Name  string    `json:"name"`
+	Kind  conf.Kind `json:"kind"`
+	State string    `json:"state"` // stopped, starting, started, stopping, failed
+	Error string    `json:"error,omitempty"`
+	Since time.Time `json:"since,omitzero"`
 	// Detail is what the resource tells of itself, by its kind.
 	Detail json.RawMessage `json:"detail,omitempty"`
 }

@@ -86,6 +86,9 @@ func (g *group) find(c conf.Resource) *member {
 func (g *group) update(ctx context.Context, mb *member, c conf.Resource, spec conf.Spec) *member {
 	err := ErrNeedsRestart
 	if u, ok := mb.res.(Updater); ok {
+		if err := g.announceUpdate(mb, c, spec); err != nil {
+			g.logger.Error("a change cannot be noted in the journal; a crash during it may leave something behind", "resource", c.Name, "err", err)
+		}
 		uctx, cancel := context.WithTimeout(ctx, timeout(c.StartTimeout))
 		err = u.Update(uctx, spec, c)
 		cancel()
@@ -100,6 +103,28 @@ func (g *group) update(ctx context.Context, mb *member, c conf.Resource, spec co
 		g.logger.Warn("the change is not taken in place; restarting the resource", "resource", c.Name, "err", err)
 	}
 	return g.make(c, spec)
+}
+
+// announceUpdate writes what a started member will be after a change beside
+// what it is, so that a crash in between leaves nothing unknown behind.
+func (g *group) announceUpdate(mb *member, c conf.Resource, spec conf.Spec) error {
+	if mb.record == nil {
+		return nil
+	}
+	maker, ok := g.m.cfg.Registry[c.Kind]
+	if !ok {
+		return nil
+	}
+	r, err := maker.New(g.env(), spec, c)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	record, err := r.Record()
+	if err != nil {
+		return err
+	}
+	return g.journal(Applied{c.Kind, c.Name, record})
 }
 
 // retire stops a member that left the group, and closes it.
