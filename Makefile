@@ -4,6 +4,13 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
+# The version is passed above; Go's own look at git refuses a clone that somebody else owns.
+export GOFLAGS := $(GOFLAGS) -buildvcs=false
+
+# Where `make install` puts things, below DESTDIR.
+SBINDIR ?= /usr/sbin
+UNITDIR ?= /lib/systemd/system
+
 # Tools by version, through the Go module proxy; nothing is installed.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
@@ -20,7 +27,7 @@ RUN  ?= .
 RUNS ?= 50
 SEED ?= 0
 
-.PHONY: build labtool test vet staticcheck vuln test-unit test-sim test-lab test-lab-host test-lab-kernel \
+.PHONY: build labtool install test vet staticcheck vuln test-unit test-sim test-lab test-lab-host test-lab-kernel \
 	sim demo bench-failover bench-checks bench-ipvs lab-kernel deps clean
 
 # ---- build
@@ -32,6 +39,12 @@ build:
 
 labtool:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/labtool ./test/lab/labtool
+
+install: build
+	install -D -m 755 bin/keepbeat $(DESTDIR)$(SBINDIR)/keepbeat
+	ln -sf keepbeat $(DESTDIR)$(SBINDIR)/hb_standby
+	ln -sf keepbeat $(DESTDIR)$(SBINDIR)/hb_takeover
+	install -D -m 644 scripts/keepbeat.service $(DESTDIR)$(UNITDIR)/keepbeat.service
 
 clean:
 	rm -rf bin dist

@@ -10,6 +10,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 config=$here/kernel.config
 package=linux-source-6.1
 tarball=/usr/src/$package.tar.xz
+# Raise it when this script makes another kernel of the same configuration.
+recipe=1
 cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/keepbeat
 
 say() { printf 'lab-kernel: %s\n' "$*" >&2; }
@@ -20,8 +22,7 @@ kernel_path() {
 	local version hash
 	version=$(source_version)
 	[ -n "$version" ] || return 1
-	# This script is hashed too: how a kernel is built is part of what it is.
-	hash=$({ echo "$version"; grep '^CONFIG_' "$config"; cat "$here/kernel.sh"; } | sha256sum | cut -c 1-16)
+	hash=$({ echo "$version $recipe"; grep '^CONFIG_' "$config"; } | sha256sum | cut -c 1-16)
 	echo "$cache/lab-kernel-$hash"
 }
 
@@ -45,7 +46,16 @@ if [ -x "$path" ]; then
 fi
 
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/keepbeat-kernel.XXXXXXXX")
-trap 'rm -rf "$work" "$path.new"' EXIT
+compile=
+clean() {
+	if [ -n "$compile" ]; then
+		kill "$compile" 2>/dev/null || true
+		wait "$compile" 2>/dev/null || true
+	fi
+	rm -rf "$work" "$path.new"
+}
+trap clean EXIT
+trap 'exit 130' INT TERM
 began=$SECONDS
 
 say "extracting $tarball"
@@ -68,8 +78,6 @@ expected=1060
 say "compiling $package $(source_version) with $jobs jobs (about three minutes on two cores)"
 make -s ARCH=um -j"$jobs" linux >make.log 2>&1 9>&- &
 compile=$!
-trap 'kill $compile 2>/dev/null; wait $compile 2>/dev/null; rm -rf "$work" "$path.new"' EXIT
-trap 'exit 130' INT TERM
 shown=0
 while kill -0 "$compile" 2>/dev/null; do
 	sleep 2
@@ -82,6 +90,7 @@ if ! wait "$compile"; then
 	tail -n 40 make.log >&2
 	fail "compiling failed"
 fi
+compile=
 
 strip -o "$path.new" linux
 chmod 755 "$path.new"

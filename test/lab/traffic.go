@@ -72,7 +72,7 @@ func (l *Lab) Observe(s *Switch, vip, source string, director *Host, interval ti
 // Overlap is for how long both observers got answers, each from its director:
 // the time of two owners. It counts answers up to now.
 func Overlap(a, b *Client) time.Duration {
-	return probe.Overlap(a.Samples(), b.Samples(), 50*time.Millisecond)
+	return probe.Overlap(a.recorded(), b.recorded(), 50*time.Millisecond)
 }
 
 func (h *Host) startClient(name string, args ...string) *Client {
@@ -117,12 +117,19 @@ func (c *Client) record(r *os.File) {
 // Samples are all answers and failures up to now.
 func (c *Client) Samples() []probe.Sample {
 	c.Host.lab.t.Helper()
+	return slices.Clone(c.recorded())
+}
+
+// recorded is what there is so far; it only ever grows, behind its end.
+func (c *Client) recorded() []probe.Sample {
+	c.Host.lab.t.Helper()
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.bad != nil {
-		c.Host.lab.t.Fatalf("lab: %s on %s: %v", c.Name, c.Host.Name, c.bad)
+	samples, bad := c.samples, c.bad
+	c.mu.Unlock()
+	if bad != nil {
+		c.Host.lab.t.Fatalf("lab: %s on %s: %v", c.Name, c.Host.Name, bad)
 	}
-	return slices.Clone(c.samples)
+	return slices.Clip(samples)
 }
 
 // Stop ends the client, and returns what it has recorded. With its host dead it has ended already.
@@ -144,8 +151,11 @@ func (c *Client) WaitAnswer(who string, after probe.Instant, limit time.Duration
 	t := c.Host.lab.t
 	t.Helper()
 	var found probe.Sample
+	seen := 0
 	ok := eventually(limit, func() bool {
-		for _, s := range c.Samples() {
+		samples := c.recorded()
+		defer func() { seen = len(samples) }()
+		for _, s := range samples[seen:] {
 			if s.OK() && s.Sent >= after && (who == "" || s.Who == who) {
 				found = s
 				return true
@@ -155,7 +165,7 @@ func (c *Client) WaitAnswer(who string, after probe.Instant, limit time.Duration
 	})
 	if !ok {
 		last := "nobody answered"
-		if sum := probe.Summarize(c.Samples(), after, probe.Now()); sum.Answers+sum.Errors > 0 {
+		if sum := probe.Summarize(c.recorded(), after, probe.Now()); sum.Answers+sum.Errors > 0 {
 			last = fmt.Sprintf("%d answers from %v, %d errors, the last: %q", sum.Answers, sum.Who, sum.Errors, sum.LastError)
 		}
 		if who == "" {
@@ -169,13 +179,13 @@ func (c *Client) WaitAnswer(who string, after probe.Instant, limit time.Duration
 // Outage is the longest time without an answer from the given instant until now.
 func (c *Client) Outage(after probe.Instant) probe.Gap {
 	c.Host.lab.t.Helper()
-	return probe.LongestGap(c.Samples(), after, probe.Now())
+	return probe.LongestGap(c.recorded(), after, probe.Now())
 }
 
 // Summary counts what was received from the given instant until now.
 func (c *Client) Summary(after probe.Instant) probe.Summary {
 	c.Host.lab.t.Helper()
-	return probe.Summarize(c.Samples(), after, probe.Now())
+	return probe.Summarize(c.recorded(), after, probe.Now())
 }
 
 // RealServer is an HTTP server: `/` answers its name, /.test.html ok.
