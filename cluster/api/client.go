@@ -24,8 +24,10 @@ type Client struct {
 }
 
 // NewClient returns a client of the socket in a run directory.
-func NewClient(runDir string) *Client {
-	path := filepath.Join(runDir, SocketName)
+func NewClient(runDir string) *Client { return NewClientAt(filepath.Join(runDir, SocketName)) }
+
+// NewClientAt returns a client of the socket at a path.
+func NewClientAt(path string) *Client {
 	return &Client{path: path, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
@@ -45,6 +47,16 @@ func (c *Client) Why(ctx context.Context, group string) (w cluster.Why, err erro
 	return w, c.do(ctx, http.MethodGet, "/v1/why/"+url.PathEscape(group), nil, &w)
 }
 
+// Local asks what this node alone knows; it is quick.
+func (c *Client) Local(ctx context.Context) (l cluster.LocalStatus, err error) {
+	return l, c.do(ctx, http.MethodGet, "/v1/local", nil, &l)
+}
+
+// History asks for the decisions about a group, or all (group empty), oldest first.
+func (c *Client) History(ctx context.Context, group string) (h History, err error) {
+	return h, c.do(ctx, http.MethodGet, "/v1/history?group="+url.QueryEscape(group), nil, &h)
+}
+
 // Standby gives up groups of this node.
 func (c *Client) Standby(ctx context.Context, m Move) (r Moves, err error) {
 	return r, c.do(ctx, http.MethodPost, "/v1/standby", m, &r)
@@ -60,7 +72,8 @@ func (c *Client) Apply(ctx context.Context, a Apply) (r cluster.Changes, err err
 	return r, c.do(ctx, http.MethodPost, "/v1/apply", a, &r)
 }
 
-// Restart re-executes the daemon; nothing moves.
+// Restart makes the daemon re-execute itself; nothing moves. It returns before
+// the new program answers.
 func (c *Client) Restart(ctx context.Context) error {
 	return c.do(ctx, http.MethodPost, "/v1/restart", struct{}{}, nil)
 }
@@ -90,9 +103,9 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 	if a.StatusCode != http.StatusOK {
 		var e Error
 		if json.Unmarshal(b, &e) == nil && e.Error != "" {
-			return errors.New(e.Error)
+			return &RefusedError{e.Error, e.Files}
 		}
-		return fmt.Errorf("the daemon answered %s", a.Status)
+		return &RefusedError{Reason: "the daemon answered " + a.Status}
 	}
 	if out == nil {
 		return nil
@@ -100,12 +113,26 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 	return json.Unmarshal(b, out)
 }
 
+// RefusedError is what a daemon that answers says when it does not do what it was asked.
+type RefusedError struct {
+	Reason string
+	Files  bool // Reason lists faults of the configuration files, one a line
+}
+
+// Error returns the reason.
+func (e *RefusedError) Error() string { return e.Reason }
+
+// ErrNoDaemon is wrapped by the error of a call that no daemon answers.
+var ErrNoDaemon = errors.New("no keepbeat daemon runs here")
+
 func (c *Client) explain(err error) error {
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("no keepbeat daemon runs here (%s does not answer); start it with `systemctl start keepbeat` or `keepbeat run`", c.path)
+		return fmt.Errorf("%w (%s does not answer); start it with `systemctl start keepbeat` or `keepbeat run`", ErrNoDaemon, c.path)
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("%s: permission denied; be root, or a member of the group that socket_group: in ha.yaml names (it may read)", c.path)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return errors.New("the daemon ended before it answered; whether it was done shows `keepbeat status`")
 	}
 	return err
 }

@@ -3,10 +3,12 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -19,16 +21,31 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keepbeat/keepbeat/cluster"
+	"github.com/keepbeat/keepbeat/cluster/state"
+	"github.com/keepbeat/keepbeat/conf"
 )
 
 // SocketName is the socket's name in the run directory.
 const SocketName = "control.sock"
 
+// Node is what the socket shows and commands: a *cluster.Node.
+type Node interface {
+	Name() string
+	Director() bool // false: a witness, which owns nothing
+	Status(ctx context.Context) cluster.Status
+	LocalStatus() cluster.LocalStatus
+	Why(ctx context.Context, group string) (cluster.Why, error)
+	History(group string) ([]state.Decision, error)
+	Standby(ctx context.Context, which cluster.Which, to string) ([]cluster.Moved, error)
+	Takeover(ctx context.Context, which cluster.Which) ([]cluster.Moved, error)
+	Settled(ctx context.Context, moved []cluster.Moved) error
+	Apply(ctx context.Context, base uint64, dry bool) (cluster.Changes, error)
+	PrepareRestart(ctx context.Context) error
+}
+
 // Config is what Serve is given.
 type Config struct {
-	Node   *cluster.Node
-	RunDir string // the socket is RunDir/control.sock
-	Group  string // may read; empty: root only
+	Node Node
 	// Restart re-executes the daemon once the answer has been sent.
 	Restart func()
 	Logger  *slog.Logger
@@ -73,16 +90,8 @@ type credKey struct{}
 
 // Serve answers on l until ctx ends.
 func Serve(ctx context.Context, l net.Listener, cfg Config) error {
-	s := &server{cfg}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", s.status)
-	mux.HandleFunc("GET /v1/why/{group}", s.why)
-	mux.HandleFunc("POST /v1/standby", s.root(s.standby))
-	mux.HandleFunc("POST /v1/takeover", s.root(s.takeover))
-	mux.HandleFunc("POST /v1/apply", s.root(s.apply))
-	mux.HandleFunc("POST /v1/restart", s.root(s.restart))
 	srv := &http.Server{
-		Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 1 << 14,
+		Handler: handler(cfg), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 1 << 14,
 		ErrorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, credKey{}, peerUID(c))
@@ -125,18 +134,38 @@ func peerUID(c net.Conn) int {
 
 type server struct{ cfg Config }
 
+// handler routes; who may do what is decided by the credentials in the request's context.
+func handler(cfg Config) http.Handler {
+	s := &server{cfg}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", s.status)
+	mux.HandleFunc("GET /v1/local", s.local)
+	mux.HandleFunc("GET /v1/why/{group}", s.why)
+	mux.HandleFunc("GET /v1/history", s.history)
+	mux.HandleFunc("POST /v1/standby", s.root(s.standby))
+	mux.HandleFunc("POST /v1/takeover", s.root(s.takeover))
+	mux.HandleFunc("POST /v1/apply", s.root(s.apply))
+	mux.HandleFunc("POST /v1/restart", s.root(s.restart))
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s.answer(w, http.StatusNotFound, Error{Error: "this daemon knows no " + r.Method + " " + r.URL.Path + "; run the same version of keepbeat everywhere"})
+	})
+	return mux
+}
+
 // Error is the body of an answer that is not 200.
 type Error struct {
 	Error string `json:"error"`
+	// Files says that Error lists faults of the configuration files, one a line.
+	Files bool `json:"files,omitempty"`
 }
 
 func (s *server) root(h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if uid, _ := r.Context().Value(credKey{}).(int); uid != 0 && uid != os.Geteuid() {
-			s.answer(w, http.StatusForbidden, Error{"only root may do this; members of the socket's group may read"})
+			s.answer(w, http.StatusForbidden, Error{Error: "only root may do this; members of the socket's group may read"})
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, 1<<20)
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		h(w, r)
 	}
 }
@@ -151,14 +180,27 @@ func (s *server) answer(w http.ResponseWriter, code int, v any) {
 
 func (s *server) result(w http.ResponseWriter, v any, err error) {
 	if err != nil {
-		s.answer(w, http.StatusConflict, Error{err.Error()})
+		var fault *conf.Error
+		s.answer(w, http.StatusConflict, Error{Error: err.Error(), Files: errors.As(err, &fault)})
 		return
 	}
 	s.answer(w, http.StatusOK, v)
 }
 
 func (s *server) status(w http.ResponseWriter, r *http.Request) {
-	s.answer(w, http.StatusOK, s.cfg.Node.Status(r.Context()))
+	st := s.cfg.Node.Status(r.Context())
+	st.Trouble = append(st.Trouble, PoolTrouble(st)...)
+	s.answer(w, http.StatusOK, st)
+}
+
+// local answers without asking other nodes.
+func (s *server) local(w http.ResponseWriter, _ *http.Request) {
+	s.answer(w, http.StatusOK, s.cfg.Node.LocalStatus())
+}
+
+func (s *server) history(w http.ResponseWriter, r *http.Request) {
+	d, err := s.cfg.Node.History(r.URL.Query().Get("group"))
+	s.result(w, History{d}, err)
 }
 
 func (s *server) why(w http.ResponseWriter, r *http.Request) {
@@ -179,7 +221,16 @@ type Moves struct {
 	Settled bool            `json:"settled"`
 }
 
-const commandTimeout = 10 * time.Second
+// History is the answer of history: the decisions that the log still has, oldest first.
+type History struct {
+	Decisions []state.Decision `json:"decisions"`
+}
+
+const (
+	commandTimeout = 10 * time.Second
+	maxBody        = 64 << 10  // no request is larger than a few words
+	maxWait        = time.Hour // of standby and takeover, as heartbeat waited for a resource
+)
 
 func (s *server) standby(w http.ResponseWriter, r *http.Request) {
 	s.move(w, r, func(ctx context.Context, m Move, which cluster.Which) ([]cluster.Moved, error) {
@@ -200,7 +251,11 @@ func (s *server) move(w http.ResponseWriter, r *http.Request, do func(context.Co
 	}
 	which, err := cluster.ParseWhich(m.Which)
 	if err != nil {
-		s.answer(w, http.StatusBadRequest, Error{err.Error()})
+		s.answer(w, http.StatusBadRequest, Error{Error: err.Error()})
+		return
+	}
+	if !s.cfg.Node.Director() {
+		s.answer(w, http.StatusConflict, Error{Error: "node " + s.cfg.Node.Name() + " is a witness: it votes and owns nothing, so there is nothing to give up or to take; run this on a director"})
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), commandTimeout)
@@ -212,7 +267,7 @@ func (s *server) move(w http.ResponseWriter, r *http.Request, do func(context.Co
 	}
 	out := Moves{Moved: moved}
 	if m.Wait > 0 {
-		wctx, cancel := context.WithTimeout(r.Context(), time.Duration(m.Wait)*time.Millisecond)
+		wctx, cancel := context.WithTimeout(r.Context(), time.Duration(min(m.Wait, maxWait.Milliseconds()))*time.Millisecond)
 		defer cancel()
 		if err := s.cfg.Node.Settled(wctx, moved); err != nil {
 			s.result(w, nil, err)
@@ -224,13 +279,33 @@ func (s *server) move(w http.ResponseWriter, r *http.Request, do func(context.Co
 }
 
 func (s *server) body(w http.ResponseWriter, r *http.Request, v any) bool {
-	d := json.NewDecoder(r.Body)
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		s.answer(w, http.StatusBadRequest, Error{"request: " + err.Error()})
+	// Only the body has a deadline: a handler may wait for a move much longer,
+	// and a deadline that passes meanwhile would end its context.
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(commandTimeout)) // where it is not supported there is no peer that could dawdle
+	b, err := io.ReadAll(r.Body)
+	_ = control.SetReadDeadline(time.Time{})
+	if err == nil {
+		err = decode(b, v)
+	}
+	if err != nil {
+		s.answer(w, http.StatusBadRequest, Error{Error: "request: " + err.Error()})
 		return false
 	}
 	return true
+}
+
+// decode reads one JSON value with no key that v does not have, and nothing after it.
+func decode(b []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("there is something after the JSON value")
+	}
+	return nil
 }
 
 // Apply is the body of apply.

@@ -179,7 +179,7 @@ func run(configPath string, logger *slog.Logger) error {
 	}
 	start("links", mesh.Run)
 	start("control socket", func(ctx context.Context) error {
-		return api.Serve(ctx, socket, api.Config{Node: node, RunDir: local.RunDir, Group: local.SocketGroup, Logger: logger, Restart: func() {
+		return api.Serve(ctx, socket, api.Config{Node: node, Logger: logger, Restart: func() {
 			go reexec(node, logger)
 		}})
 	})

@@ -1,0 +1,135 @@
+package screen
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/keepbeat/keepbeat/cluster"
+	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/resources/ipvs"
+)
+
+// pool shows the virtual services of an IPVS pool as its owner reports them.
+func (p *page) pool(now time.Time, g cluster.GroupStatus, d ipvs.Detail) {
+	p.b.WriteByte('\n')
+	title := "Services of " + d.Pool + " on " + g.Owner
+	if !d.Started {
+		title += " (not in the kernel's table)"
+	}
+	p.line(head, title)
+	if d.Trouble != "" {
+		p.wrapped(bad, "  ", "    ", d.Trouble)
+	}
+	if d.Repairs > 0 {
+		p.wrapped(plain, "  ", "    ", fmt.Sprintf("changes of others undone: %s, the last %s", count(int(d.Repairs), "time", "times"), age(now, d.LastRepair)))
+	}
+	services := slices.Clone(d.Services)
+	sort.SliceStable(services, func(i, j int) bool { return whole(services[i]) < whole(services[j]) })
+	for _, v := range services {
+		p.service(now, d.Started, v)
+	}
+}
+
+// whole is how well a service is: the worst come first.
+func whole(v ipvs.ServiceDetail) int {
+	switch {
+	case v.Up == 0:
+		return 0
+	case v.Up < len(v.Reals):
+		return 1
+	}
+	return 2
+}
+
+func (p *page) service(now time.Time, started bool, v ipvs.ServiceDetail) {
+	words := []string{v.Name, v.Scheduler}
+	words = append(words, v.Flags...)
+	if v.Persistent > 0 {
+		words = append(words, fmt.Sprintf("persistent %d s", v.Persistent))
+	}
+	if v.Quiescent {
+		words = append(words, "quiescent")
+	}
+	state := fmt.Sprintf("%d of %d up", v.Up, len(v.Reals))
+	s := good
+	switch {
+	case started && !v.InKernel:
+		s, state = bad, state+", NOT IN THE KERNEL'S TABLE"
+	case v.Up == 0 && v.Fallback != nil:
+		s, state = bad, state+", FALLBACK ANSWERS"
+	case v.Up == 0:
+		s, state = bad, state+", NOTHING ANSWERS"
+	case v.Up < len(v.Reals):
+		s = mild
+	}
+	p.wrapped(s, "  ", "      ", strings.Join(words, " ")+": "+state)
+	if v.Comment != "" {
+		p.wrapped(plain, "      ", "      ", v.Comment)
+	}
+	title := []cell{text("->"), text("forward"), text("weight"), text("state"), text("conns"), text("last check")}
+	rows := [][]cell{title}
+	for _, r := range v.Reals {
+		rows = append(rows, realRow(now, started, v, r))
+	}
+	if f := v.Fallback; f != nil {
+		state := text("idle")
+		weight := "-/1"
+		if f.Active {
+			state, weight = text("active").in(bad), "1/1"
+		}
+		rows = append(rows, []cell{text("%s", f.Address), text("%s", f.Forward), text("%s", weight).toRight(), state, conns(f.Traffic).toRight(), text("fallback")})
+	}
+	p.table("    ", rows)
+}
+
+func realRow(now time.Time, started bool, v ipvs.ServiceDetail, r ipvs.RealDetail) []cell {
+	weight := "-"
+	switch {
+	case r.InKernel != nil:
+		weight = fmt.Sprint(*r.InKernel)
+	case !started && r.Wanted >= 0:
+		weight = fmt.Sprint(r.Wanted) // that it would get here
+	}
+	answer := r.Answer
+	if !r.LastCheck.IsZero() {
+		answer = strings.TrimPrefix(answer+", "+age(now, r.LastCheck), ", ")
+	}
+	if r.Trouble != "" {
+		answer = "the kernel does not take it: " + r.Trouble
+	}
+	if answer == "" {
+		answer = "not checked yet"
+	}
+	return []cell{
+		text("%s", r.Address), text("%s", r.Forward), text("%s/%d", weight, r.Weight).toRight(),
+		realState(v, r), conns(r.Traffic).toRight(), text("%s", answer),
+	}
+}
+
+// realState is the server's state in ldirectord's words.
+func realState(v ipvs.ServiceDetail, r ipvs.RealDetail) cell {
+	switch {
+	case r.Check == conf.Off.String():
+		return text("off")
+	case r.State == ipvs.StateUp && !r.OK:
+		return text("up, failing").in(mild)
+	case r.State == ipvs.StateUp:
+		return text("up").in(good)
+	case r.State == ipvs.StateDown && v.Quiescent:
+		return text("quiescent").in(bad)
+	case r.State == ipvs.StateDown:
+		return text("down").in(bad)
+	}
+	return text("unknown").in(mild)
+}
+
+// conns are active and inactive connections, ipvsadm's ActiveConn and InActConn.
+func conns(c *ipvs.Counters) cell {
+	if c == nil {
+		return text("-")
+	}
+	return text("%d+%d", c.Active, c.Inactive)
+}

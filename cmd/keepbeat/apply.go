@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keepbeat/keepbeat/cluster/api"
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+func (a *app) applyCommand() *cobra.Command {
+	var r api.Apply
+	c := &cobra.Command{
+		Use:   "apply",
+		Short: "Make this node's haresources.yaml and pools the cluster's",
+		Long: `Checks haresources.yaml and the pools it names on this node, shows what differs
+from the version that the cluster runs, and makes them the next version. Every
+node then writes that version to its own files. Faulty files change nothing.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("base") && r.Base == 0 {
+				return usageError{errors.New("--base: versions start at 1")}
+			}
+			return a.apply(cmd.Context(), r)
+		},
+	}
+	c.Flags().BoolVar(&r.Dry, "dry-run", false, "only show what would change")
+	c.Flags().Uint64Var(&r.Base, "base", 0, "refuse unless this version is still the one that the cluster runs")
+	return c
+}
+
+func (a *app) apply(ctx context.Context, r api.Apply) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*answerTime)
+	defer cancel()
+	a.warnings()
+	c, err := a.client().Apply(ctx, r)
+	var refused *api.RefusedError
+	if errors.As(err, &refused) {
+		if refused.Files {
+			fmt.Fprintln(a.stderr, refused.Reason)
+		} else {
+			a.complain(refused)
+		}
+		fmt.Fprintln(a.stderr, "nothing was changed")
+		return silentError(exitRefused)
+	}
+	if err != nil {
+		return err
+	}
+	if len(c.Lines) == 0 {
+		_, err := fmt.Fprintf(a.stdout, "nothing to apply: the files are version %d, which the cluster runs\n", c.Base)
+		return err
+	}
+	for _, l := range c.Lines {
+		fmt.Fprintln(a.stdout, l)
+	}
+	if r.Dry {
+		_, err = fmt.Fprintf(a.stdout, "not applied (--dry-run); the cluster runs version %d\n", c.Base)
+		return err
+	}
+	_, err = fmt.Fprintf(a.stdout, "version %d is in force\n", c.Version)
+	return err
+}
+
+// warnings shows what is allowed in the files and should be known. The daemon
+// is the one that judges the files: what cannot be read here it will name.
+func (a *app) warnings() {
+	local, _, err := conf.LoadLocal(a.config)
+	if err != nil {
+		return
+	}
+	_, warnings, err := conf.LoadSpec(local.ConfDir, local)
+	if err != nil {
+		return
+	}
+	for _, w := range warnings {
+		fmt.Fprintln(a.stderr, w)
+	}
+}

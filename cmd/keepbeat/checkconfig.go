@@ -1,0 +1,316 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"gopkg.in/yaml.v3"
+
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+func (a *app) checkConfigCommand() *cobra.Command {
+	var as string
+	c := &cobra.Command{
+		Use:   "check-config [DIR|FILE]",
+		Short: "Check ha.yaml, authkeys, haresources.yaml and the pools",
+		Long: `Checks the files together, and changes nothing. Each fault is one line on
+stderr: file, line, column, what is wrong and the way out; warnings are marked.
+
+Without an argument these are the files that the daemon of this node would
+read. DIR is a directory with such files, of any cluster; FILE is one of them,
+or a pool on its own.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			k := checker{app: a, as: as}
+			if len(args) == 0 {
+				k.installed(a.config)
+			} else {
+				k.path(args[0])
+			}
+			if k.faulty {
+				return silentError(exitRefused)
+			}
+			fmt.Fprintln(a.stdout, "checked:", strings.Join(k.checked, ", "))
+			return nil
+		},
+	}
+	c.Flags().StringVar(&as, "as", "", "check as this node would (default: this machine, or the first of nodes: for files from elsewhere)")
+	return c
+}
+
+// checker gathers what check-config has to say.
+type checker struct {
+	*app
+	as      string
+	checked []string
+	faulty  bool
+}
+
+func (k *checker) say(file string, warnings []conf.Warning, err error) bool {
+	for _, w := range warnings {
+		fmt.Fprintln(k.stderr, w)
+	}
+	if err != nil {
+		k.faulty = true
+		fmt.Fprintln(k.stderr, err)
+		return false
+	}
+	if !slices.Contains(k.checked, file) {
+		k.checked = append(k.checked, file)
+	}
+	return true
+}
+
+// installed checks what the daemon of this node would read.
+func (k *checker) installed(config string) {
+	local, _ := k.local(config, false)
+	if local == nil {
+		// Faults of the others are told all the same, as far as they can be found.
+		k.spec(filepath.Dir(config), nil)
+		return
+	}
+	k.keys(local.AuthKeys)
+	k.spec(local.ConfDir, local)
+}
+
+// path checks a directory, or one file, from anywhere.
+func (k *checker) path(path string) {
+	st, err := os.Stat(path)
+	if err != nil {
+		k.say(path, nil, fmt.Errorf("%s: %w", path, unwrapPath(err)))
+		return
+	}
+	if st.IsDir() {
+		k.directory(path)
+		return
+	}
+	data, err := readSome(path)
+	if err != nil {
+		k.say(path, nil, err)
+		return
+	}
+	dir, name := filepath.Split(path)
+	switch kindOf(name, data) {
+	case authKeysFile:
+		k.keys(path)
+	case haFile:
+		k.local(path, true)
+	case haresourcesFile:
+		var local *conf.Local
+		if _, err := os.Stat(filepath.Join(dir, haName)); err == nil {
+			local, _ = k.local(filepath.Join(dir, haName), true)
+		}
+		if name == conf.HaresourcesName {
+			k.spec(filepath.Clean(dir), local)
+			return
+		}
+		files := conf.Files{Name: path, Haresources: data, Pools: map[string][]byte{}}
+		for _, p := range conf.PoolNames(data) {
+			if b, err := readSome(filepath.Join(dir, p)); err == nil {
+				files.Pools[p] = b
+			}
+		}
+		k.parse(files, local)
+	case poolFile:
+		k.pool(path, name, data)
+	}
+}
+
+// pool checks a pool on its own, as the only one of a group.
+func (k *checker) pool(path, name string, data []byte) {
+	resources := []map[string]string{{"ldirectord": name}}
+	parse := func() (*conf.Spec, []conf.Warning, error) {
+		generated, err := json.Marshal(map[string]any{"groups": map[string]any{"pool": map[string]any{"resources": resources}}})
+		if err != nil {
+			return nil, nil, err
+		}
+		return conf.ParseSpec(conf.Files{Haresources: generated, Pools: map[string][]byte{name: data}}, nil)
+	}
+	spec, warnings, err := parse()
+	if err == nil {
+		// Once more with the addresses that its group has to bring it: nobody is to be warned that they are missing.
+		seen := map[string]bool{}
+		for _, v := range spec.Pools[name].Virtuals {
+			if a := v.Address.Addr(); a.IsValid() && !seen[a.String()] {
+				seen[a.String()] = true
+				resources = append(resources, map[string]string{"vip": a.String()})
+			}
+		}
+		if _, w, err := parse(); err == nil {
+			warnings = w
+		}
+	}
+	for i := range warnings {
+		warnings[i].File = path
+	}
+	var faults conf.Errors
+	if errors.As(err, &faults) {
+		for _, f := range faults {
+			if f.File == name {
+				f.File = path
+			}
+		}
+	}
+	k.say(path, warnings, err)
+}
+
+const haName = "ha.yaml"
+
+func (k *checker) directory(dir string) {
+	var local *conf.Local
+	if _, err := os.Stat(filepath.Join(dir, haName)); err == nil {
+		local, _ = k.local(filepath.Join(dir, haName), true)
+	} else {
+		k.say(haName, nil, fmt.Errorf("%s: no such file in this directory", filepath.Join(dir, haName)))
+	}
+	keys := filepath.Join(dir, "authkeys")
+	if local != nil {
+		keys = filepath.Join(dir, filepath.Base(local.AuthKeys))
+	}
+	if _, err := os.Stat(keys); errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintf(k.stderr, "%s: warning: not there, so the keys are not checked\n", keys)
+	} else {
+		k.keys(keys)
+	}
+	k.spec(dir, local)
+}
+
+// local checks ha.yaml. Foreign files are checked as one of their own nodes.
+func (k *checker) local(path string, foreign bool) (*conf.Local, bool) {
+	data, err := readSome(path)
+	if err != nil {
+		return nil, k.say(path, nil, err)
+	}
+	hostname, err := os.Hostname()
+	if err != nil {
+		return nil, k.say(path, nil, err)
+	}
+	name := cmp.Or(k.as, hostname)
+	if nodes := nodeNames(data); foreign && k.as == "" && len(nodes) > 0 && !slices.ContainsFunc(nodes, func(n string) bool { return strings.EqualFold(n, name) }) {
+		name = nodes[0]
+	}
+	local, warnings, err := conf.ParseLocal(path, data, name)
+	if !k.say(path, warnings, err) {
+		return nil, false
+	}
+	return local, true
+}
+
+func (k *checker) keys(path string) {
+	_, _, err := conf.LoadAuthKeys(path)
+	k.say(path, nil, err)
+}
+
+// spec checks haresources.yaml and the pools of a directory.
+func (k *checker) spec(dir string, local *conf.Local) {
+	files, err := conf.ReadFiles(dir)
+	if err != nil {
+		k.say(dir, nil, err)
+		return
+	}
+	k.parse(files, local)
+}
+
+func (k *checker) parse(files conf.Files, local *conf.Local) {
+	_, warnings, err := conf.ParseSpec(files, local)
+	if !k.say(files.Name, warnings, err) {
+		return
+	}
+	names := make([]string, 0, len(files.Pools))
+	for name := range files.Pools {
+		names = append(names, filepath.Join(filepath.Dir(files.Name), name))
+	}
+	slices.Sort(names)
+	k.checked = append(k.checked, names...)
+}
+
+// The kinds of a file that is checked on its own.
+const (
+	haFile = iota
+	haresourcesFile
+	poolFile
+	authKeysFile
+)
+
+// kindOf tells by the name, and when that says nothing by the keys, what a file is.
+func kindOf(name string, data []byte) int {
+	switch {
+	case name == conf.HaresourcesName:
+		return haresourcesFile
+	case name == haName:
+		return haFile
+	case strings.HasPrefix(name, "authkeys"):
+		return authKeysFile
+	}
+	for _, key := range rootKeys(data) {
+		switch key.Value {
+		case "nodes", "links", "cluster":
+			return haFile
+		case "groups", "haresources":
+			return haresourcesFile
+		case "virtual":
+			return poolFile
+		}
+	}
+	return poolFile
+}
+
+// rootKeys returns the keys of a document that is a mapping, as far as it can be read.
+func rootKeys(data []byte) []*yaml.Node {
+	var doc yaml.Node
+	if yaml.Unmarshal(data, &doc) != nil || len(doc.Content) == 0 || doc.Content[0].Kind != yaml.MappingNode {
+		return nil
+	}
+	var keys []*yaml.Node
+	for i := 0; i < len(doc.Content[0].Content); i += 2 {
+		keys = append(keys, doc.Content[0].Content[i])
+	}
+	return keys
+}
+
+func nodeNames(data []byte) []string {
+	var doc struct {
+		Nodes yaml.Node `yaml:"nodes"`
+	}
+	if yaml.Unmarshal(data, &doc) != nil || doc.Nodes.Kind != yaml.MappingNode {
+		return nil
+	}
+	var names []string
+	for i := 0; i < len(doc.Nodes.Content); i += 2 {
+		names = append(names, doc.Nodes.Content[i].Value)
+	}
+	return names
+}
+
+func readSome(path string) ([]byte, error) {
+	st, err := os.Stat(path)
+	if err == nil && !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: is not a file; name a plain file", path)
+	}
+	if err == nil && st.Size() > conf.MaxFile {
+		return nil, fmt.Errorf("%s: the file has more than %d bytes, the limit", path, conf.MaxFile)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, unwrapPath(err))
+	}
+	return data, nil
+}
+
+// unwrapPath leaves the reason: the path stands before it already.
+func unwrapPath(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keepbeat/keepbeat/cluster"
+	"github.com/keepbeat/keepbeat/cluster/api"
+)
+
+// answerTime is how long a command waits for the daemon besides --wait: the
+// daemon gives the cluster ten seconds to commit.
+const answerTime = 15 * time.Second
+
+var whichWords = []string{"all", "local", "foreign", "failback"}
+
+const whichHelp = `
+all       every group (default)
+local     the groups that prefer this node
+foreign   the others; failback is another word for it`
+
+func (a *app) standbyCommand() *cobra.Command {
+	var to string
+	var wait time.Duration
+	c := &cobra.Command{
+		Use:   "standby [all|local|foreign|failback] [--to NODE] [--wait[=60s]]",
+		Short: "Give up this node's groups",
+		Long: `Gives groups of this node to the best other director, or to the one named.
+It returns when the cluster has decided so; with --wait when they run there.
+` + whichHelp,
+		Args: cobra.MaximumNArgs(1), ValidArgs: whichWords, DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.move(cmd, args, to, wait, (*api.Client).Standby, "nothing to move: this node owns no such group")
+		},
+	}
+	c.Flags().StringVar(&to, "to", "", "the node that gets them")
+	waitFlag(c, &wait)
+	return c
+}
+
+func (a *app) takeoverCommand() *cobra.Command {
+	var wait time.Duration
+	c := &cobra.Command{
+		Use:   "takeover [all|local|foreign|failback] [--wait[=60s]]",
+		Short: "Bring groups to this node",
+		Long: `Brings groups of other nodes to this one. It returns when the cluster has
+decided so; with --wait when they run here.
+` + whichHelp,
+		Args: cobra.MaximumNArgs(1), ValidArgs: whichWords, DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.move(cmd, args, "", wait, (*api.Client).Takeover, "nothing to move: no other node owns such a group")
+		},
+	}
+	waitFlag(c, &wait)
+	return c
+}
+
+func waitFlag(c *cobra.Command, wait *time.Duration) {
+	c.Flags().DurationVar(wait, "wait", 0, "wait until the moves are done, so long at most")
+	c.Flags().Lookup("wait").NoOptDefVal = "60s"
+}
+
+type mover func(c *api.Client, ctx context.Context, m api.Move) (api.Moves, error)
+
+func (a *app) move(cmd *cobra.Command, args []string, to string, wait time.Duration, do mover, nothing string) error {
+	m := api.Move{Which: "all", To: to, Wait: wait.Milliseconds()}
+	if len(args) > 0 {
+		m.Which = args[0]
+	}
+	if _, err := cluster.ParseWhich(m.Which); err != nil {
+		if _, derr := time.ParseDuration(m.Which); derr == nil {
+			err = fmt.Errorf("%w; a time to wait is written with an equals sign: --wait=%s", err, m.Which)
+		}
+		return usageError{err}
+	}
+	if wait < 0 || cmd.Flags().Changed("wait") && wait < time.Millisecond {
+		return usageError{fmt.Errorf("--wait=%v: write a time such as 60s", wait)}
+	}
+	if cmd.Flags().Changed("to") && to == "" {
+		return usageError{errors.New("--to: name a node")}
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), answerTime+wait)
+	defer cancel()
+	r, err := do(a.client(), ctx, m)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return errors.New("the daemon does not answer; whether it was done shows `keepbeat status`")
+	}
+	if err != nil {
+		return err
+	}
+	if len(r.Moved) == 0 {
+		_, err = fmt.Fprintln(a.stdout, nothing)
+		return err
+	}
+	for _, g := range r.Moved {
+		fmt.Fprintln(a.stdout, moved(g, r.Settled))
+	}
+	return nil
+}
+
+func moved(g cluster.Moved, settled bool) string {
+	from := ""
+	if g.From != "" {
+		from = g.From + " "
+	}
+	if settled {
+		return fmt.Sprintf("group %s: %s-> %s: it runs there", g.Group, from, g.To)
+	}
+	return fmt.Sprintf("group %s: %s-> %s: decided, and under way", g.Group, from, g.To)
+}
+
+// oldStandby is hb_standby: it decides at once and does not wait.
+func (a *app) oldStandby() *cobra.Command {
+	return &cobra.Command{
+		Use: "hb_standby [all|local|foreign|failback]", Short: "Give up this node's groups, as heartbeat's hb_standby",
+		Args: cobra.MaximumNArgs(1), ValidArgs: whichWords, DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.move(cmd, args, "", 0, (*api.Client).Standby, "nothing to move: this node owns no such group")
+		},
+	}
+}
+
+// oldTakeover is hb_takeover. Heartbeat's asked the peer, which lost the word
+// "failback" and gave everything; this one means what it says.
+func (a *app) oldTakeover() *cobra.Command {
+	return &cobra.Command{
+		Use: "hb_takeover [all|local|foreign|failback]", Short: "Bring groups to this node, as heartbeat's hb_takeover",
+		Args: cobra.MaximumNArgs(1), ValidArgs: whichWords, DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.move(cmd, args, "", 0, (*api.Client).Takeover, "nothing to move: no other node owns such a group")
+		},
+	}
+}
