@@ -125,7 +125,7 @@ func (n *Node) own(st *state.State) {
 // wanted says whether the group should run here, as far as the log goes.
 func (n *Node) wanted(st *state.State, g state.Group) bool {
 	_, c := st.Group(g.Name)
-	return g.Owner == n.self && c != nil && (g.Target == "" || g.Target == n.self) && !n.leaving(st, g.Name)
+	return g.Owner == n.self && c != nil && (g.Target == "" || g.Target == n.self) && !n.leaving(st, g.Name) && !n.isHalting()
 }
 
 // leaving says whether this node is being stopped and nobody else can have the group.
@@ -210,6 +210,12 @@ func (n *Node) tellProblems(st *state.State) {
 	})
 }
 
+func (n *Node) isHalting() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.halting
+}
+
 func (n *Node) isStopping() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -228,14 +234,16 @@ func (n *Node) Stop(ctx context.Context) error {
 	}
 	n.tellProblems(n.State())
 	n.wake()
-	err := n.cons.Wait(ctx, func(st *state.State) bool { return len(st.OwnedBy(n.self)) == 0 || !n.admitted(st) })
+	hctx, cancelHandover := context.WithCancelCause(ctx)
+	go n.watchQuorum(hctx, cancelHandover)
+	err := n.cons.Wait(hctx, func(st *state.State) bool { return len(st.OwnedBy(n.self)) == 0 || !n.admitted(st) })
+	cancelHandover(nil)
 	if err != nil {
-		// No quorum, or it takes too long: stop here all the same.
 		n.logger.Warn("stopping without a handover", "err", err)
 		n.mu.Lock()
-		n.owned = nil
+		n.halting = true
 		n.mu.Unlock()
-		n.manager.Own(nil)
+		n.wake()
 	}
 	idle := time.NewTicker(10 * time.Millisecond)
 	defer idle.Stop()
@@ -258,6 +266,29 @@ func (n *Node) Stop(ctx context.Context) error {
 		n.logger.Warn("the cluster was not told of the stop; it will wait for this node's lease", "err", err)
 	}
 	return nil
+}
+
+// leaderless is how long a stop waits for a leader before it stops without a handover.
+const leaderless = 3 * time.Second
+
+// watchQuorum ends a handover that nobody is there to decide about.
+func (n *Node) watchQuorum(ctx context.Context, cancel context.CancelCauseFunc) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	seen := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if n.cons.Leader() != "" {
+			seen = time.Now()
+		} else if time.Since(seen) > leaderless {
+			cancel(consensus.ErrNoLeader)
+			return
+		}
+	}
 }
 
 // PrepareRestart takes the long lease under which the daemon may be replaced

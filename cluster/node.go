@@ -80,9 +80,10 @@ type Node struct {
 	mu       sync.Mutex                  // guards what follows
 	reports  map[string]resources.Report // the last of each group
 	owned    map[string]uint64           // what the manager was told last
-	stopping bool
-	specErr  string // why this node's files are not what the cluster runs
-	specVer  uint64 // version that manager and files follow
+	stopping bool                        // hand over, then end
+	halting  bool                        // stop everything, handed over or not
+	specErr  string                      // why this node's files are not what the cluster runs
+	specVer  uint64                      // version that manager and files follow
 }
 
 // New makes a node. Run starts it.

@@ -191,6 +191,9 @@ func (n *Node) nodeStatus(st *state.State, c conf.Node, p link.Peer, here *Local
 		s.State = "up"
 	case c.Name == n.self:
 		s.State, s.Why = "joining", "not admitted by the log yet"
+		if w := n.cons.Waiting(); w != "" {
+			s.Why = w
+		}
 	case p.State == link.Up || p.State == link.Late:
 		s.State = p.State.String()
 		if !logged.Valid {

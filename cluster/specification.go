@@ -43,6 +43,9 @@ func (n *Node) followSpec(st *state.State) {
 		n.mu.Unlock()
 		n.logger.Info("following the specification", "version", st.SpecInfo.Version, "from", st.SpecInfo.From)
 		n.keeper.SetLength(st.Spec.Settings.Profile.Lease)
+		if p := st.Spec.Settings.Profile; p != n.cfg.Local.Profile {
+			n.logger.Warn("the cluster runs another profile than this node's ha.yaml says; leases follow it now, hellos and raft when ha.yaml does", "cluster", p.Name, "ha.yaml", n.cfg.Local.Profile.Name)
+		}
 		if n.manager != nil {
 			n.manager.Configure(*st.Spec)
 		}

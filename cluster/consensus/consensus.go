@@ -327,6 +327,32 @@ func voting(nodes []conf.Node) []string {
 	return names
 }
 
+// Waiting says in words what a cluster that has not begun is waiting for;
+// empty when it has begun or nothing is missing.
+func (c *Consensus) Waiting() string {
+	if !c.Empty() {
+		return ""
+	}
+	members := c.cfg.Members()
+	var missing []string
+	for _, n := range c.cfg.Nodes {
+		m, ok := members[n.Name]
+		switch {
+		case n.Name == c.cfg.Node:
+		case !ok:
+			missing = append(missing, n.Name+" has not been heard")
+		case m.Nodes != NodesDigest(c.cfg.Nodes):
+			missing = append(missing, n.Name+" has other nodes: in its ha.yaml")
+		case !m.Empty:
+			missing = append(missing, n.Name+" has begun; it will take this node in")
+		}
+	}
+	if len(missing) == 0 {
+		return ""
+	}
+	return "the cluster begins when every node is there: " + strings.Join(missing, "; ")
+}
+
 // bootstrap makes the first configuration when every configured node says
 // hello, is empty too and has the same `nodes:`. Only one node does it, the
 // first by name of those that vote: two different first configurations must not exist.
