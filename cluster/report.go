@@ -26,7 +26,8 @@ type Status struct {
 	Version string    `json:"version"`
 	Time    time.Time `json:"time"`
 
-	Trouble []string `json:"trouble"` // most serious first; empty: all is well
+	Trouble []string `json:"trouble"`         // most serious first; empty: all is well
+	Notes   []string `json:"notes,omitempty"` // what holds all the time and should be known
 
 	Quorum  bool           `json:"quorum"` // a leader is known
 	Leader  string         `json:"leader,omitempty"`
@@ -69,6 +70,7 @@ type LocalStatus struct {
 	Started   time.Time               `json:"started"`
 	Lease     float64                 `json:"lease_left_ms"` // 0: none
 	Guard     string                  `json:"guard"`         // on, off
+	Profile   string                  `json:"profile"`       // of its ha.yaml
 	SpecError string                  `json:"spec_error,omitempty"`
 	Raft      string                  `json:"raft"` // Leader, Follower, Candidate
 	Gossip    map[string]string       `json:"gossip,omitempty"`
@@ -100,7 +102,7 @@ func (n *Node) LocalStatus() LocalStatus {
 	n.mu.Unlock()
 	s := LocalStatus{
 		Node: n.self, Version: n.cfg.Version, Boot: fmt.Sprintf("%016x", uint64(n.cfg.Boot)), Started: n.started,
-		Guard: "on", SpecError: specErr, Raft: n.cons.Stats()["state"],
+		Guard: "on", Profile: n.cfg.Local.Profile.Name, SpecError: specErr, Raft: n.cons.Stats()["state"],
 	}
 	if n.cfg.Guard == nil {
 		s.Guard = "off"
@@ -151,6 +153,7 @@ func (n *Node) Status(ctx context.Context) Status {
 		}
 	}
 	s.Trouble = trouble(s)
+	s.Notes = []string{fmt.Sprintf("without fencing, a machine that is paused as a whole may act for up to %v when it wakes (docs/safety.md)", n.lease(st))}
 	return s
 }
 
@@ -299,6 +302,9 @@ func trouble(s Status) []string {
 			}
 			if h.Version != s.Version {
 				add(4, "node %s runs keepbeat %s, this one %s", n.Name, h.Version, s.Version)
+			}
+			if h.Profile != s.Profile {
+				add(4, "node %s: its ha.yaml says profile %s, the cluster runs %s: its hellos and raft keep the file's timings", n.Name, h.Profile, s.Profile)
 			}
 			if h.Guard == "off" && n.Role == conf.Director.String() {
 				add(4, "node %s runs without the guard (guard: off): a daemon that hangs there keeps its addresses", n.Name)
