@@ -230,7 +230,9 @@ func (h *Host) Neighbour(ifname, address string, mac net.HardwareAddr) {
 func (h *Host) Dead() bool { return h.ns == nil }
 
 // Die is the loss of power: all links are cut and all processes killed in the
-// same instant, which is returned. Only /etc/keepbeat and /var/lib/keepbeat remain.
+// same instant. The instant just before is returned, so that what is measured from
+// it is never too short; an answer or two may still be given after it. Only
+// /etc/keepbeat and /var/lib/keepbeat remain.
 func (h *Host) Die() probe.Instant {
 	h.lab.t.Helper()
 	ns := h.alive()

@@ -30,7 +30,7 @@ type Config struct {
 	// HA has more lines for ha.yaml.
 	HA string
 	// Haresources is the whole of haresources.yaml; empty is one group, web, of the
-	// IPv4 VIP, which prefers director1.
+	// IPv4 VIP, which prefers director1 and goes back to it (auto_failback).
 	Haresources string
 	// Pools are the files of IPVS pools that haresources names, by name. They need
 	// a kernel with IPVS.
@@ -68,7 +68,7 @@ func New(t lab.TB, cfg Config) *Cluster {
 	}
 	haresources := cfg.Haresources
 	if haresources == "" {
-		haresources = "groups:\n  web:\n    prefer: [director1, director2]\n    resources:\n      - vip: " + VIP + "/32/eth1\n"
+		haresources = "auto_failback: on\ngroups:\n  web:\n    prefer: [director1, director2]\n    resources:\n      - vip: " + VIP + "/32/eth1\n"
 	}
 	for _, h := range []*lab.Host{c.Director1, c.Director2} {
 		h.WriteFile("/etc/keepbeat/haresources.yaml", haresources, 0o644)
