@@ -21,6 +21,7 @@ import (
 	"github.com/keepbeat/keepbeat/checks"
 	"github.com/keepbeat/keepbeat/cluster"
 	"github.com/keepbeat/keepbeat/cluster/api"
+	"github.com/keepbeat/keepbeat/cluster/autoreload"
 	"github.com/keepbeat/keepbeat/cluster/consensus"
 	"github.com/keepbeat/keepbeat/cluster/lease"
 	"github.com/keepbeat/keepbeat/cluster/lease/guard"
@@ -104,6 +105,7 @@ func run(configPath string, logger *slog.Logger) error {
 		})
 	}
 
+	edits := autoreload.New(local.ConfDir, logger)
 	boot := link.Boot(rand.Uint64())
 	cfg := cluster.Config{
 		Local: local, UUID: data.UUID, Boot: boot, Version: version,
@@ -121,11 +123,13 @@ func run(configPath string, logger *slog.Logger) error {
 			return spec, files, err
 		},
 		Write: func(v uint64, files conf.Files) error {
-			unapplied, err := conf.WriteBack(local.ConfDir, data.SpecDir, v, files, time.Now())
-			for _, path := range unapplied {
-				logger.Warn("a local edit that was not applied has been put aside; compare and `keepbeat apply` what you still want", "file", path)
-			}
-			return err
+			return edits.Write(v, files, func() error {
+				unapplied, err := conf.WriteBack(local.ConfDir, data.SpecDir, v, files, time.Now())
+				for _, path := range unapplied {
+					logger.Warn("a local edit that was not applied has been put aside; compare and `keepbeat apply` what you still want", "file", path)
+				}
+				return err
+			})
 		},
 	}
 	director := isDirector(local)
@@ -183,6 +187,7 @@ func run(configPath string, logger *slog.Logger) error {
 			go reexec(node, logger)
 		}})
 	})
+	start("autoreload", func(ctx context.Context) error { return edits.Run(ctx, node) })
 	done := make(chan error, 1)
 	go func() { done <- node.Run(ctx) }()
 	start("watchdog", func(ctx context.Context) error { feed(ctx, node); return nil })
