@@ -101,14 +101,19 @@ func (n *Node) own(st *state.State) {
 	n.mu.Lock()
 	before := n.owned
 	n.mu.Unlock()
+	var adopted map[string]uint64
+	if !live {
+		adopted = n.manager.Adopted()
+	}
 	if n.admitted(st) {
 		for name, g := range st.Groups {
 			if !n.wanted(st, g) {
 				continue
 			}
-			// Without a live lease nothing starts. What runs goes on behind the
-			// guard: the lease may return before anybody has taken the group.
-			if live || (n.cfg.Guard != nil && before[name] == g.Epoch) {
+			// Without a live lease nothing starts. What runs, from before a planned
+			// restart too, goes on behind the guard: the lease may come before
+			// anybody has taken the group.
+			if live || n.cfg.Guard != nil && (before[name] == g.Epoch || adopted[name] == g.Epoch) {
 				epochs[name] = g.Epoch
 			}
 		}

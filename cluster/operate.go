@@ -58,6 +58,7 @@ type Moved struct {
 	Group string `json:"group"`
 	From  string `json:"from,omitempty"`
 	To    string `json:"to"`
+	Index uint64 `json:"index"` // of the entry that decided it
 }
 
 // Standby gives up this node's groups of a kind: to a node, or (to empty)
@@ -135,12 +136,15 @@ func (n *Node) move(ctx context.Context, why string, pick func(*state.State, sta
 				Group: c.Name, Owner: g.Owner, Epoch: g.Epoch, Incarnation: st.Nodes[g.Owner].Incarnation,
 				To: to, ToIncarnation: st.Nodes[to].Incarnation, Reason: why, Manual: true,
 			})
-			moved = append(moved, Moved{c.Name, g.Owner, to})
+			moved = append(moved, Moved{Group: c.Name, From: g.Owner, To: to})
 		}
 		if len(moves) == 0 {
 			return nil, nil
 		}
-		_, err := n.cons.Propose(ctx, state.Command{Hand: &state.Hand{Moves: moves}})
+		r, err := n.cons.Propose(ctx, state.Command{Hand: &state.Hand{Moves: moves}})
+		for i := range moved {
+			moved[i].Index = r.Index
+		}
 		var refused *state.RefusedError
 		if errors.As(err, &refused) && ctx.Err() == nil && n.State().Index > st.Index {
 			continue // the state moved on meanwhile: look again
@@ -156,6 +160,9 @@ func (n *Node) Settled(ctx context.Context, moved []Moved) error {
 		var end state.Group
 		err := n.cons.Wait(ctx, func(st *state.State) bool {
 			end = st.Groups[m.Group]
+			if st.Index < m.Index {
+				return false // this node has not applied the move yet
+			}
 			return end.Active && end.Target == "" || end.Blocked != "" || end.FailedOn(m.To)
 		})
 		switch {

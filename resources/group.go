@@ -114,6 +114,15 @@ func (g *group) idle() bool {
 	return g.phase == "idle" && g.shown == 0
 }
 
+func (g *group) adoptedEpoch() uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.adopted == nil {
+		return 0
+	}
+	return g.adopted.Epoch
+}
+
 // renounce gives an epoch up under which nothing runs here.
 func (g *group) renounce(epoch uint64) bool {
 	g.mu.Lock()

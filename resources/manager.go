@@ -116,6 +116,20 @@ func (m *Manager) Own(epochs map[string]uint64) {
 	}
 }
 
+// Adopted returns the epochs under which an earlier daemon started groups that
+// have been neither started again nor taken back yet.
+func (m *Manager) Adopted() map[string]uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	epochs := map[string]uint64{}
+	for name, g := range m.groups {
+		if e := g.adoptedEpoch(); e != 0 {
+			epochs[name] = e
+		}
+	}
+	return epochs
+}
+
 // Renounce gives up an epoch under which nothing runs here, so that it can be
 // reported stopped: it never starts again. It returns false when something
 // runs; then a Report comes when that has stopped.

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/keepbeat/keepbeat/cluster/state"
+	"github.com/keepbeat/keepbeat/cluster/transport"
 	"github.com/keepbeat/keepbeat/conf"
 )
 
@@ -92,7 +93,7 @@ func New(cfg Config) (*Consensus, error) {
 	rc.SnapshotThreshold = 2048
 	rc.TrailingLogs = 1024
 	rc.SnapshotInterval = 2 * time.Minute
-	rc.Logger = NewHCLog(cfg.Logger)
+	rc.Logger = transport.HCLog(cfg.Logger, "raft")
 	var err error
 	if c.raft, err = raft.NewRaft(rc, c.fsm, cfg.Stores.Log, cfg.Stores.Stable, cfg.Stores.Snapshots, cfg.Transport); err != nil {
 		return nil, fmt.Errorf("consensus: %w", err)
@@ -121,6 +122,18 @@ func (c *Consensus) applied(cmd *state.Command) {
 
 // State returns the state as far as this node has applied the log.
 func (c *Consensus) State() *state.State { return c.fsm.state.Load() }
+
+// Latest returns the newest configuration of voters in this node's log,
+// committed or not, with its index.
+func (c *Consensus) Latest() (index uint64, ids []string) {
+	f := c.raft.GetConfiguration()
+	if f.Error() != nil {
+		return 0, nil
+	}
+	ids = voters(f.Configuration())
+	slices.Sort(ids)
+	return f.Index(), ids
+}
 
 // Leader returns the leader's node name, empty when there is none.
 func (c *Consensus) Leader() string {
@@ -165,13 +178,13 @@ var ErrNoLeader = errors.New("no quorum: no leader has taken the command")
 // what it came to. It tries again until ctx ends; the command is applied once at most.
 func (c *Consensus) Propose(ctx context.Context, cmd state.Command) (state.Result, error) {
 	cmd.ID = state.ID{Node: c.cfg.Node, Boot: c.cfg.Boot, N: c.number.Add(1)}
-	cmd.At = c.cfg.Now().Round(time.Millisecond).UTC()
-	b, err := cmd.Encode()
-	if err != nil {
-		return state.Result{}, err
-	}
 	var last error
 	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		cmd.At = c.cfg.Now().Round(time.Millisecond).UTC()
+		b, err := cmd.Encode()
+		if err != nil {
+			return state.Result{}, err
+		}
 		var r state.Result
 		switch leader := c.Leader(); {
 		case c.Leading():

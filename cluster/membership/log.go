@@ -10,7 +10,7 @@ import (
 
 // stdLogger returns a logger for memberlist, whose lines carry their level in
 // brackets, that writes to slog. memberlist calls errors what a heartbeat
-// cluster sees whenever a node is away, so nothing of it is above a warning.
+// cluster sees whenever a node is away, and warns of every restart.
 func stdLogger(l *slog.Logger) *log.Logger { return log.New(lineWriter{l}, "", 0) }
 
 type lineWriter struct{ log *slog.Logger }
@@ -26,8 +26,8 @@ func parseLine(line string) (slog.Level, string) {
 		prefix string
 		level  slog.Level
 	}{
-		{"[DEBUG]", slog.LevelDebug}, {"[INFO]", slog.LevelInfo},
-		{"[WARN]", slog.LevelWarn}, {"[ERR]", slog.LevelWarn}, {"[ERROR]", slog.LevelWarn},
+		{"[DEBUG]", slog.LevelDebug}, {"[INFO]", slog.LevelDebug},
+		{"[WARN]", slog.LevelDebug}, {"[ERR]", slog.LevelInfo}, {"[ERROR]", slog.LevelInfo},
 	}
 	for _, l := range levels {
 		if rest, ok := strings.CutPrefix(line, l.prefix); ok {

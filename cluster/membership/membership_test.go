@@ -235,14 +235,14 @@ func TestSelfMustBeConfigured(t *testing.T) {
 	}
 }
 
-func TestLinesOfMemberlistKeepTheirLevel(t *testing.T) {
+func TestLinesOfMemberlistAreLowered(t *testing.T) {
 	for line, want := range map[string]struct {
 		level slog.Level
 		msg   string
 	}{
 		"[DEBUG] memberlist: Stream connection from=x": {slog.LevelDebug, "Stream connection from=x"},
-		"[WARN] memberlist: Refuting":                  {slog.LevelWarn, "Refuting"},
-		"[ERR] memberlist: Failed":                     {slog.LevelWarn, "Failed"},
+		"[WARN] memberlist: Refuting":                  {slog.LevelDebug, "Refuting"},
+		"[ERR] memberlist: Failed":                     {slog.LevelInfo, "Failed"},
 		"plain":                                        {slog.LevelInfo, "plain"},
 	} {
 		if level, msg := parseLine(line); level != want.level || msg != want.msg {

@@ -60,10 +60,10 @@ func Place(s *state.State, g *conf.Group, without Exclude) Want {
 func reason(g *conf.Group, now state.Group, to string, refused map[string]string) string {
 	rank := slices.Index(g.Prefer, to)
 	switch {
-	case rank == 0 && now.Owner != "":
+	case rank == 0 && now.Owner != "" && refused[now.Owner] == "":
 		return to + " is preferred and back (auto_failback on)"
 	case rank == 0:
-		return to + " is preferred"
+		return to + " is preferred" + list(refused)
 	case rank > 0:
 		return fmt.Sprintf("%s is the next of prefer%s", to, list(refused))
 	}

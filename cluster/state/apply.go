@@ -20,6 +20,7 @@ func (s *State) Apply(index uint64, c Command) (*State, Result) {
 	}
 	e := s.edit(index, c.At)
 	r := e.apply(c)
+	r.Index = index
 	e.remember(c.ID, r)
 	return e.State, r
 }
@@ -110,9 +111,8 @@ func (e *edit) admit(a Admit) Result {
 		if n.Valid {
 			return Result{Number: n.Incarnation} // asked twice
 		}
-		if a.After != 0 {
-			return refuse("node %s asked to be admitted after incarnation %d, it is at %d", a.Node, a.After, n.Incarnation)
-		}
+		// Revoked since it asked: it has to stop everything before it asks again (rule 8).
+		return refuse("node %s asked to be admitted after incarnation %d, it is at %d", a.Node, a.After, n.Incarnation)
 	}
 	newStart := n.Boot != a.Boot
 	planned := newStart && n.LongLease > 0 && n.Valid
@@ -182,6 +182,9 @@ func (e *edit) revoke(r Revoke) Result {
 	n := e.Nodes[r.Node]
 	if !n.Valid || n.Incarnation != r.Incarnation {
 		return refuse("node %s is not at incarnation %d any more", r.Node, r.Incarnation)
+	}
+	if r.Voters != 0 && r.Voters != e.Voters.Index {
+		return refuse("the voters changed while the revocation of %s was collected", r.Node)
 	}
 	n.Valid, n.Since, n.Why, n.LongLease = false, e.at, r.Why, 0
 	e.setNode(n)

@@ -62,7 +62,10 @@ type Revoke struct {
 	Node        string `json:"node"`
 	Incarnation uint64 `json:"incarnation"`
 	Why         string `json:"why"`
-	Moves       []Move `json:"moves"` // where its groups go; those not named have no owner
+	// Voters is the index of the configuration whose majority has revoked; it
+	// must still be in force: a deposed leader may not know the newest. 0: not compared.
+	Voters uint64 `json:"voters,omitempty"`
+	Moves  []Move `json:"moves"` // where its groups go; those not named have no owner
 }
 
 // Move is a change of a group's owner. It applies only if owner, epoch and
@@ -152,6 +155,9 @@ type Result struct {
 	Refused string `json:"refused,omitempty"`
 	// Number is the new incarnation (Admit), the new version (SetSpec), the moves applied (Assign, Hand, Revoke).
 	Number uint64 `json:"number,omitempty"`
+	// Index is where the command stands in the log: who waits for its effect
+	// waits until its own state has come there.
+	Index uint64 `json:"index,omitempty"`
 }
 
 // Err returns Refused as an error, nil when it is empty.

@@ -10,7 +10,7 @@ import (
 )
 
 // HCLog returns a logger for hashicorp's libraries that writes to slog, with the
-// name as the attribute "part". The levels are slog's to choose.
+// name as the attribute "part", two levels lower than they are meant.
 func HCLog(log *slog.Logger, name string) hclog.Logger {
 	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Name: name, Level: hclog.Off, Output: io.Discard})
 	l.RegisterSink(&slogSink{log.With("part", name)})
@@ -21,14 +21,11 @@ type slogSink struct{ log *slog.Logger }
 
 // Accept implements hclog.SinkAdapter.
 func (s *slogSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
+	// They call an ERROR what is daily life here: a peer that is dead does not
+	// answer heartbeats, and the links say it better.
 	l := slog.LevelDebug
-	switch level {
-	case hclog.Info:
+	if level == hclog.Error {
 		l = slog.LevelInfo
-	case hclog.Warn:
-		l = slog.LevelWarn
-	case hclog.Error:
-		l = slog.LevelError
 	}
 	ctx := context.Background()
 	if !s.log.Enabled(ctx, l) {

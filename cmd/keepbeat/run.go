@@ -86,7 +86,7 @@ func run(configPath string, logger *slog.Logger) error {
 	if data.Renewed != "" {
 		logger.Info("this node joins as a new one", "why", data.Renewed, "uuid", data.UUID)
 	}
-	stores, err := consensus.OpenBolt(data.RaftDir, consensus.NewHCLog(logger))
+	stores, err := consensus.OpenBolt(data.RaftDir, transport.HCLog(logger, "raft"))
 	if err != nil {
 		return err
 	}
