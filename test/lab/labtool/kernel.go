@@ -56,9 +56,18 @@ func (r *runner) choose(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The whole module is to be seen, also where it lies below /tmp.
-	if strings.HasPrefix(root, "/tmp/") || strings.HasPrefix(root, "/run/") {
-		r.pass = append(r.pass, root)
+	// The whole module is to be seen, and the programs that tests are told of, also where they
+	// lie below a directory that the lab kernel has its own of.
+	see := []string{root}
+	for _, variable := range []string{"KEEPBEAT_BIN", "KEEPBEAT_LABTOOL"} {
+		if path := os.Getenv(variable); path != "" {
+			see = append(see, filepath.Dir(path))
+		}
+	}
+	for _, dir := range see {
+		if uml.Hidden(dir) {
+			r.pass = append(r.pass, dir)
+		}
 	}
 	if !r.always && uml.HostHasIPVS() {
 		fmt.Fprintln(os.Stderr, "lab: in this machine's kernel, which has IPVS")
@@ -75,8 +84,8 @@ func (r *runner) choose(ctx context.Context) error {
 	return nil
 }
 
-func (r *runner) run(ctx context.Context, dir string, env, args []string) (int, error) {
-	env = append(os.Environ(), env...)
+func (r *runner) run(ctx context.Context, dir string, args []string) (int, error) {
+	env := os.Environ()
 	if r.kernel == "" {
 		cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 		cmd.Dir, cmd.Env = dir, env
@@ -144,7 +153,7 @@ func inKernel(ctx context.Context, args []string) error {
 	if err := r.choose(ctx); err != nil {
 		return err
 	}
-	status, err := r.run(ctx, dir, nil, append([]string{program}, flags.Args()[1:]...))
+	status, err := r.run(ctx, dir, append([]string{program}, flags.Args()[1:]...))
 	if err != nil {
 		return err
 	}
@@ -221,7 +230,7 @@ func (r *runner) testPackage(ctx context.Context, binaries, pkg, pattern string,
 	// The tests' own time-out comes first: it prints where they hang.
 	ctx, cancel := context.WithTimeout(ctx, timeout+30*time.Second)
 	defer cancel()
-	status, err := r.run(ctx, where, []string{"KEEPBEAT_LABKERNEL=1"}, []string{
+	status, err := r.run(ctx, where, []string{
 		binary, "-test.v", "-test.count=1", "-test.run=" + pattern, "-test.timeout=" + timeout.String(),
 	})
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -47,6 +48,12 @@ type Config struct {
 // SpecVariable names the file with the specification to the first process: the
 // kernel makes its unknown options that have a value the environment of that process.
 const SpecVariable = "KEEPBEAT_UML_SPEC"
+
+// insideVariable is set for programs in the lab kernel.
+const insideVariable = "KEEPBEAT_LABKERNEL"
+
+// Inside says whether this process runs in the lab kernel.
+func Inside() bool { return os.Getenv(insideVariable) != "" }
 
 // spec is what the first process is told, as JSON in a file.
 type spec struct {
@@ -85,11 +92,11 @@ func Run(ctx context.Context, cfg Config) (int, error) {
 
 	pass := append([]string{scratch}, cfg.Pass...)
 	for _, dir := range []string{cfg.Dir, filepath.Dir(cfg.Args[0])} {
-		if hidden(dir) {
+		if Hidden(dir) {
 			pass = append(pass, dir)
 		}
 	}
-	s := spec{Args: cfg.Args, Env: cfg.Env, Dir: cfg.Dir, Status: filepath.Join(scratch, "status")}
+	s := spec{Args: cfg.Args, Env: append(slices.Clone(cfg.Env), insideVariable+"=1"), Dir: cfg.Dir, Status: filepath.Join(scratch, "status")}
 	for _, dir := range pass {
 		// hostfs cannot be mounted on a symbolic link such as /bin.
 		if dir, err = filepath.EvalSymlinks(dir); err != nil {
@@ -127,8 +134,9 @@ func Run(ctx context.Context, cfg Config) (int, error) {
 	return st.Exit, nil
 }
 
-// hidden says whether the lab kernel has its own files in place of dir.
-func hidden(dir string) bool {
+// Hidden says whether the lab kernel has its own files in place of dir, so that
+// dir has to be passed to be seen.
+func Hidden(dir string) bool {
 	for _, own := range []string{"/tmp/", "/run/", "/dev/"} {
 		if strings.HasPrefix(dir+"/", own) {
 			return true
