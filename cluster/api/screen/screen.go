@@ -121,7 +121,8 @@ func (c cell) in(s shade) cell { c.shade = s; return c }
 func (c cell) toRight() cell   { c.right = true; return c }
 
 // table writes rows whose columns line up. The last column takes what is left
-// of the width, and goes on beneath itself; when hardly anything is left it goes on its own line.
+// of the width and goes on beneath itself; a text that would make a long thin
+// stripe there goes on lines of its own.
 func (p *page) table(indent string, rows [][]cell) {
 	var widths []int
 	for _, r := range rows {
@@ -132,27 +133,24 @@ func (p *page) table(indent string, rows [][]cell) {
 			widths[i] = max(widths[i], utf8.RuneCountInString(c.text))
 		}
 	}
-	const gap, least = 2, 16
+	const gap, least, most = 2, 16, 40
 	last := len(widths) - 1
 	at := len(indent)
 	for _, w := range widths[:max(last, 0)] {
 		at += w + gap
 	}
-	own := p.o.Width-at < least && len(widths) > 0 && at+widths[last] > p.o.Width
+	room := p.o.Width - at
 	for _, r := range rows {
 		var b strings.Builder
 		b.WriteString(indent)
-		pos := len(indent)
-		pad := 0
+		var below []string // the last cell, when it does not fit beside the others
 		for i, c := range r {
-			if i == last && (own || c.text == "") {
-				break
-			}
-			b.WriteString(strings.Repeat(" ", pad))
-			pos += pad
-			n := utf8.RuneCountInString(c.text)
-			if i == last && !c.right {
-				lines := fold(c.text, p.o.Width-pos, p.o.Width-at)
+			if i == last {
+				lines := fold(c.text, room, room)
+				if len(lines) > 2 && room < most || len(lines) > 1 && room < least {
+					below = fold(c.text, p.o.Width-len(indent)-gap, p.o.Width-len(indent)-gap)
+					break
+				}
 				for j, l := range lines {
 					if j > 0 {
 						b.WriteString("\n" + strings.Repeat(" ", at))
@@ -161,20 +159,18 @@ func (p *page) table(indent string, rows [][]cell) {
 				}
 				continue
 			}
-			space := widths[i] - n
+			space := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c.text))
 			if c.right {
-				b.WriteString(strings.Repeat(" ", space))
-				space = 0
+				b.WriteString(space + p.paint(c.shade, c.text))
+			} else {
+				b.WriteString(p.paint(c.shade, c.text) + space)
 			}
-			b.WriteString(p.paint(c.shade, c.text))
-			pos += widths[i]
-			pad = space + gap
-			pos -= space
+			b.WriteString(strings.Repeat(" ", gap))
 		}
 		p.b.WriteString(strings.TrimRight(b.String(), " "))
 		p.b.WriteByte('\n')
-		if own && len(r) > last && r[last].text != "" {
-			p.wrapped(r[last].shade, indent+"    ", indent+"    ", r[last].text)
+		for _, l := range below {
+			p.b.WriteString(indent + strings.Repeat(" ", gap) + p.paint(r[last].shade, l) + "\n")
 		}
 	}
 }

@@ -69,7 +69,7 @@ func (p *page) service(now time.Time, started bool, v ipvs.ServiceDetail) {
 	if v.Comment != "" {
 		p.wrapped(plain, "      ", "      ", v.Comment)
 	}
-	title := []cell{text("->"), text("forward"), text("weight"), text("state"), text("conns"), text("last check")}
+	title := []cell{text("->"), text("forward"), text("weight"), text("state"), text("conns"), text("last answer")}
 	rows := [][]cell{title}
 	for _, r := range v.Reals {
 		rows = append(rows, realRow(now, started, v, r))
@@ -95,7 +95,7 @@ func realRow(now time.Time, started bool, v ipvs.ServiceDetail, r ipvs.RealDetai
 	}
 	answer := r.Answer
 	if !r.LastCheck.IsZero() {
-		answer = strings.TrimPrefix(answer+", "+age(now, r.LastCheck), ", ")
+		answer = strings.TrimSuffix(age(now, r.LastCheck)+": "+answer, ": ")
 	}
 	if r.Trouble != "" {
 		answer = "the kernel does not take it: " + r.Trouble

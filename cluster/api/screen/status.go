@@ -174,15 +174,15 @@ func (p *page) groups(s cluster.Status) {
 func situation(now time.Time, g cluster.GroupStatus) string {
 	since := ""
 	if !g.Since.IsZero() {
-		since = ", owner since " + age(now, g.Since)
+		since = " for " + span(now.Sub(g.Since))
 	}
 	switch g.State {
 	case "active":
-		return "active on " + g.Owner + strings.Replace(since, ", owner since", ", since", 1)
+		return "active on " + g.Owner + since
 	case "down":
 		return "RUNS NOWHERE"
 	case "blocked":
-		return "BLOCKED on " + g.Owner + since
+		return "BLOCKED on " + g.Owner
 	case "moving":
 		if g.Owner == g.Target {
 			return "being restarted on " + g.Owner
@@ -191,7 +191,7 @@ func situation(now time.Time, g cluster.GroupStatus) string {
 	case "starting":
 		return "starting on " + g.Owner + since
 	case "silent":
-		return "SILENT on " + g.Owner + ": its lease has ended" + since
+		return "SILENT on " + g.Owner + ": its lease has ended"
 	}
 	return g.State + " on " + g.Owner + since
 }
@@ -212,7 +212,7 @@ func (p *page) group(now time.Time, g cluster.GroupStatus) {
 		state := text("%s", r.State).in(stateShade(r.State))
 		what := ""
 		if !r.Since.IsZero() {
-			what = "since " + age(now, r.Since)
+			what = "for " + span(now.Sub(r.Since))
 		}
 		if d := resourceDetail(r); d != "" {
 			what += ", " + d
