@@ -96,6 +96,7 @@ func (x *external) Check(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("checkcommand: %w", err)
 	}
+	ordinary(cmd.Process.Pid)
 	head := make(chan []byte, 1)
 	go func() {
 		b, _ := io.ReadAll(io.LimitReader(out, externalOutput))
@@ -121,6 +122,14 @@ func (x *external) Check(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("%v: %s", exit, line)
 	}
 	return "", err
+}
+
+// ordinary takes from a program what is the daemon's alone: its place before
+// everybody else at the processor, and its protection when memory runs out.
+// Where that is refused the daemon has no such privileges to hand on.
+func ordinary(pid int) {
+	_ = unix.Setpriority(unix.PRIO_PROCESS, pid, 0)
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("0"), 0)
 }
 
 // await returns when the program has ended; at the end of ctx it is made to.
