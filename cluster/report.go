@@ -73,6 +73,7 @@ type LocalStatus struct {
 	Profile   string                  `json:"profile"`       // of its ha.yaml
 	SpecError string                  `json:"spec_error,omitempty"`
 	Raft      string                  `json:"raft"` // Leader, Follower, Candidate
+	Term      string                  `json:"term"` // raft's: grows with every election that was tried
 	Gossip    map[string]string       `json:"gossip,omitempty"`
 	Groups    []resources.GroupStatus `json:"groups,omitempty"`
 }
@@ -100,9 +101,10 @@ func (n *Node) LocalStatus() LocalStatus {
 	n.mu.Lock()
 	specErr := n.specErr
 	n.mu.Unlock()
+	raft := n.cons.Stats()
 	s := LocalStatus{
 		Node: n.self, Version: n.cfg.Version, Boot: fmt.Sprintf("%016x", uint64(n.cfg.Boot)), Started: n.started,
-		Guard: "on", Profile: n.cfg.Local.Profile.Name, SpecError: specErr, Raft: n.cons.Stats()["state"],
+		Guard: "on", Profile: n.cfg.Local.Profile.Name, SpecError: specErr, Raft: raft["state"], Term: raft["term"],
 	}
 	if n.cfg.Guard == nil {
 		s.Guard = "off"
