@@ -17,7 +17,8 @@ type Holder struct {
 	heard       map[string]uint64        // by voter: highest K acknowledged
 	refused     map[string]uint64        // by voter: revoked up to
 	config      Voters                   // newest committed configuration applied here
-	named       map[uint64]Voters        // newer ones that acknowledgements named
+	latest      Voters                   // newest one in this node's log, committed or not
+	named       map[string]Voters        // by voter: a newer one that its last acknowledgement named
 }
 
 type round struct {
@@ -28,7 +29,7 @@ type round struct {
 
 // NewHolder returns a holder without a lease.
 func NewHolder(self string) *Holder {
-	return &Holder{self: self, ends: map[string]time.Duration{}, heard: map[string]uint64{}, refused: map[string]uint64{}, named: map[uint64]Voters{}}
+	return &Holder{self: self, ends: map[string]time.Duration{}, heard: map[string]uint64{}, refused: map[string]uint64{}, named: map[string]Voters{}}
 }
 
 // Admit tells the incarnation that the log gave to this very start (rule 1).
@@ -51,17 +52,30 @@ func (h *Holder) Configure(v Voters) {
 		return
 	}
 	h.config = v
-	for i := range h.named {
-		if i <= v.Index {
-			delete(h.named, i)
+}
+
+// Latest tells the newest configuration in this node's log, committed or not.
+func (h *Holder) Latest(v Voters) { h.latest = v }
+
+// newer returns the configurations that count beside the committed one.
+func (h *Holder) newer() []Voters {
+	var all []Voters
+	add := func(v Voters) {
+		if v.Index > h.config.Index && len(v.IDs) > 0 && !slices.ContainsFunc(all, func(o Voters) bool { return o.Index == v.Index && slices.Equal(o.IDs, v.IDs) }) {
+			all = append(all, v)
 		}
 	}
+	add(h.latest)
+	for _, v := range h.named {
+		add(v)
+	}
+	return all
 }
 
 // Voters returns the voters that a Renew has to reach, the named newer configurations included.
 func (h *Holder) Voters() []string {
 	ids := slices.Clone(h.config.IDs)
-	for _, v := range h.named {
+	for _, v := range h.newer() {
 		for _, id := range v.IDs {
 			if !slices.Contains(ids, id) {
 				ids = append(ids, id)
@@ -99,9 +113,7 @@ func (h *Holder) Ack(a Ack) {
 	}
 	h.heard[a.Voter] = a.K
 	h.ends[a.Voter] = max(h.ends[a.Voter], h.rounds[i].sent+h.rounds[i].length)
-	if a.Config.Index > h.config.Index && len(a.Config.IDs) > 0 {
-		h.named[a.Config.Index] = a.Config
-	}
+	h.named[a.Voter] = a.Config // its latest word: raft may have taken a configuration that was not committed back
 }
 
 // Refuse takes a refusal into account.
@@ -126,13 +138,13 @@ func (h *Holder) Refused() int {
 
 // End returns when the lease ends (rule 4): the latest time for which a
 // majority of the newest committed configuration, and of every newer one that
-// an acknowledgement named, has promised. 0: no lease.
+// stands in this node's log or that an acknowledgement named, has promised. 0: no lease.
 func (h *Holder) End() time.Duration {
 	if h.incarnation == 0 {
 		return 0
 	}
 	end := h.endIn(h.config)
-	for _, v := range h.named {
+	for _, v := range h.newer() {
 		end = min(end, h.endIn(v))
 	}
 	return end

@@ -210,9 +210,9 @@ func (k *Keeper) extendLocked() bool {
 		}
 	}
 	k.end = end
-	if k.long == 0 {
-		k.reset = true
-	}
+	// Longer than what is asked for now: the late answer to a long lease that
+	// could not be taken back.
+	k.reset = end <= now+k.length
 	began := !k.wasLive
 	k.wasLive = true
 	return began
@@ -263,10 +263,23 @@ func (k *Keeper) Refused() (refused, majority int) {
 	return k.h.Refused(), k.h.config.Majority()
 }
 
-// Configure tells the newest committed configuration of voters.
+// Configure tells the newest committed configuration of voters that this node has applied.
 func (k *Keeper) Configure(v Voters) {
 	k.mu.Lock()
 	k.h.Configure(v)
+	newer := v.Index >= k.h.latest.Index
+	k.mu.Unlock()
+	if newer {
+		k.Latest(v)
+	}
+}
+
+// Latest tells the newest configuration in this node's log, committed or not
+// (consensus.Latest). It has to be told before a majority that includes this
+// node can have gone on to another.
+func (k *Keeper) Latest(v Voters) {
+	k.mu.Lock()
+	k.h.Latest(v)
 	k.mu.Unlock()
 	k.enqueue(vote{cfg: &v})
 }
@@ -274,8 +287,12 @@ func (k *Keeper) Configure(v Voters) {
 // SetLength changes the length of leases asked for from now on.
 func (k *Keeper) SetLength(d time.Duration) {
 	k.mu.Lock()
+	defer k.mu.Unlock()
+	shorter := d < k.length
 	k.length = d
-	k.mu.Unlock()
+	if shorter && k.long == 0 {
+		k.shortenLocked()
+	}
 }
 
 // Lengthen asks for a lease of length d and waits until it runs: for a planned
@@ -308,16 +325,26 @@ func (k *Keeper) Shorten() {
 		return
 	}
 	k.long = 0
+	k.shortenLocked()
+}
+
+// shortenLocked gives up what of the lease is longer than what is asked for
+// from now on: first in the kernel, then here, and only then may a renewal carry
+// Reset. A lease that has ended stays so.
+func (k *Keeper) shortenLocked() {
 	boot := k.cfg.Clock.Boot()
-	end := k.cfg.Clock.Now() + k.length
-	if k.cfg.Guard != nil {
+	now := k.cfg.Clock.Now()
+	end := now + k.length
+	if k.cfg.Guard != nil && k.end > end {
 		if err := k.cfg.Guard.SetDeadline(boot + k.length); err != nil {
+			k.cfg.Logger.Error("the guard cannot be told of the shorter lease", "err", err)
 			k.reset = false // the guard still allows the long lease: nothing may replace its promises
 			return
 		}
 	}
 	k.h.Shorten(end)
 	k.end = min(k.end, end)
+	k.reset = k.end > 0
 }
 
 // Collect makes this node ask every voter to revoke the node's incarnation,
@@ -331,7 +358,7 @@ func (k *Keeper) Collect(node string, incarnation uint64) {
 		k.collecting[node] = c
 	}
 	var ask []string
-	for _, id := range k.h.config.IDs {
+	for _, id := range k.h.Voters() {
 		if !c.revoked[id] {
 			ask = append(ask, nodeOf(id))
 		}
@@ -347,21 +374,34 @@ func (k *Keeper) Collect(node string, incarnation uint64) {
 	}
 }
 
-// Collected says whether a majority of the newest committed configuration has revoked.
+// Collected says whether a majority of the newest committed configuration, and
+// of the newest one in this node's log, has revoked.
 func (k *Keeper) Collected(node string, incarnation uint64) bool {
+	_, ok := k.CollectedIn(node, incarnation)
+	return ok
+}
+
+// CollectedIn is Collected with the index of the committed configuration, for
+// the log to compare: a leader that has been deposed does not know the newest.
+func (k *Keeper) CollectedIn(node string, incarnation uint64) (config uint64, ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	c := k.collecting[node]
 	if c == nil || c.incarnation != incarnation || len(k.h.config.IDs) == 0 {
-		return false
+		return 0, false
 	}
-	n := 0
-	for _, id := range k.h.config.IDs {
-		if c.revoked[id] {
-			n++
+	for _, v := range []Voters{k.h.config, k.h.latest} {
+		n := 0
+		for _, id := range v.IDs {
+			if c.revoked[id] {
+				n++
+			}
+		}
+		if len(v.IDs) > 0 && n < v.Majority() {
+			return 0, false
 		}
 	}
-	return n >= k.h.config.Majority()
+	return k.h.config.Index, true
 }
 
 // Forget ends a Collect.
@@ -393,20 +433,25 @@ func (k *Keeper) vote(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
-			for {
-				answer, to, store := v.Due(k.cfg.Clock.Now())
-				if answer == nil {
-					break
-				}
-				if k.save(v, store) {
-					slices.Sort(to)
-					for _, n := range to {
-						k.reply(n, answer)
-					}
-				}
-			}
+			k.due(v)
 		case in := <-k.votes:
 			k.handle(v, in)
+		}
+	}
+}
+
+// due answers the revocations whose promises have run out.
+func (k *Keeper) due(v *Voter) {
+	for {
+		answer, to, store := v.Due(k.cfg.Clock.Now())
+		if answer == nil {
+			return
+		}
+		if k.save(v, store) {
+			slices.Sort(to)
+			for _, n := range to {
+				k.reply(n, answer)
+			}
 		}
 	}
 }

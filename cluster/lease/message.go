@@ -54,7 +54,7 @@ type Ack struct {
 	Voter       string
 	Incarnation uint64
 	K           uint64
-	Config      Voters // the voter's newest committed configuration; IDs only when newer than Renew.Config
+	Config      Voters // the newest configuration in the voter's log, committed or not; IDs only when newer than Renew.Config
 }
 
 // Refuse answers a Renew of an incarnation that this voter has revoked.

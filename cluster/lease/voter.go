@@ -13,10 +13,23 @@ type Record struct {
 	// Longest is, by node, the longest lease that may be promised: stored
 	// before a promise of that length leaves this voter.
 	Longest map[string]time.Duration `json:"longest"`
+	// Since is, by node, the Renew for which Longest was stored: one that was
+	// sent before it and arrives after it, or after a restart, shortens nothing.
+	Since map[string]Mark `json:"since,omitempty"`
+}
+
+// Mark is a place in the order in which a node sends its renewals.
+type Mark struct {
+	Incarnation uint64 `json:"incarnation"`
+	K           uint64 `json:"k"`
+}
+
+func (m Mark) before(o Mark) bool {
+	return m.Incarnation < o.Incarnation || m.Incarnation == o.Incarnation && m.K < o.K
 }
 
 func (r Record) clone() Record {
-	return Record{Revoked: maps.Clone(r.Revoked), Longest: maps.Clone(r.Longest)}
+	return Record{Revoked: maps.Clone(r.Revoked), Longest: maps.Clone(r.Longest), Since: maps.Clone(r.Since)}
 }
 
 // Voter is a voter's side: what it has promised and what it has revoked. It is
@@ -32,12 +45,12 @@ type Voter struct {
 }
 
 type promise struct {
-	until  time.Duration
-	boot   uint64
-	k      uint64
-	length time.Duration
-	heard  time.Duration // when a Renew last proved that its sender hears this voter
-	seen   time.Duration // when any Renew arrived
+	until time.Duration
+	boot  uint64
+	k     uint64
+	mark  Mark          // newest renewal promised
+	heard time.Duration // when a Renew last proved that its sender hears this voter
+	seen  time.Duration // when any Renew arrived
 }
 
 type pending struct {
@@ -63,18 +76,19 @@ func NewVoter(self string, stored Record, now time.Duration) *Voter {
 	if v.stored.Longest == nil {
 		v.stored.Longest = map[string]time.Duration{}
 	}
+	if v.stored.Since == nil {
+		v.stored.Since = map[string]Mark{}
+	}
 	for node, length := range v.stored.Longest {
-		v.promises[node] = promise{until: now + Stretch(length), length: length}
+		v.promises[node] = promise{until: now + Stretch(length), mark: v.stored.Since[node]}
 	}
 	return v
 }
 
-// Configure tells the newest committed configuration that this node has applied.
-func (v *Voter) Configure(c Voters) {
-	if c.Index >= v.config.Index {
-		v.config = c
-	}
-}
+// Configure tells the newest configuration in this node's log, committed or
+// not: one that this voter has helped to commit must not be news to the
+// directors that it gives promises to.
+func (v *Voter) Configure(c Voters) { v.config = c }
 
 // Renew answers a director (rule 3). answer is Ack, Refuse or nil.
 func (v *Voter) Renew(now time.Duration, node string, boot uint64, r Renew) (answer Message, store *Record) {
@@ -99,12 +113,18 @@ func (v *Voter) Renew(now time.Duration, node string, boot uint64, r Renew) (ans
 		v.promises[node] = p
 		return nil, nil
 	}
+	// Late ones of an earlier boot, or from before this voter's restart, extend and never shorten.
+	mark := Mark{r.Incarnation, r.K}
+	r.Reset = r.Reset && p.mark.before(mark)
+	if p.mark.before(mark) {
+		p.mark = mark
+	}
 	until := now + Stretch(r.Length)
 	if !r.Reset {
 		until = max(until, p.until)
 	}
 	next := v.longest(node, r, p, now)
-	p.until, p.boot, p.k, p.length = until, boot, r.K, r.Length
+	p.until, p.boot, p.k = until, boot, r.K
 	v.promises[node] = p
 	a := Ack{Voter: v.self, Incarnation: r.Incarnation, K: r.K, Config: Voters{Index: v.config.Index}}
 	if v.config.Index > r.Config {
@@ -122,7 +142,7 @@ func (v *Voter) longest(node string, r Renew, p promise, now time.Duration) *Rec
 	if r.Length <= old && !shorter {
 		return v.unsaved()
 	}
-	v.stored.Longest[node] = r.Length
+	v.stored.Longest[node], v.stored.Since[node] = r.Length, p.mark
 	v.dirty = true
 	return v.unsaved()
 }
