@@ -249,11 +249,11 @@ func TestAStaleSocketIsReplacedAndALivingOneIsNot(t *testing.T) {
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	l.Close()
-	l, err = Listen(dir, "")
+	again, err := Listen(dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Close()
+	again.Close()
 	if _, err := Listen(dir, "no-such-group-here"); err == nil || !strings.Contains(err.Error(), "socket_group no-such-group-here") {
 		t.Errorf("%v", err)
 	}
