@@ -43,6 +43,8 @@ type group struct {
 	told    bool       // own was called
 	want    uint64     // epoch to run under; 0: not to run
 	over    uint64     // highest epoch reported stopped: never again
+	broken  bool       // an operation was cut short: what it left must stop, even if the order is taken back
+	cut     bool       // what does not stop is cut off by the guard, whatever the lease says
 	next    *configuration
 	renew   bool // next is to be applied (nil: the group is gone)
 	cancel  context.CancelFunc
@@ -58,6 +60,7 @@ type member struct {
 	err  error    // why not
 	end  context.CancelFunc
 	wg   sync.WaitGroup
+	left bool // not in the specification any more; here until it has stopped
 
 	record     json.RawMessage // applied; nil: not
 	nextMon    time.Time
@@ -94,6 +97,7 @@ func (g *group) own(epoch uint64) {
 	g.want, g.told = epoch, true
 	if changed && g.cancel != nil {
 		g.cancel() // a start or monitor that is under way is not worth finishing
+		g.broken = true
 	}
 	g.mu.Unlock()
 	if changed {
@@ -121,6 +125,13 @@ func (g *group) adoptedEpoch() uint64 {
 		return 0
 	}
 	return g.adopted.Epoch
+}
+
+// settled says whether what runs here, if anything, runs under this epoch or is cut off.
+func (g *group) settled(epoch uint64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.shown == 0 || g.shown == epoch || g.cut
 }
 
 // renounce gives an epoch up under which nothing runs here.
@@ -209,7 +220,7 @@ func (g *group) run(ctx context.Context) {
 func (g *group) step(ctx context.Context) time.Duration {
 	g.reconfigure(ctx)
 	g.mu.Lock()
-	told, want, over, adopted := g.told, g.want, g.over, g.adopted
+	told, want, over, adopted, broken := g.told, g.want, g.over, g.adopted, g.broken
 	begin := told && g.epoch == 0 && want > over && g.current != nil && (adopted == nil || adopted.Epoch == want)
 	if begin {
 		g.phase, g.shown = "starting", want // in one step with the decision: renounce must not come between
@@ -220,7 +231,7 @@ func (g *group) step(ctx context.Context) time.Duration {
 		return time.Hour
 	case adopted != nil && (want != adopted.Epoch || g.current == nil):
 		return g.dropAdopted(ctx, *adopted)
-	case g.epoch != 0 && g.epoch != want:
+	case g.epoch != 0 && (g.epoch != want || broken):
 		return g.stopAll(ctx, "", nil)
 	case begin:
 		return g.startAll(ctx, want)
@@ -236,6 +247,9 @@ func (g *group) operation(ctx context.Context, want uint64) (context.Context, co
 	g.mu.Lock()
 	g.cancel = cancel
 	if g.want != want {
+		g.broken = true
+	}
+	if g.broken {
 		cancel()
 	}
 	g.mu.Unlock()
@@ -251,14 +265,17 @@ func (g *group) operation(ctx context.Context, want uint64) (context.Context, co
 func (g *group) dropAdopted(ctx context.Context, e Entry) time.Duration {
 	g.logger.Info("taking back what an earlier daemon started", "epoch", e.Epoch)
 	if err := release(ctx, e, g.m.cfg.Registry, g.m.cfg.Node, g.logger); err != nil {
-		g.mu.Lock()
-		g.phase = "stuck"
-		g.mu.Unlock()
+		if ctx.Err() != nil {
+			return 0
+		}
 		g.logger.Error("what an earlier daemon started cannot be taken back; trying again", "err", err)
-		if g.m.cfg.Guard != nil {
-			if err := g.m.cfg.Guard.Cut(e.Addresses...); err != nil {
-				g.logger.Error("guard", "err", err)
-			}
+		cut := g.cutOff(e.Addresses)
+		g.mu.Lock()
+		first := g.phase != "stuck"
+		g.phase, g.cut = "stuck", cut
+		g.mu.Unlock()
+		if first {
+			g.m.cfg.Report(Report{Group: g.name, Epoch: e.Epoch, Outcome: Stuck, Resource: "what an earlier daemon started", Err: err})
 		}
 		return stuckPause
 	}
@@ -274,9 +291,21 @@ func (g *group) dropAdopted(ctx context.Context, e Entry) time.Duration {
 	return 0
 }
 
+// cutOff says whether the guard has cut the addresses off whatever the lease says.
+func (g *group) cutOff(addrs []netip.Addr) bool {
+	if g.m.cfg.Guard == nil {
+		return false
+	}
+	if err := g.m.cfg.Guard.Cut(addrs...); err != nil {
+		g.logger.Error("the guard cannot cut the group off", "err", err)
+		return false
+	}
+	return true
+}
+
 func (g *group) forgetAdopted(e Entry) {
 	g.mu.Lock()
-	g.adopted, g.shown, g.phase = nil, 0, "idle"
+	g.adopted, g.shown, g.phase, g.cut = nil, 0, "idle", false
 	g.mu.Unlock()
 }
 
@@ -301,7 +330,7 @@ func (g *group) startAll(ctx context.Context, epoch uint64) time.Duration {
 		return 0
 	}
 	g.mu.Lock()
-	changed := g.want != epoch
+	changed := g.want != epoch || g.broken
 	g.mu.Unlock()
 	if changed {
 		return g.stopAll(ctx, "", nil) // not a failure: the group was taken away meanwhile
@@ -440,6 +469,17 @@ func (g *group) unhold(addrs []netip.Addr) {
 // journal writes what is applied, and what is about to be.
 func (g *group) journal(also ...Applied) error {
 	e := Entry{Group: g.name, Epoch: g.epoch, Addresses: g.held, Resources: also}
+	g.mu.Lock()
+	if g.adopted != nil { // until it is started again, or stopped, only the journal knows of it
+		for _, a := range g.adopted.Resources {
+			if !slices.ContainsFunc(g.members, func(mb *member) bool {
+				return mb.record != nil && mb.conf.Kind == a.Kind && mb.conf.Name == a.Name
+			}) {
+				e.Resources = append(e.Resources, a)
+			}
+		}
+	}
+	g.mu.Unlock()
 	for _, mb := range g.members {
 		if mb.record != nil {
 			e.Resources = append(e.Resources, Applied{mb.conf.Kind, mb.conf.Name, mb.record})
@@ -492,7 +532,16 @@ func (g *group) stopAll(ctx context.Context, failed string, cause error) time.Du
 	g.epoch = 0
 	g.mu.Lock()
 	g.over = max(g.over, epoch)
+	g.broken, g.cut = false, false
+	members := slices.DeleteFunc(slices.Clone(g.members), func(mb *member) bool { return mb.left })
+	left := g.members
+	g.members = members
 	g.mu.Unlock()
+	for _, mb := range left {
+		if mb.left {
+			g.close(mb)
+		}
+	}
 	held := g.held
 	g.held = nil
 	g.m.cfg.Report(Report{Group: g.name, Epoch: epoch, Outcome: Stopped, Resource: failed, Err: cause})
@@ -514,15 +563,11 @@ func (g *group) stuck(name string, err error) {
 	for _, mb := range g.members {
 		harmless = harmless && (mb.conf.Class == conf.Guarded || mb.conf.Class == conf.Shared)
 	}
-	if harmless && g.m.cfg.Guard != nil {
-		if cut := g.m.cfg.Guard.Cut(g.held...); cut == nil {
-			g.mu.Lock()
-			g.over = max(g.over, g.epoch)
-			g.mu.Unlock()
-			r.Outcome = Stopped
-		} else {
-			g.logger.Error("the guard cannot cut the group off", "err", cut)
-		}
+	if harmless && g.cutOff(g.held) {
+		g.mu.Lock()
+		g.over, g.cut = max(g.over, g.epoch), true
+		g.mu.Unlock()
+		r.Outcome = Stopped
 	}
 	g.m.cfg.Report(r)
 }

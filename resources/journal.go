@@ -111,5 +111,8 @@ func parseEntry(b []byte) (Entry, error) {
 	if e.Group == "" {
 		return e, errors.New("it names no group")
 	}
+	if e.Epoch == 0 {
+		return e, errors.New("it names no epoch")
+	}
 	return e, nil
 }

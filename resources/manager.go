@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -57,8 +58,9 @@ type Manager struct {
 	end context.CancelFunc
 	wg  sync.WaitGroup
 
-	mu     sync.Mutex // guards groups
+	mu     sync.Mutex // guards what follows
 	groups map[string]*group
+	owned  map[string]uint64 // what Own was told last; nil: nothing yet
 }
 
 // NewManager returns a manager without groups. Close ends it.
@@ -101,6 +103,9 @@ func (m *Manager) groupLocked(name string) *group {
 	if g == nil {
 		g = newGroup(m, name)
 		m.groups[name] = g
+		if m.owned != nil {
+			g.own(m.owned[name])
+		}
 		m.wg.Go(func() { g.run(m.ctx) })
 	}
 	return g
@@ -111,6 +116,10 @@ func (m *Manager) groupLocked(name string) *group {
 func (m *Manager) Own(epochs map[string]uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.owned = maps.Clone(epochs)
+	if m.owned == nil {
+		m.owned = map[string]uint64{}
+	}
 	for name, g := range m.groups {
 		g.own(epochs[name])
 	}
@@ -128,6 +137,20 @@ func (m *Manager) Adopted() map[string]uint64 {
 		}
 	}
 	return epochs
+}
+
+// Settled says whether nothing runs here but under the epochs given: those
+// that the log which admits this node assigns to it. Until then its lease must
+// not begin, since that opens the guard for what an earlier daemon left and another node may have by now.
+func (m *Manager) Settled(owned map[string]uint64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, g := range m.groups {
+		if !g.settled(owned[name]) {
+			return false
+		}
+	}
+	return true
 }
 
 // Renounce gives up an epoch under which nothing runs here, so that it can be

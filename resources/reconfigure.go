@@ -37,23 +37,39 @@ func (g *group) reconfigure(ctx context.Context) {
 		}
 		members = append(members, mb)
 	}
+	var stay []*member
+	var stuck string
+	var serr error
 	for _, old := range slices.Backward(g.members) {
-		if !slices.Contains(members, old) {
-			g.retire(ctx, old)
+		if slices.Contains(members, old) {
+			continue
+		}
+		if err := g.retire(ctx, old); err != nil {
+			old.left = true
+			stay = append(stay, old)
+			stuck, serr = old.conf.Name, err
 		}
 	}
+	slices.Reverse(stay)
 	g.mu.Lock()
-	g.members = members
+	g.members = append(members, stay...)
 	g.mu.Unlock()
 	if !running {
 		return
 	}
+	if serr != nil {
+		// What the specification no longer has still runs: it must not be
+		// forgotten, so the whole group is stopped until it does stop.
+		g.stopAll(ctx, stuck, serr)
+		return
+	}
 	octx, done := g.operation(ctx, g.epoch)
 	name, err := g.startMembers(octx, members)
+	ended := octx.Err() != nil
 	done()
 	switch {
-	case octx.Err() != nil && ctx.Err() == nil && err != nil:
-		return // ownership changed; step stops the group
+	case ended && err != nil:
+		return // ownership changed and step stops the group, or the daemon ends
 	case err != nil:
 		g.logger.Error("start after a change of the specification failed", "resource", name, "err", err)
 		g.stopAll(ctx, name, err)
@@ -75,7 +91,7 @@ func (g *group) gone(ctx context.Context) {
 
 func (g *group) find(c conf.Resource) *member {
 	for _, mb := range g.members {
-		if mb.conf.Kind == c.Kind && mb.conf.Name == c.Name {
+		if !mb.left && mb.conf.Kind == c.Kind && mb.conf.Name == c.Name {
 			return mb
 		}
 	}
@@ -97,6 +113,11 @@ func (g *group) update(ctx context.Context, mb *member, c conf.Resource, spec co
 		g.mu.Lock()
 		mb.conf = c
 		g.mu.Unlock()
+		if mb.record != nil {
+			if record, err := mb.res.Record(); err == nil && record != nil {
+				mb.record = record // the stop after a crash has to know the newest
+			}
+		}
 		return mb
 	}
 	if !errors.Is(err, ErrNeedsRestart) {
@@ -128,13 +149,16 @@ func (g *group) announceUpdate(mb *member, c conf.Resource, spec conf.Spec) erro
 }
 
 // retire stops a member that left the group, and closes it.
-func (g *group) retire(ctx context.Context, mb *member) {
+func (g *group) retire(ctx context.Context, mb *member) error {
 	if mb.record != nil {
 		if err := g.stop(ctx, mb); err != nil {
+			g.setState(mb, "failed", err)
 			g.logger.Error("a resource that left the specification would not stop", "resource", mb.conf.Name, "err", err)
+			return err
 		}
 	}
 	g.close(mb)
+	return nil
 }
 
 func (g *group) env() Env {
