@@ -43,7 +43,8 @@ type Watcher struct {
 	write   sync.Mutex
 	version uint64 // guarded by write: that the daemon wrote last; 0: none yet
 	written conf.Files
-	shown   bool // guarded by write: a fault of ours stands in status
+	named   []string // guarded by write: the pools that haresources.yaml named when it was read last, there or not
+	shown   string   // guarded by write: the fault of ours that stands in status
 }
 
 // New makes a watcher of a directory.
@@ -55,7 +56,7 @@ func (w *Watcher) Write(version uint64, files conf.Files, write func() error) er
 	defer w.write.Unlock()
 	err := write()
 	if err == nil {
-		w.version, w.written, w.shown = version, files, false
+		w.version, w.written, w.shown = version, files, ""
 	}
 	return err
 }
@@ -71,6 +72,7 @@ func (w *Watcher) edits() (names []string, version uint64, err error) {
 	if err != nil {
 		return nil, w.version, err
 	}
+	w.named = conf.PoolNames(now.Haresources)
 	if !bytes.Equal(now.Haresources, w.written.Haresources) {
 		names = append(names, conf.HaresourcesName)
 	}
@@ -142,10 +144,13 @@ func (w *Watcher) look(ctx context.Context, node Node) (again bool) {
 }
 
 func (w *Watcher) fault(node Node, text string) {
-	w.logger.Error("an edited file is not applied; nothing was changed", "err", text)
 	w.write.Lock()
-	w.shown = true
+	before := w.shown
+	w.shown = text
 	w.write.Unlock()
+	if text != before {
+		w.logger.Error("an edited file is not applied; nothing was changed", "err", text)
+	}
 	node.FilesFault(text)
 }
 
@@ -153,17 +158,21 @@ func (w *Watcher) fault(node Node, text string) {
 func (w *Watcher) clear(node Node) {
 	w.write.Lock()
 	shown := w.shown
-	w.shown = false
+	w.shown = ""
 	w.write.Unlock()
-	if shown {
+	if shown != "" {
 		node.FilesFault("")
 	}
 }
 
-// relevant says whether a change of a file is worth waiting for quiet: names
-// that the daemon makes itself, and those of editors' helpers, are not.
-func relevant(name string) bool {
-	return name == "" || !strings.HasPrefix(name, ".") && !strings.HasSuffix(name, "~") && !strings.Contains(name, ".unapplied-")
+// relevant says whether a change of a file is to be looked at: it is part of
+// the specification. A log in the same directory would otherwise keep us busy,
+// the more so when we write it ourselves.
+func (w *Watcher) relevant(name string) bool {
+	w.write.Lock()
+	defer w.write.Unlock()
+	_, written := w.written.Pools[name]
+	return name == "" || name == conf.HaresourcesName || written || slices.Contains(w.named, name)
 }
 
 // Run watches until ctx ends.
@@ -172,12 +181,12 @@ func (w *Watcher) Run(ctx context.Context, node Node) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { w.watch(ctx, changes) })
-	settle(ctx, changes, func() bool { return w.look(ctx, node) })
+	settle(ctx, changes, w.relevant, func() bool { return w.look(ctx, node) })
 	return nil
 }
 
-// settle calls look when nothing has changed for Quiet, and again after a while if it asks for that.
-func settle(ctx context.Context, changes <-chan string, look func() (again bool)) {
+// settle calls look when nothing relevant has changed for Quiet, and again after a while if it asks for that.
+func settle(ctx context.Context, changes <-chan string, relevant func(string) bool, look func() (again bool)) {
 	quiet := time.NewTimer(time.Hour)
 	quiet.Stop()
 	defer quiet.Stop()

@@ -1,6 +1,7 @@
 package autoreload
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -215,6 +216,38 @@ func TestWithoutALeaderTheEditIsTriedAgain(t *testing.T) {
 	}
 }
 
+func TestOnlyFilesOfTheSpecificationAreRelevant(t *testing.T) {
+	w, n := prepare(t, conf.HaresourcesName, "web.yaml")
+	for name, want := range map[string]bool{
+		"": true, conf.HaresourcesName: true, "web.yaml": true,
+		"daemon.log": false, "ha.yaml": false, ".web.yaml.swp": false, "web.yaml~": false, "web.yaml.unapplied-20240101T000000": false,
+	} {
+		if w.relevant(name) != want {
+			t.Errorf("%q: %t", name, !want)
+		}
+	}
+	// A pool that an edit names, and that is written after it.
+	put(t, n.dir, conf.HaresourcesName, "groups: {web: {resources: [{ldirectord: mail.yaml}]}}\n")
+	w.look(t.Context(), n)
+	if !w.relevant("mail.yaml") {
+		t.Error("the pool that comes after its name is not seen")
+	}
+}
+
+func TestTheSameFaultIsLoggedOnce(t *testing.T) {
+	w, n := prepare(t, "web.yaml")
+	var log bytes.Buffer
+	w.logger = slog.New(slog.NewTextHandler(&log, nil))
+	n.err = conf.Errors{{File: "web.yaml", Line: 3, Column: 1, Msg: "unknown key"}}
+	put(t, n.dir, "web.yaml", "# broken\n")
+	for range 3 {
+		w.look(t.Context(), n)
+	}
+	if strings.Count(log.String(), "unknown key") != 1 {
+		t.Error(log.String())
+	}
+}
+
 func TestBeforeTheFirstWriteBackNothingIsAnEdit(t *testing.T) {
 	n := &fakeNode{dir: t.TempDir(), auto: map[string]bool{conf.HaresourcesName: true}}
 	put(t, n.dir, conf.HaresourcesName, groupsOne)
@@ -233,7 +266,8 @@ func TestTheFilesAreLookedAtOnceWhenTheyAreQuiet(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			settle(ctx, changes, func() bool { looks = append(looks, time.Since(began)); return len(looks) == 1 })
+			relevant := func(name string) bool { return name == "haresources.yaml" }
+			settle(ctx, changes, relevant, func() bool { looks = append(looks, time.Since(began)); return len(looks) == 1 })
 		}()
 		for range 5 { // an editor that takes its time
 			changes <- "haresources.yaml"

@@ -225,9 +225,7 @@ func wait(node *cluster.Node, cancel context.CancelFunc, done, failed chan error
 			}
 			logger.Info("stopping: handing over first", "signal", s.String())
 			notify(daemon.SdNotifyStopping, logger)
-			ctx, end := context.WithTimeout(context.Background(), stopLimit)
-			err := node.Stop(ctx)
-			end()
+			err := handOver(node, signals, logger)
 			cancel()
 			err = errors.Join(err, <-done)
 			if err == nil && guarded {
@@ -236,6 +234,48 @@ func wait(node *cluster.Node, cancel context.CancelFunc, done, failed chan error
 			return err
 		}
 	}
+}
+
+// leaselessLimit is how long a node that is stopping waits for a lease that has
+// ended: without a majority nobody takes over, and its addresses are silent.
+const leaselessLimit = 3 * time.Second
+
+// handOver stops the node cleanly. A second signal, or a cluster that cannot
+// decide any more, ends the wait for others; what runs here is stopped in any case.
+func handOver(node *cluster.Node, signals <-chan os.Signal, logger *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopLimit)
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	done := make(chan struct{})
+	defer close(done)
+	wg.Go(func() {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		live := time.Now()
+		for {
+			select {
+			case <-done:
+				return
+			case s := <-signals:
+				if s == unix.SIGHUP {
+					continue
+				}
+				logger.Warn("a second signal: not waiting for the others any more", "signal", s.String())
+				cancel()
+				return
+			case <-tick.C:
+			}
+			if node.Live() {
+				live = time.Now()
+			} else if node.Director() && time.Since(live) > leaselessLimit {
+				logger.Warn("no majority of the cluster answers: not waiting for it any more")
+				cancel()
+				return
+			}
+		}
+	})
+	return node.Stop(ctx)
 }
 
 func notify(state string, logger *slog.Logger) {
