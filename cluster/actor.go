@@ -26,7 +26,7 @@ const (
 func (n *Node) act(ctx context.Context) {
 	tick := time.NewTicker(actorTick)
 	defer tick.Stop()
-	var voters uint64
+	var voters, latest uint64
 	var ready time.Time
 	for {
 		select {
@@ -41,6 +41,12 @@ func (n *Node) act(ctx context.Context) {
 		if st.Voters.Index != voters {
 			voters = st.Voters.Index
 			n.keeper.Configure(lease.Voters{Index: voters, IDs: st.Voters.IDs})
+		}
+		// Voters change one promise apart, far more than this loop's period, so
+		// that what stands in the log is told here before a next change is made.
+		if index, ids := n.cons.Latest(); index != latest && index >= voters {
+			latest = index
+			n.keeper.Latest(lease.Voters{Index: index, IDs: ids})
 		}
 		n.followSpec(st)
 		n.beAdmitted(st)

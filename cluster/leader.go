@@ -83,12 +83,13 @@ func (n *Node) revokeSilent(st *state.State, lives map[string]life) {
 			continue
 		}
 		n.keeper.Collect(name, node.Incarnation)
-		if !n.keeper.Collected(name, node.Incarnation) {
+		voters, collected := n.keeper.CollectedIn(name, node.Incarnation)
+		if !collected {
 			continue
 		}
 		why := fmt.Sprintf("silent, and a majority has waited out its lease of %v", n.lease(st))
 		cmd := state.Command{Revoke: &state.Revoke{
-			Node: name, Incarnation: node.Incarnation, Why: why,
+			Node: name, Incarnation: node.Incarnation, Voters: voters, Why: why,
 			Moves: placement.RevokeMoves(st, name, why),
 		}}
 		n.jobs.start("revoke "+name, n.wake, func(ctx context.Context) error {

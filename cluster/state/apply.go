@@ -201,10 +201,10 @@ func (e *edit) revoke(r Revoke) Result {
 		to, why := m.To, m.Reason
 		if g.Target != "" && g.Target != r.Node {
 			to, why = g.Target, g.TargetReason // it was on its way there
-		} else if m.Epoch != g.Epoch {
+		} else if m.Epoch != g.Epoch || m.ToIncarnation != e.Nodes[to].Incarnation {
 			to = "" // not what the proposer saw; the leader looks again
 		}
-		if to == r.Node || !e.Nodes[to].Valid {
+		if t := e.Nodes[to]; to == r.Node || !t.Valid || !t.Director || g.FailedOn(to) {
 			to = ""
 		}
 		if to == "" {
@@ -341,8 +341,7 @@ func (e *edit) stopped(s Stopped) Result {
 		e.note(g.Name, s.Node, "stopped")
 	}
 	if _, c := e.Group(s.Group); c == nil {
-		e.ownGroups()
-		delete(e.Groups, s.Group) // taken out of the specification
+		e.retire(g) // taken out of the specification
 		return r
 	}
 	to, why := g.Target, g.TargetReason
@@ -456,7 +455,7 @@ func (e *edit) setSpec(s SetSpec) Result {
 		c := &s.Spec.Groups[i]
 		g, ok := e.Groups[c.Name]
 		if !ok {
-			e.setGroup(Group{Name: c.Name, Reason: "new group", Since: e.at})
+			e.setGroup(Group{Name: c.Name, Epoch: e.Retired[c.Name], Reason: "new group", Since: e.at})
 			continue
 		}
 		if was := groupOf(old, c.Name); len(g.Failures) > 0 && !reflect.DeepEqual(was, c) {
@@ -466,11 +465,26 @@ func (e *edit) setSpec(s SetSpec) Result {
 	}
 	for name, g := range e.Groups {
 		if groupOf(s.Spec, name) == nil && g.Owner == "" {
-			e.ownGroups()
-			delete(e.Groups, name)
+			e.retire(g)
 		}
 	}
 	return Result{Number: e.SpecInfo.Version}
+}
+
+// retire forgets a group that the specification no longer has, but not its
+// epoch: a node never runs one again that it has reported stopped.
+func (e *edit) retire(g Group) {
+	e.ownGroups()
+	delete(e.Groups, g.Name)
+	if g.Epoch == 0 {
+		return
+	}
+	retired := maps.Clone(e.Retired)
+	if retired == nil {
+		retired = map[string]uint64{}
+	}
+	retired[g.Name] = g.Epoch
+	e.Retired = retired
 }
 
 func groupOf(s *conf.Spec, name string) *conf.Group {

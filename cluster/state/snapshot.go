@@ -29,5 +29,15 @@ func Restore(r io.Reader) (*State, error) {
 	if s.Format > Format {
 		return nil, fmt.Errorf("snapshot of the cluster's state has format %d, this keepbeat reads up to %d: install the version that the other nodes run", s.Format, Format)
 	}
+	empty := New() // a map that is null
+	if s.Nodes == nil {
+		s.Nodes = empty.Nodes
+	}
+	if s.Groups == nil {
+		s.Groups = empty.Groups
+	}
+	if s.Seen == nil {
+		s.Seen = empty.Seen
+	}
 	return s, nil
 }

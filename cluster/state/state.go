@@ -29,6 +29,7 @@ type State struct {
 	Voters    Voters              `json:"voters"`
 	Nodes     map[string]Node     `json:"nodes"`
 	Groups    map[string]Group    `json:"groups"`
+	Retired   map[string]uint64   `json:"retired,omitempty"`   // last epochs of groups taken out of the specification
 	Decisions []Decision          `json:"decisions,omitempty"` // oldest first, at most maxDecisions
 	Seen      map[string]SeenNode `json:"seen,omitempty"`
 }
