@@ -20,6 +20,9 @@ const (
 	Client   = "192.168.56.1"
 )
 
+// authkeys is every node's.
+const authkeys = "auth 1\n1 sha1 a-secret-of-the-lab-only\n"
+
 // Options shape a Trio.
 type Options struct {
 	Profile  string   // fast, default, calm; empty: default
@@ -83,7 +86,7 @@ func (c *Trio) WriteFiles(o Options) {
 		strings.Join(o.Links, "\n  ") + "\nprofile: " + o.Profile + "\n" + o.Extra
 	for _, h := range c.Nodes() {
 		h.WriteFile("/etc/keepbeat/ha.yaml", ha, 0o644)
-		h.WriteFile("/etc/keepbeat/authkeys", "auth 1\n1 sha1 a-secret-of-the-lab-only\n", 0o600)
+		h.WriteFile("/etc/keepbeat/authkeys", authkeys, 0o600)
 		if h != c.Arbiter {
 			c.WriteSpec(h, o)
 		}
@@ -158,4 +161,27 @@ func (c *Trio) WaitOwner(h *lab.Host, limit time.Duration) {
 		owner, active := c.Active(c.Arbiter)
 		return active && owner == h.Name
 	})
+}
+
+// SecondCluster makes another trio, east1, east2 and eastern-witness, on the same
+// wires with the same key: a cluster of that name with its own address, which
+// east1 is preferred for. No daemon is started.
+func (c *Trio) SecondCluster(name, vip string) []*lab.Host {
+	var hosts []*lab.Host
+	for i, host := range []string{"east1", "east2", "eastern-witness"} {
+		h := c.Lab.Host(host)
+		for n, s := range c.Heartbeat {
+			h.Attach(s, fmt.Sprintf("eth%d", n+1), fmt.Sprintf("10.0.%d.%d/24", n+1, 101+i))
+		}
+		h.WriteFile("/etc/keepbeat/ha.yaml", "cluster: "+name+"\nnodes:\n  east1: {}\n  east2: {}\n  eastern-witness: {role: witness}\n"+
+			"links:\n  - bcast: eth1\n  - bcast: eth2\n", 0o644)
+		h.WriteFile("/etc/keepbeat/authkeys", authkeys, 0o600)
+		if i < 2 {
+			h.Attach(c.Service, "eth0", fmt.Sprintf("192.168.56.%d/24", 121+i))
+			h.StartResponder()
+			h.WriteFile("/etc/keepbeat/haresources.yaml", "groups:\n  east:\n    prefer: [east1, east2]\n    resources:\n      - vip: "+vip+"/24/eth0\n", 0o644)
+		}
+		hosts = append(hosts, h)
+	}
+	return hosts
 }
