@@ -83,7 +83,8 @@ type Node struct {
 	stopping bool                        // hand over, then end
 	halting  bool                        // stop everything, handed over or not
 	specErr  string                      // why this node's files are not what the cluster runs
-	specVer  uint64                      // version that manager and files follow
+	specVer  uint64                      // version that the manager follows
+	filesVer uint64                      // version that was written to this node's files
 }
 
 // New makes a node. Run starts it.

@@ -49,25 +49,49 @@ func (n *Node) followSpec(st *state.State) {
 		if n.manager != nil {
 			n.manager.Configure(*st.Spec)
 		}
-		n.writeFiles(st)
 	}
+	n.writeFiles(st)
 }
 
+// filesRetry is how long after a failed write-back the next try comes: a full
+// disk may have been emptied. It is shorter than jobTimeout.
+const filesRetry = 3 * time.Second
+
+// writeFiles writes the version that this node follows unless it is there
+// already. Versions may follow each other faster than they are written: what
+// counts is the last. While the log is being read again after a start, its
+// older versions are not written over the files of the newest: hence admitted.
 func (n *Node) writeFiles(st *state.State) {
-	if n.cfg.Write == nil {
+	n.mu.Lock()
+	todo := n.cfg.Write != nil && n.filesVer != st.SpecInfo.Version
+	n.mu.Unlock()
+	if !todo || !n.admitted(st) {
 		return
 	}
-	n.jobs.start("write files", n.wake, func(context.Context) error {
+	n.jobs.start("write files", n.wake, func(ctx context.Context) error {
 		f, err := unpackFiles(st.SpecFiles)
 		if err == nil {
 			err = n.cfg.Write(st.SpecInfo.Version, f)
 		}
-		if err != nil {
-			n.logger.Error("the files of the specification were not written here; the committed version runs all the same", "version", st.SpecInfo.Version, "err", err)
-			n.setSpecErr(err.Error())
+		if err == nil {
+			n.mu.Lock()
+			n.filesVer = st.SpecInfo.Version
+			n.mu.Unlock()
+			n.setSpecErr("")
 			return nil
 		}
-		n.setSpecErr("")
+		text := fmt.Sprintf("version %d of the specification runs here, and its files could not be written: %v (tried again every %v)", st.SpecInfo.Version, err, filesRetry)
+		n.mu.Lock()
+		known := n.specErr == text
+		n.mu.Unlock()
+		if !known {
+			n.logger.Error(text)
+		}
+		n.setSpecErr(text)
+		select {
+		case <-ctx.Done():
+		case <-time.After(filesRetry):
+		}
 		return nil
 	})
 }

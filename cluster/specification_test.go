@@ -1,0 +1,112 @@
+package cluster
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/keepbeat/keepbeat/cluster/state"
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+// disk is where versions are written; it may be slow and full.
+type disk struct {
+	mu      sync.Mutex // guards what follows
+	written []uint64
+	err     error
+	slow    time.Duration
+}
+
+func (d *disk) write(v uint64, _ conf.Files) error {
+	d.mu.Lock()
+	slow, err := d.slow, d.err
+	d.mu.Unlock()
+	time.Sleep(slow)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	d.written = append(d.written, v)
+	d.mu.Unlock()
+	return nil
+}
+
+// writer is a node of which only the write-back lives.
+func writer(t *testing.T, d *disk) (n *Node, version func(uint64) *state.State) {
+	n = &Node{self: "one", id: "one/uuid", cfg: Config{Boot: 7, Write: d.write}, logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	n.jobs.init()
+	t.Cleanup(n.jobs.wait)
+	packed, err := packFiles(conf.Files{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n, func(v uint64) *state.State {
+		st := &state.State{SpecFiles: packed, Nodes: map[string]state.Node{"one": {Valid: true, Boot: 7, ID: "one/uuid"}}}
+		st.SpecInfo.Version = v
+		return st
+	}
+}
+
+func TestTheNewestVersionIsWrittenThoughAnOlderOneIsBeingWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &disk{slow: time.Second}
+		n, version := writer(t, d)
+		n.writeFiles(version(2))
+		n.writeFiles(version(3)) // while 2 is under way; the loop asks again when that is done
+		synctest.Wait()
+		time.Sleep(2 * time.Second)
+		n.writeFiles(version(3))
+		time.Sleep(2 * time.Second)
+		n.writeFiles(version(3))
+		synctest.Wait()
+		if !slices.Equal(d.written, []uint64{2, 3}) {
+			t.Errorf("written: versions %v, want 2 and 3", d.written)
+		}
+	})
+}
+
+func TestOldVersionsOfALogThatIsReadAgainAreNotWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &disk{}
+		n, version := writer(t, d)
+		st := version(2)
+		st.Nodes["one"] = state.Node{Valid: true, Boot: 6, ID: "one/uuid"} // admitted: the daemon before this one
+		n.writeFiles(st)
+		synctest.Wait()
+		if d.written != nil {
+			t.Errorf("written: versions %v, although the log may hold newer ones", d.written)
+		}
+	})
+}
+
+func TestAWriteBackThatFailedIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &disk{err: errors.New("no space left on device")}
+		n, version := writer(t, d)
+		n.writeFiles(version(2))
+		synctest.Wait()
+		n.mu.Lock()
+		said := n.specErr
+		n.mu.Unlock()
+		if want := "version 2 of the specification runs here, and its files could not be written: no space left on device (tried again every 3s)"; said != want {
+			t.Errorf("status says %q, want %q", said, want)
+		}
+		d.mu.Lock()
+		d.err = nil
+		d.mu.Unlock()
+		time.Sleep(filesRetry + time.Second)
+		n.writeFiles(version(2)) // the loop looks again
+		synctest.Wait()
+		n.mu.Lock()
+		said = n.specErr
+		n.mu.Unlock()
+		if !slices.Equal(d.written, []uint64{2}) || said != "" {
+			t.Errorf("written: versions %v; status says %q", d.written, said)
+		}
+	})
+}
