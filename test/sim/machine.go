@@ -1,12 +1,7 @@
-// Package sim runs whole clusters with the real code on virtual time
-// (testing/synctest): only sockets, disks, the kernel's tables and its guard
-// are stand-ins. It plays schedules of faults from a seed and watches that an
-// exclusive group is never active on two nodes at once.
 package sim
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,159 +14,9 @@ import (
 	"github.com/keepbeat/keepbeat/cluster/consensus"
 	"github.com/keepbeat/keepbeat/cluster/lease"
 	"github.com/keepbeat/keepbeat/cluster/link"
-	"github.com/keepbeat/keepbeat/cluster/transport"
 	"github.com/keepbeat/keepbeat/conf"
 	"github.com/keepbeat/keepbeat/resources"
 )
-
-// clock is a machine's clock: virtual time at a rate that is wrong by up to 1 %.
-type clock struct {
-	epoch time.Time
-	rate  float64
-}
-
-func (c clock) Now() time.Duration  { return time.Duration(float64(time.Since(c.epoch)) * c.rate) }
-func (c clock) Boot() time.Duration { return c.Now() }
-
-// kernel is what outlives the daemon on a machine: addresses and the guard.
-type kernel struct {
-	clock clock
-	// ignored makes the guard have no effect: a deliberately broken variant.
-	ignored bool
-
-	mu       sync.Mutex // guards what follows
-	held     map[netip.Addr]bool
-	cut      map[netip.Addr]bool
-	deadline time.Duration
-	active   map[netip.Addr]bool
-	off      bool // the machine has no power
-}
-
-func newKernel(c clock) *kernel {
-	return &kernel{clock: c, held: map[netip.Addr]bool{}, cut: map[netip.Addr]bool{}, active: map[netip.Addr]bool{}}
-}
-
-func (k *kernel) Hold(addrs ...netip.Addr) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, a := range addrs {
-		k.held[a] = true
-		delete(k.cut, a)
-	}
-	return nil
-}
-
-func (k *kernel) Drop(addrs ...netip.Addr) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, a := range addrs {
-		delete(k.held, a)
-		delete(k.cut, a)
-	}
-	return nil
-}
-
-func (k *kernel) Cut(addrs ...netip.Addr) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, a := range addrs {
-		k.held[a], k.cut[a] = true, true
-	}
-	return nil
-}
-
-func (k *kernel) SetDeadline(d time.Duration) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.deadline = d
-	return nil
-}
-
-// answers says whether the address answers on this machine at this instant.
-func (k *kernel) answers(a netip.Addr) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.off || !k.active[a] {
-		return false
-	}
-	if k.ignored || !k.held[a] {
-		return true
-	}
-	return !k.cut[a] && k.clock.Now() < k.deadline
-}
-
-// address is the stand-in for a VIP: present or not, after a while.
-type address struct {
-	k    *kernel
-	addr netip.Addr
-	slow func() time.Duration
-	fail func() error
-}
-
-func (r *address) Record() (json.RawMessage, error) { return json.Marshal(r.addr) }
-
-func (r *address) Start(ctx context.Context) error {
-	if err := r.wait(ctx); err != nil {
-		return err
-	}
-	if err := r.fail(); err != nil {
-		return err
-	}
-	r.k.mu.Lock()
-	r.k.active[r.addr] = true
-	r.k.mu.Unlock()
-	return nil
-}
-
-func (r *address) Stop(ctx context.Context) error {
-	if err := r.wait(ctx); err != nil {
-		return err
-	}
-	r.k.mu.Lock()
-	delete(r.k.active, r.addr)
-	r.k.mu.Unlock()
-	return nil
-}
-
-func (r *address) wait(ctx context.Context) error {
-	d := r.slow()
-	if d == 0 {
-		return nil
-	}
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
-}
-
-func (r *address) Monitor(context.Context) error {
-	r.k.mu.Lock()
-	defer r.k.mu.Unlock()
-	if !r.k.active[r.addr] {
-		return errors.New("the address is gone")
-	}
-	return nil
-}
-
-func (r *address) Close() error            { return nil }
-func (r *address) Addresses() []netip.Addr { return []netip.Addr{r.addr} }
-
-// maker makes addresses of one machine.
-type maker struct{ m *machine }
-
-func (mk maker) New(_ resources.Env, _ conf.Spec, r conf.Resource) (resources.Resource, error) {
-	return &address{k: mk.m.kernel, addr: r.VIP.Address, slow: mk.m.slow, fail: mk.m.startFails}, nil
-}
-
-func (mk maker) Recover(_ resources.Env, record json.RawMessage) (resources.Resource, error) {
-	var a netip.Addr
-	if err := json.Unmarshal(record, &a); err != nil {
-		return nil, err
-	}
-	return &address{k: mk.m.kernel, addr: a, slow: mk.m.slow, fail: mk.m.startFails}, nil
-}
 
 // machine is one node of the simulation, with what outlives its daemon.
 type machine struct {
@@ -184,31 +29,37 @@ type machine struct {
 	uuid     string
 	disks    int
 
-	mu       sync.Mutex // guards what follows
-	delay    time.Duration
-	failures int
+	mu         sync.Mutex // guards what follows
+	delay      time.Duration
+	failStarts int
+	failStops  int
 
 	// Only the schedule's goroutine touches these.
 	node   *cluster.Node
+	gate   *gate
+	paused bool
 	cancel context.CancelFunc
 	done   chan error
-	starts int
+	starts int // counts daemons: what was begun for an earlier one is void
+	seen   watched
+	// releasing is the gate of a `keepbeat release` that is under way; systemd starts no daemon before its end.
+	releasing *gate
 }
 
-func (m *machine) slow() time.Duration {
+func (m *machine) told(n *int) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.delay
-}
-
-func (m *machine) startFails() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.failures > 0 {
-		m.failures--
-		return errors.New("told to fail")
+	if *n <= 0 {
+		return false
 	}
-	return nil
+	*n--
+	return true
+}
+
+func (m *machine) powered() bool {
+	m.w.tables.Lock()
+	defer m.w.tables.Unlock()
+	return !m.kernel.off
 }
 
 // newDisk gives the machine an empty disk.
@@ -219,89 +70,145 @@ func (m *machine) newDisk() {
 	m.promises = &lease.Memory{}
 }
 
+func (m *machine) journal() resources.Journal {
+	return resources.Journal{Dir: filepath.Join(m.w.dir, m.name)}
+}
+
 // start starts the daemon.
 func (m *machine) start() error {
-	if m.node != nil {
+	if m.node != nil || !m.powered() || m.releasing != nil {
 		return nil
 	}
 	m.starts++
+	m.seen = watched{}
+	g := newGate()
 	boot := link.Boot(m.w.rand.Uint64() | 1)
 	logger := slog.New(m.w.handler(m.name))
 	local := m.w.local(m.name)
+	open := m.w.medium.Opener(m.name)
 	mesh, err := link.New(link.Config{
 		Cluster: local.Cluster, Self: m.name, Nodes: m.w.names(), Boot: boot,
 		Keys: []link.Key{{Index: 1, Secret: []byte("a key of the simulation")}}, Active: 1,
-		Links: local.Links, Keepalive: local.Profile.Keepalive, Open: m.w.medium.Opener(m.name), Logger: logger,
+		Links: local.Links, Keepalive: local.Profile.Keepalive, Logger: logger,
+		Open: func(l conf.Link) (link.Port, error) {
+			p, err := open(l)
+			return port{p, g}, err
+		},
 	})
 	if err != nil {
 		return err
 	}
 	streams := m.w.streams.NodeOver(m.name, mesh)
-	cfg := cluster.Config{
+	n, err := cluster.New(cluster.Config{
 		Local: local, UUID: m.uuid, Boot: boot, Version: "sim", Datagrams: mesh, Streams: streams,
 		Stores: m.stores, Promises: m.promises, Promised: m.promises.Record,
-		Clock: m.kernel.clock, Guard: m.kernel,
-		Registry:     resources.Registry{conf.KindVIP: maker{m}},
-		Journal:      resources.Journal{Dir: filepath.Join(m.w.dir, m.name)},
-		Files:        func() (*conf.Spec, conf.Files, error) { return m.w.spec, conf.Files{}, nil },
-		NoMembership: true, Logger: logger,
-	}
-	n, err := cluster.New(cfg)
+		Clock: m.kernel.clock, Guard: guard{m.kernel, g},
+		Registry: resources.Registry{conf.KindVIP: maker{m, g}}, Journal: m.journal(),
+		Files: m.w.files, NoMembership: true, Logger: logger,
+	})
 	if err != nil {
 		return errors.Join(err, streams.Close())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	m.node, m.cancel, m.done = n, cancel, make(chan error, 1)
+	m.node, m.gate, m.paused, m.cancel, m.done = n, g, false, cancel, make(chan error, 1)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := mesh.Run(ctx); err != nil && ctx.Err() == nil {
 			m.w.note("%s: links: %v", m.name, err)
 		}
 	})
+	done := m.done
 	go func() {
 		err := n.Run(ctx)
 		cancel()
 		wg.Wait()
-		m.done <- errors.Join(err, streams.Close())
+		done <- errors.Join(err, streams.Close())
 	}()
 	return nil
 }
 
-// kill ends the daemon without warning; the kernel goes on.
+// kill ends the daemon without warning (SIGKILL); the kernel goes on.
 func (m *machine) kill() {
 	if m.node == nil {
 		return
 	}
-	m.w.cutAll(m.name, true)
+	m.gate.kill()
+	m.w.net.dying = m.name
+	m.w.net.apply()
 	m.w.streams.Kill(m.name)
+	m.end()
+	m.w.net.dying = ""
+	m.w.net.apply()
+}
+
+// end waits for the daemon to end.
+func (m *machine) end() {
 	m.cancel()
 	if err := <-m.done; err != nil {
-		m.w.note("%s: daemon ended: %v", m.name, err)
+		m.w.note("    %s: daemon ended: %v", m.name, err)
 	}
-	m.node = nil
-	m.w.cutAll(m.name, false)
+	m.node, m.gate, m.paused = nil, nil, false
+	delete(m.w.net.paused, m.name)
+}
+
+// pause is SIGSTOP: nothing comes in and nothing goes out until cont.
+func (m *machine) pause() {
+	m.gate.stop()
+	m.paused = true
+	m.w.net.paused[m.name] = true
+	m.w.net.apply()
+}
+
+func (m *machine) cont() {
+	m.paused = false
+	m.gate.cont()
+	delete(m.w.net.paused, m.name)
+	m.w.net.apply()
+}
+
+// release is `keepbeat release`: it takes back what a dead daemon left. g is
+// dead when the power goes off meanwhile.
+func (m *machine) release(ctx context.Context, g *gate) {
+	reg := resources.Registry{conf.KindVIP: maker{m, g}}
+	if err := resources.Release(ctx, m.journal(), reg, m.name, slog.New(slog.DiscardHandler)); err != nil {
+		m.w.note("    %s: release: %v", m.name, err)
+		return
+	}
+	if err := g.do(m.clearGuard); err == nil {
+		m.w.note("    %s: released", m.name)
+	}
+}
+
+// clearGuard takes the guard away, as `release` and a clean stop do at their end.
+func (m *machine) clearGuard() {
+	m.kernel.change("the guard's removal", func() {
+		m.kernel.held, m.kernel.cut, m.kernel.deadline = map[netip.Addr]bool{}, map[netip.Addr]bool{}, 0
+	})
 }
 
 // powerOff ends the machine: the daemon, its addresses and its guard.
 func (m *machine) powerOff() {
-	m.kernel.mu.Lock()
-	m.kernel.off = true
-	m.kernel.mu.Unlock()
+	m.kernel.change("power off", func() { m.kernel.off = true })
+	if m.releasing != nil {
+		m.releasing.kill()
+		m.releasing = nil
+	}
 	m.kill()
-	m.kernel.mu.Lock()
-	m.kernel.active, m.kernel.held, m.kernel.cut = map[netip.Addr]bool{}, map[netip.Addr]bool{}, map[netip.Addr]bool{}
-	m.kernel.deadline = 0
-	m.kernel.mu.Unlock()
+	m.w.tables.Lock()
+	m.kernel.clear()
+	m.w.tables.Unlock()
 }
 
 func (m *machine) powerOn() error {
-	m.kernel.mu.Lock()
+	if m.powered() {
+		return m.start()
+	}
+	m.w.tables.Lock()
+	m.kernel.clear()
 	m.kernel.off = false
-	m.kernel.mu.Unlock()
+	m.w.tables.Unlock()
 	if err := m.w.clearJournal(m.name); err != nil {
 		return err
 	}
 	return m.start()
 }
-
-var _ transport.Streams = (*transport.Memory)(nil)

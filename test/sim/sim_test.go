@@ -1,69 +1,116 @@
 package sim
 
 import (
-	"context"
-	"sync"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/keepbeat/keepbeat/conf"
 )
+
+// tooLong is how long one run may take in real time: in a bubble a goroutine
+// that waits for a mutex stops virtual time.
+const tooLong = 2 * time.Minute
 
 // play runs a story in a world on virtual time.
 func play(t *testing.T, cfg Config, story func(w *world)) *world {
 	t.Helper()
 	if cfg.Dir == "" {
-		cfg.Dir = t.TempDir()
+		dir, err := os.MkdirTemp("", "keepbeat-sim-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		cfg.Dir = dir
 	}
+	stuck := time.AfterFunc(tooLong, func() { panic(fmt.Sprintf("seed %d: virtual time stands still", cfg.Seed)) })
+	defer stuck.Stop()
 	var w *world
 	synctest.Test(t, func(t *testing.T) {
 		w = newWorld(cfg)
-		ctx, cancel := context.WithCancel(context.Background())
-		var wg sync.WaitGroup
-		wg.Go(func() { w.watch(ctx) })
 		story(w)
 		w.end()
-		cancel()
-		wg.Wait()
 	})
 	return w
 }
 
-func classic(seed uint64) Config {
-	return Config{Seed: seed, Directors: 2, Witnesses: 1, Groups: 1, Profile: conf.ProfileDefault, Failback: true}
+// playSchedule plays a schedule.
+func playSchedule(t *testing.T, s schedule) *world {
+	return play(t, s.Config, func(w *world) {
+		r := newRun(w, s)
+		r.play()
+		r.drain()
+	})
 }
 
-func TestClusterForms(t *testing.T) {
-	cfg := classic(1)
-	cfg.Log = true
-	w := play(t, cfg, func(w *world) {
-		for _, m := range w.machines {
-			if err := m.start(); err != nil {
-				t.Error(err)
-			}
-		}
-		if !w.await(20*time.Second, w.settled) {
-			t.Error("no owner after 20 s")
-		}
-		w.note("== settled")
-		w.machines[0].powerOff()
-		if !w.await(5*time.Second, func() bool { return w.machines[1].kernel.answers(w.address(0)) }) {
-			t.Error("not taken over")
-			w.dump()
-		}
-		w.note("== taken over")
-		if err := w.machines[0].powerOn(); err != nil {
-			t.Error(err)
-		}
-		if !w.await(20*time.Second, func() bool { return w.machines[0].kernel.answers(w.address(0)) }) {
-			t.Error("not failed back"); w.dump()
+func envInt(t *testing.T, name string, otherwise uint64) uint64 {
+	v := os.Getenv(name)
+	if v == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(v, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+// TestShort plays KEEPBEAT_SIM_RUNS schedules, the first of seed
+// KEEPBEAT_SIM_SEED. KEEPBEAT_SIM_LOG=1 keeps the daemons' logs in the transcripts.
+func TestShort(t *testing.T) {
+	runs, seed := envInt(t, "KEEPBEAT_SIM_RUNS", 50), envInt(t, "KEEPBEAT_SIM_SEED", 0)
+	out := os.Getenv("KEEPBEAT_SIM_OUT")
+	if out == "" {
+		out = filepath.Join(os.TempDir(), "keepbeat-sim")
+	}
+	var next, bad, moves, events atomic.Uint64
+	begin := time.Now()
+	t.Run("schedules", func(t *testing.T) {
+		for i := range runtime.GOMAXPROCS(0) {
+			t.Run(strconv.Itoa(i), func(t *testing.T) {
+				t.Parallel()
+				for {
+					n := next.Add(1)
+					if n > runs {
+						return
+					}
+					s := newSchedule(seed + n - 1)
+					s.Log = os.Getenv("KEEPBEAT_SIM_LOG") != ""
+					s.GuardIgnored = os.Getenv("KEEPBEAT_SIM_GUARD") == "ignored"
+					w := playSchedule(t, s)
+					moves.Add(uint64(w.moves))
+					events.Add(uint64(len(s.Events)))
+					if len(w.violations) > 0 {
+						bad.Add(1)
+						report(t, s, w, out)
+					}
+					if step := max(runs/20, 1); n%step == 0 && runs > 1 {
+						fmt.Printf("sim: %d of %d schedules, %d faults, %d violated, %v\n", n, runs, events.Load(), bad.Load(), time.Since(begin).Round(time.Second))
+					}
+				}
+			})
 		}
 	})
-	if len(w.violations) > 0 || t.Failed() {
-		t.Log(w.transcript.String())
+	fmt.Printf("sim: %d schedules from seed %d: %d faults, addresses began to answer %d times, %d schedules violated, %v\n",
+		runs, seed, events.Load(), moves.Load(), bad.Load(), time.Since(begin).Round(time.Millisecond))
+}
+
+// report says what was violated and writes the transcript to a file.
+func report(t *testing.T, s schedule, w *world, out string) {
+	t.Helper()
+	path := filepath.Join(out, fmt.Sprintf("seed-%d.txt", s.Seed))
+	err := os.MkdirAll(out, 0o755)
+	if err == nil {
+		err = os.WriteFile(path, w.transcript.Bytes(), 0o644)
 	}
-	if len(w.violations) > 0 {
-		t.Error(w.violations)
+	if err != nil {
+		path = err.Error()
 	}
+	some := w.violations[:min(len(w.violations), 5)]
+	t.Errorf("VIOLATION of seed %d: %s\n%v\ntranscript: %s\nagain: make sim RUNS=1 SEED=%d", s.Seed, strings.Join(some, "\n  "), s, path, s.Seed)
 }

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -33,54 +32,80 @@ type Config struct {
 	Log          bool // keep the daemons' logs in the transcript
 }
 
+// restartLease is what `restart_lease` says in every simulated ha.yaml: the default.
+const restartLease = 30 * time.Second
+
 // world is a cluster and its surroundings.
 type world struct {
 	cfg      Config
 	rand     *rand.Rand
 	medium   *linktest.Medium
 	streams  *transport.MemoryNetwork
+	net      *network
 	machines []*machine
-	spec     *conf.Spec
 	dir      string
 	epoch    time.Time
+	history  history
+
+	tables sync.Mutex // guards every kernel's tables, and answering
+
+	answering map[netip.Addr][]string // who answered when it was last looked at
 
 	mu         sync.Mutex // guards what follows
+	spec       *conf.Spec // what the files of every node say
 	transcript bytes.Buffer
 	violations []string
-	owners     map[netip.Addr]string
+	still      bool // from now on no address may be silent for an instant, or move
 	moves      int
-	leaders    int
 }
 
 func newWorld(cfg Config) *world {
 	w := &world{
 		cfg: cfg, rand: rand.New(rand.NewPCG(cfg.Seed, 0x6b656570)), medium: linktest.New(cfg.Seed),
 		streams: transport.NewMemoryNetwork(transport.MemoryConfig{Latency: 200 * time.Microsecond, FailAfter: time.Second}),
-		dir:     cfg.Dir, epoch: time.Now(), owners: map[netip.Addr]string{},
+		dir:     cfg.Dir, epoch: time.Now(), answering: map[netip.Addr][]string{}, history: newHistory(),
 	}
+	w.net = newNetwork(w)
 	for i := range cfg.Directors + cfg.Witnesses {
 		m := &machine{w: w, name: fmt.Sprintf("director%d", i+1), role: conf.Director}
 		if i >= cfg.Directors {
 			m.name, m.role = fmt.Sprintf("witness%d", i-cfg.Directors+1), conf.Witness
 		}
-		m.kernel = newKernel(clock{epoch: w.epoch, rate: 0.991 + 0.018*w.rand.Float64()})
+		m.kernel = newKernel(w, m.name, 0.99+0.02*w.rand.Float64())
 		m.kernel.ignored = cfg.GuardIgnored
 		m.newDisk()
 		w.machines = append(w.machines, m)
 	}
-	w.spec = &conf.Spec{Settings: conf.Settings{Profile: cfg.Profile, RestartLease: 30 * time.Second}, Pools: map[string]conf.Pool{}}
+	w.spec = &conf.Spec{Settings: conf.Settings{Profile: cfg.Profile, RestartLease: restartLease}, Pools: map[string]conf.Pool{}}
 	for i := range cfg.Groups {
-		a := w.address(i)
-		w.spec.Groups = append(w.spec.Groups, conf.Group{
-			Name: fmt.Sprintf("group%d", i+1), Prefer: []string{w.machines[i%cfg.Directors].name}, AutoFailback: cfg.Failback,
-			Resources: []conf.Resource{{Kind: conf.KindVIP, Name: "vip " + a.String(), Class: conf.Guarded, VIP: &conf.VIP{Address: a}, MonitorInterval: time.Second}},
-		})
+		w.spec.Groups = append(w.spec.Groups, w.group(i))
 	}
 	return w
 }
 
+// group is how group i stands in the files.
+func (w *world) group(i int) conf.Group {
+	a := w.address(i)
+	return conf.Group{
+		Name: fmt.Sprintf("group%d", i+1), Prefer: []string{w.machines[i%w.cfg.Directors].name}, AutoFailback: w.cfg.Failback,
+		Resources: []conf.Resource{{Kind: conf.KindVIP, Name: "vip " + a.String(), Class: conf.Guarded, VIP: &conf.VIP{Address: a}, MonitorInterval: time.Second}},
+	}
+}
+
 func (w *world) address(i int) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, 0, byte(i / 250), byte(i%250 + 1)})
+}
+
+// files is every node's own files: they are the same everywhere.
+func (w *world) files() (*conf.Spec, conf.Files, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.spec, conf.Files{}, nil
+}
+
+func (w *world) specification() *conf.Spec {
+	spec, _, _ := w.files()
+	return spec
 }
 
 func (w *world) names() []string {
@@ -99,7 +124,7 @@ var simLinks = []conf.Link{
 func (w *world) local(name string) *conf.Local {
 	l := &conf.Local{
 		Cluster: "sim", Name: name, Links: simLinks, Guard: conf.GuardOn, Quorum: conf.QuorumMajority,
-		Profile: w.cfg.Profile, RestartLease: 30 * time.Second,
+		Profile: w.cfg.Profile, RestartLease: restartLease,
 	}
 	for _, m := range w.machines {
 		l.Nodes = append(l.Nodes, conf.Node{Name: m.name, Role: m.role})
@@ -111,100 +136,31 @@ func (w *world) clearJournal(name string) error {
 	return os.RemoveAll(filepath.Join(w.dir, name))
 }
 
-// cutAll cuts a node's links, and the streams that stand for what would travel on them.
-func (w *world) cutAll(name string, cut bool) {
-	for _, l := range simLinks {
-		w.medium.Cut(l.Name(), name, cut)
-	}
-	if cut {
-		w.streams.Isolate(name)
-	} else {
-		w.streams.Rejoin(name)
-	}
-}
-
-// cutPair cuts every link from one node to another, in that direction.
-func (w *world) cutPair(from, to string, cut bool) {
-	for _, l := range simLinks {
-		w.medium.Set(l.Name(), from, to, linktest.Condition{Cut: cut})
-	}
-	if cut {
-		w.streams.Cut(from, to)
-	} else {
-		w.streams.Heal(from, to)
-	}
-}
-
-func (w *world) heal() {
-	w.medium.Clear()
-	for _, a := range w.machines {
-		w.medium.Cut(simLinks[0].Name(), a.name, false)
-		w.medium.Cut(simLinks[1].Name(), a.name, false)
-		w.streams.Rejoin(a.name)
-	}
-}
-
 func (w *world) note(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.noteLocked(format, args...)
+}
+
+func (w *world) noteLocked(format string, args ...any) {
 	fmt.Fprintf(&w.transcript, "%9.3f %s\n", time.Since(w.epoch).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// watch looks at every address every millisecond until ctx ends.
-func (w *world) watch(ctx context.Context) {
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			w.look()
-		}
-	}
-}
-
-func (w *world) look() {
-	for i := range w.spec.Groups {
-		a := w.address(i)
-		var who []string
-		for _, m := range w.machines {
-			if m.kernel.answers(a) {
-				who = append(who, m.name)
-			}
-		}
-		now := strings.Join(who, "+")
-		w.mu.Lock()
-		before := w.owners[a]
-		w.owners[a] = now
-		if now != before && now != "" && len(who) == 1 {
-			w.moves++
-		}
-		w.mu.Unlock()
-		if now != before {
-			w.note("%s answers on %q, was %q", w.spec.Groups[i].Name, now, before)
-		}
-		if len(who) > 1 && now != before {
-			w.mu.Lock()
-			w.violations = append(w.violations, fmt.Sprintf("%s is active on %s at %.3f s", w.spec.Groups[i].Name, now, time.Since(w.epoch).Seconds()))
-			w.mu.Unlock()
-		}
-	}
-}
-
-// settled says whether every group answers on exactly one machine.
-func (w *world) settled() bool {
+// violate notes that the promise is broken.
+func (w *world) violate(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.owners) < len(w.spec.Groups) {
-		return false
+	text := fmt.Sprintf(format, args...)
+	w.violations = append(w.violations, fmt.Sprintf("%.3f s: %s", time.Since(w.epoch).Seconds(), text))
+	w.noteLocked("VIOLATION %s", text)
+}
+
+func (w *world) machine(name string) *machine {
+	i := slices.IndexFunc(w.machines, func(m *machine) bool { return m.name == name })
+	if i < 0 {
+		return nil
 	}
-	for _, who := range w.owners {
-		if who == "" || strings.Contains(who, "+") {
-			return false
-		}
-	}
-	return true
+	return w.machines[i]
 }
 
 // await waits until ok, at most for d of virtual time.
@@ -217,27 +173,29 @@ func (w *world) await(d time.Duration, ok func() bool) bool {
 	return ok()
 }
 
-func (w *world) machine(name string) *machine {
-	i := slices.IndexFunc(w.machines, func(m *machine) bool { return m.name == name })
-	return w.machines[i]
-}
-
 // dump puts what each node knows into the transcript.
 func (w *world) dump() {
 	for _, m := range w.machines {
 		if m.node == nil {
+			w.note("%s: no daemon", m.name)
 			continue
 		}
 		st := m.node.State()
 		l := m.node.LocalStatus()
-		w.note("%s: index %d raft %s lease %.0f ms voters %v", m.name, st.Index, l.Raft, l.Lease, st.Voters)
+		w.note("%s: index %d raft %s lease %.0f ms voters %v specification %d", m.name, st.Index, l.Raft, l.Lease, st.Voters, st.SpecInfo.Version)
+		for _, g := range l.Groups {
+			w.note("    here: group %s %s epoch %d", g.Name, g.Phase, g.Epoch)
+		}
 		for _, n := range st.Nodes {
 			w.note("    node %s boot %x incarnation %d valid %v %s", n.Name, n.Boot, n.Incarnation, n.Valid, n.Why)
 		}
 		for _, g := range st.Groups {
-			w.note("    group %s owner %q epoch %d target %q active %v %s", g.Name, g.Owner, g.Epoch, g.Target, g.Active, g.Reason)
+			w.note("    group %s owner %q epoch %d target %q active %v manual %q blocked %q: %s", g.Name, g.Owner, g.Epoch, g.Target, g.Active, g.Manual, g.Blocked, g.Reason)
+			for n, f := range g.Failures {
+				w.note("        failed %d times on %s until %v: %s", f.Count, n, f.Until, f.Error)
+			}
 		}
-		for _, d := range st.Decisions {
+		for _, d := range st.Decisions[max(0, len(st.Decisions)-40):] {
 			w.note("    %d %s %s: %s", d.Index, d.Group, d.Node, d.Text)
 		}
 	}

@@ -1,0 +1,228 @@
+package sim
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/keepbeat/keepbeat/cluster/lease"
+	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/resources"
+)
+
+// clock is a machine's clock since its power came on: virtual time at a rate
+// that is wrong by up to 1 %.
+type clock struct {
+	epoch time.Time
+	rate  float64
+}
+
+func (c clock) Now() time.Duration  { return time.Duration(float64(time.Since(c.epoch)) * c.rate) }
+func (c clock) Boot() time.Duration { return c.Now() }
+
+var _ lease.Clock = clock{}
+
+// kernel is what outlives the daemon on a machine: addresses and the guard.
+//
+// That two kernels answer for one address at once can only begin with a change
+// of one of them: what time alone does, at a guard's deadline, is to silence.
+// So looking at every change, with all tables locked, looks at every instant.
+type kernel struct {
+	w    *world
+	name string
+	rate float64
+	// ignored makes the guard have no effect: a deliberately broken variant.
+	ignored bool
+
+	// Guarded by world.tables.
+	clock    clock
+	held     map[netip.Addr]bool
+	cut      map[netip.Addr]bool
+	deadline time.Duration
+	active   map[netip.Addr]bool
+	off      bool // the machine has no power
+}
+
+func newKernel(w *world, name string, rate float64) *kernel {
+	k := &kernel{w: w, name: name, rate: rate}
+	k.clear()
+	return k
+}
+
+// clear is what a reboot does.
+func (k *kernel) clear() {
+	k.clock = clock{epoch: time.Now(), rate: k.rate}
+	k.held, k.cut, k.active = map[netip.Addr]bool{}, map[netip.Addr]bool{}, map[netip.Addr]bool{}
+	k.deadline = 0
+}
+
+// answers needs world.tables.
+func (k *kernel) answers(a netip.Addr) bool {
+	if k.off || !k.active[a] {
+		return false
+	}
+	return k.ignored || !k.held[a] || !k.cut[a] && k.clock.Now() < k.deadline
+}
+
+// change makes a change of the tables and looks at what it led to.
+func (k *kernel) change(what string, f func()) {
+	k.w.tables.Lock()
+	defer k.w.tables.Unlock()
+	var before []netip.Addr
+	for a := range k.active {
+		if k.answers(a) {
+			before = append(before, a)
+		}
+	}
+	f()
+	for _, a := range before {
+		if !k.answers(a) {
+			k.w.ceased(k, a, what)
+		}
+	}
+	addrs := make([]netip.Addr, 0, len(k.active))
+	for a := range k.active {
+		addrs = append(addrs, a)
+	}
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	for _, a := range addrs {
+		if k.off {
+			break
+		}
+		if !k.held[a] && !k.ignored {
+			k.w.violate("%s is outside of the guard on %s after %s", a, k.name, what)
+		}
+		if k.answers(a) && !slices.Contains(before, a) {
+			k.w.began(k, a, what)
+		}
+	}
+}
+
+// guard is the kernel's guard as one daemon reaches it.
+type guard struct {
+	k *kernel
+	g *gate
+}
+
+func (g guard) Hold(addrs ...netip.Addr) error {
+	return g.g.do(func() {
+		g.k.change("hold", func() {
+			for _, a := range addrs {
+				g.k.held[a] = true
+				delete(g.k.cut, a)
+			}
+		})
+	})
+}
+
+func (g guard) Drop(addrs ...netip.Addr) error {
+	return g.g.do(func() {
+		g.k.change("drop", func() {
+			for _, a := range addrs {
+				delete(g.k.held, a)
+				delete(g.k.cut, a)
+			}
+		})
+	})
+}
+
+func (g guard) Cut(addrs ...netip.Addr) error {
+	return g.g.do(func() {
+		g.k.change("cut", func() {
+			for _, a := range addrs {
+				g.k.held[a], g.k.cut[a] = true, true
+			}
+		})
+	})
+}
+
+func (g guard) SetDeadline(d time.Duration) error {
+	return g.g.later(func() {
+		g.k.w.tables.Lock()
+		now := g.k.clock.Now()
+		if now < g.k.deadline && now < d { // live before and after: nothing begins or ends
+			g.k.deadline = d
+			g.k.w.tables.Unlock()
+			return
+		}
+		g.k.w.tables.Unlock()
+		g.k.change("a new deadline", func() { g.k.deadline = d })
+	})
+}
+
+// address is the stand-in for a VIP: present or not, after a while.
+type address struct {
+	m    *machine
+	g    *gate
+	addr netip.Addr
+}
+
+func (r *address) Record() (json.RawMessage, error) { return json.Marshal(r.addr) }
+
+func (r *address) Start(ctx context.Context) error {
+	if err := r.wait(ctx); err != nil {
+		return err
+	}
+	if r.m.told(&r.m.failStarts) {
+		return errors.New("told to fail")
+	}
+	return r.g.do(func() { r.m.kernel.change("start", func() { r.m.kernel.active[r.addr] = true }) })
+}
+
+func (r *address) Stop(ctx context.Context) error {
+	if err := r.wait(ctx); err != nil {
+		return err
+	}
+	if r.m.told(&r.m.failStops) {
+		return errors.New("told to fail")
+	}
+	return r.g.do(func() { r.m.kernel.change("stop", func() { delete(r.m.kernel.active, r.addr) }) })
+}
+
+func (r *address) wait(ctx context.Context) error {
+	r.m.mu.Lock()
+	d := r.m.delay
+	r.m.mu.Unlock()
+	if d == 0 {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+func (r *address) Monitor(context.Context) error {
+	r.m.w.tables.Lock()
+	defer r.m.w.tables.Unlock()
+	if !r.m.kernel.active[r.addr] {
+		return errors.New("the address is gone")
+	}
+	return nil
+}
+
+func (r *address) Close() error            { return nil }
+func (r *address) Addresses() []netip.Addr { return []netip.Addr{r.addr} }
+
+// maker makes addresses of one machine, for one daemon on it.
+type maker struct {
+	m *machine
+	g *gate
+}
+
+func (mk maker) New(_ resources.Env, _ conf.Spec, r conf.Resource) (resources.Resource, error) {
+	return &address{m: mk.m, g: mk.g, addr: r.VIP.Address}, nil
+}
+
+func (mk maker) Recover(_ resources.Env, record json.RawMessage) (resources.Resource, error) {
+	var a netip.Addr
+	if err := json.Unmarshal(record, &a); err != nil {
+		return nil, err
+	}
+	return &address{m: mk.m, g: mk.g, addr: a}, nil
+}

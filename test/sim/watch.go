@@ -1,0 +1,179 @@
+package sim
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/keepbeat/keepbeat/cluster/state"
+)
+
+// began is called by a kernel, with all tables locked, when it begins to
+// answer for an address: the only moment at which two can begin to.
+func (w *world) began(k *kernel, a netip.Addr, what string) {
+	var who []string
+	for _, m := range w.machines {
+		if m.kernel.answers(a) {
+			who = append(who, m.name)
+		}
+	}
+	before := w.answering[a]
+	w.answering[a] = who
+	w.mu.Lock()
+	still := w.still
+	w.moves++
+	w.mu.Unlock()
+	w.note("%s answers on %s after %s, was on %q", a, strings.Join(who, "+"), what, strings.Join(before, "+"))
+	if len(who) > 1 {
+		w.violate("%s answers on %s at once", a, strings.Join(who, " and "))
+	}
+	if still {
+		w.violate("%s was silent, or moved, without a cause: it begins to answer on %s after %s", a, k.name, what)
+	}
+}
+
+// ceased is called, with all tables locked, when a change makes a kernel silent.
+func (w *world) ceased(k *kernel, a netip.Addr, what string) {
+	w.mu.Lock()
+	still := w.still
+	w.mu.Unlock()
+	w.answering[a] = slices.DeleteFunc(slices.Clone(w.answering[a]), func(n string) bool { return n == k.name })
+	w.note("%s is silent on %s after %s", a, k.name, what)
+	if still {
+		w.violate("%s is made silent on %s by %s, without a cause", a, k.name, what)
+	}
+}
+
+// unsettled says which group does not answer on exactly one machine; empty:
+// they all do, and nobody has an address that the files do not name.
+func (w *world) unsettled() string {
+	spec := w.specification()
+	w.tables.Lock()
+	defer w.tables.Unlock()
+	named := map[netip.Addr]bool{}
+	for _, g := range spec.Groups {
+		a := g.Resources[0].VIP.Address
+		named[a] = true
+		who := w.whoLocked(a)
+		if len(who) != 1 {
+			return g.Name + " answers on " + strings.Join(who, "+")
+		}
+	}
+	for _, m := range w.machines {
+		for a := range m.kernel.active {
+			if !named[a] {
+				return a.String() + " is still on " + m.name
+			}
+		}
+	}
+	return ""
+}
+
+func (w *world) settled() bool { return w.unsettled() == "" }
+
+func (w *world) whoLocked(a netip.Addr) []string {
+	var who []string
+	for _, m := range w.machines {
+		if m.kernel.answers(a) {
+			who = append(who, m.name)
+		}
+	}
+	return who
+}
+
+// owner returns who answers for a group's address, empty for nobody.
+func (w *world) owner(i int) string {
+	w.tables.Lock()
+	defer w.tables.Unlock()
+	if who := w.whoLocked(w.address(i)); len(who) > 0 {
+		return who[0]
+	}
+	return ""
+}
+
+// home says whether every group is where its specification would have it.
+func (w *world) home() bool {
+	for _, g := range w.specification().Groups {
+		w.tables.Lock()
+		who := w.whoLocked(g.Resources[0].VIP.Address)
+		w.tables.Unlock()
+		if len(who) != 1 || who[0] != g.Prefer[0] {
+			return false
+		}
+	}
+	return true
+}
+
+// leader returns the node that leads and its term, as the nodes say themselves.
+func (w *world) leader() (string, string) {
+	name, term := "", ""
+	for _, m := range w.machines {
+		if m.node == nil {
+			continue
+		}
+		if l := m.node.LocalStatus(); l.Raft == "Leader" && (len(l.Term) > len(term) || len(l.Term) == len(term) && l.Term > term) {
+			name, term = m.name, l.Term
+		}
+	}
+	return name, term
+}
+
+// history is what the replicated states were, for comparison.
+type history struct {
+	owners map[naming]string // who was named under each epoch
+	states map[uint64][]byte // canonical, by index
+}
+
+type naming struct {
+	group string
+	epoch uint64
+}
+
+func newHistory() history {
+	return history{owners: map[naming]string{}, states: map[uint64][]byte{}}
+}
+
+// watched is what was last seen of one daemon's state.
+type watched struct{ last *state.State }
+
+// observe compares the replicated state of every node with what it and the
+// others had: the same at the same index, epochs that grow, one owner an epoch.
+func (w *world) observe() {
+	for _, m := range w.machines {
+		if m.node == nil {
+			continue
+		}
+		st, last := m.node.State(), m.seen.last
+		if st == last {
+			continue
+		}
+		m.seen.last = st
+		for name, g := range st.Groups {
+			n := naming{name, g.Epoch}
+			if was, known := w.history.owners[n]; !known {
+				w.history.owners[n] = g.Owner
+			} else if was != g.Owner {
+				w.violate("%s: epoch %d of %s is of %q here, it was of %q", m.name, g.Epoch, name, g.Owner, was)
+			}
+			if last != nil && last.Groups[name].Epoch > g.Epoch {
+				w.violate("%s: the epoch of %s went from %d to %d", m.name, name, last.Groups[name].Epoch, g.Epoch)
+			}
+		}
+		now := canonical(st)
+		if other := w.history.states[st.Index]; other == nil {
+			w.history.states[st.Index] = now
+		} else if !bytes.Equal(other, now) {
+			w.violate("%s: the state at index %d differs\n%s\n%s", m.name, st.Index, other, now)
+		}
+	}
+}
+
+func canonical(st *state.State) []byte {
+	b, err := json.Marshal(st)
+	if err != nil {
+		return []byte(err.Error())
+	}
+	return b
+}
