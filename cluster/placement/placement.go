@@ -3,6 +3,7 @@
 package placement
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -118,7 +119,7 @@ func unable(s *state.State, g state.Group, node string, without Exclude) string 
 		return why
 	}
 	if !n.Valid {
-		return n.Why
+		return cmp.Or(n.Why, "it is not admitted")
 	}
 	if p := n.Problems[g.Name]; p != "" {
 		return p
