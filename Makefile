@@ -10,6 +10,7 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 # Where `make install` puts things, below DESTDIR.
 SBINDIR ?= /usr/sbin
 UNITDIR ?= /lib/systemd/system
+MANDIR  ?= /usr/share/man
 
 # Tools by version, through the Go module proxy; nothing is installed.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -36,6 +37,7 @@ build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/keepbeat ./cmd/keepbeat
 	ln -sf keepbeat bin/hb_standby
 	ln -sf keepbeat bin/hb_takeover
+	ln -sf keepbeat bin/cl_status
 
 labtool:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/labtool ./test/lab/labtool
@@ -44,6 +46,8 @@ install: build
 	install -D -m 755 bin/keepbeat $(DESTDIR)$(SBINDIR)/keepbeat
 	ln -sf keepbeat $(DESTDIR)$(SBINDIR)/hb_standby
 	ln -sf keepbeat $(DESTDIR)$(SBINDIR)/hb_takeover
+	ln -sf keepbeat $(DESTDIR)$(SBINDIR)/cl_status
+	for page in docs/man/*.[58]; do install -D -m 644 $$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}; done
 	install -D -m 644 scripts/keepbeat.service $(DESTDIR)$(UNITDIR)/keepbeat.service
 
 clean:

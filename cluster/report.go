@@ -227,7 +227,7 @@ func groupStatus(st *state.State, c *conf.Group, here map[string]*LocalStatus) G
 	case g.Blocked != "":
 		s.State = "blocked"
 	case g.Target != "":
-		s.State = "moving"
+		s.State, s.Reason = "moving", g.TargetReason
 	case owner != nil && owner.Lease == 0:
 		s.State = "silent"
 	case !g.Active:
@@ -295,7 +295,7 @@ func trouble(s Status) []string {
 		}
 		for _, l := range n.Links {
 			if l.State != "up" {
-				add(3, "link %s to %s is %s: %s", l.Link, n.Name, l.State, l.Why)
+				add(3, "%s", strings.TrimSuffix(fmt.Sprintf("link %s to %s is %s: %s", l.Link, n.Name, l.State, l.Why), ": "))
 			}
 		}
 		if h := n.Here; h != nil {

@@ -236,7 +236,7 @@ func (c *Consensus) Run(ctx context.Context) error {
 	defer wg.Wait()
 	wg.Go(func() { c.flusher(ctx) })
 	wg.Go(func() { c.probe(ctx) })
-	leading := false
+	leading, leader := false, ""
 	for {
 		select {
 		case <-ctx.Done():
@@ -246,6 +246,14 @@ func (c *Consensus) Run(ctx context.Context) error {
 			c.changedVoters()
 			c.cfg.Changed()
 		case <-tick.C:
+			if l := c.Leader(); l != leader {
+				leader = l
+				if l == "" {
+					c.cfg.Logger.Warn("no leader: no majority of voters is in touch")
+				} else {
+					c.cfg.Logger.Info("leader", "node", l)
+				}
+			}
 			switch {
 			case leading:
 				c.mindVoters()

@@ -10,7 +10,7 @@ import (
 )
 
 // HCLog returns a logger for hashicorp's libraries that writes to slog, with the
-// name as the attribute "part", two levels lower than they are meant.
+// name as the attribute "part", all of it for debugging.
 func HCLog(log *slog.Logger, name string) hclog.Logger {
 	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Name: name, Level: hclog.Off, Output: io.Discard})
 	l.RegisterSink(&slogSink{log.With("part", name)})
@@ -20,13 +20,10 @@ func HCLog(log *slog.Logger, name string) hclog.Logger {
 type slogSink struct{ log *slog.Logger }
 
 // Accept implements hclog.SinkAdapter.
-func (s *slogSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
-	// They call an ERROR what is daily life here: a peer that is dead does not
-	// answer heartbeats, and the links say it better.
-	l := slog.LevelDebug
-	if level == hclog.Error {
-		l = slog.LevelInfo
-	}
+func (s *slogSink) Accept(_ string, _ hclog.Level, msg string, args ...any) {
+	// They call an ERROR what is daily life here, ten times a second: a peer that
+	// is dead does not answer heartbeats, and the links say it once.
+	const l = slog.LevelDebug
 	ctx := context.Background()
 	if !s.log.Enabled(ctx, l) {
 		return
