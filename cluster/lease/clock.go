@@ -3,6 +3,7 @@ package lease
 import (
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,45 +21,53 @@ type Clock interface {
 // (CLOCK_BOOTTIME - CLOCK_MONOTONIC): daemons may slew the other clocks
 // (clock_gettime(2)).
 type KernelClock struct {
-	suspended atomic.Int64 // last good reading, for a machine too busy to give another
+	suspended atomic.Int64 // as it was read last
 }
 
 // Now implements Clock.
 func (c *KernelClock) Now() time.Duration {
-	suspended, ok := readSuspended()
-	if ok {
-		c.suspended.Store(int64(suspended))
-	} else {
-		suspended = time.Duration(c.suspended.Load())
-	}
+	suspended := suspendedNow(time.Duration(c.suspended.Load()), func() (before, boot, after time.Duration) {
+		before = gettime(unix.CLOCK_MONOTONIC)
+		boot = gettime(unix.CLOCK_BOOTTIME)
+		return before, boot, gettime(unix.CLOCK_MONOTONIC)
+	})
+	c.suspended.Store(int64(suspended))
 	return gettime(unix.CLOCK_MONOTONIC_RAW) + suspended
 }
 
 // Boot implements Clock.
 func (c *KernelClock) Boot() time.Duration { return gettime(unix.CLOCK_BOOTTIME) }
 
-// readSuspended takes BOOTTIME between two readings of MONOTONIC that are close
-// together, so that being descheduled between them cannot look like a suspension.
-func readSuspended() (time.Duration, bool) {
-	const close = 50 * time.Microsecond
-	for range 100 {
-		before := gettime(unix.CLOCK_MONOTONIC)
-		boot := gettime(unix.CLOCK_BOOTTIME)
-		after := gettime(unix.CLOCK_MONOTONIC)
-		if after-before <= close {
-			d := boot - before
-			if d <= after-before {
-				return 0, true // never suspended: no jitter from the reading
-			}
-			return d.Round(time.Millisecond), true
+// suspendedNow is the time spent suspended, given what it was. read takes BOOTTIME
+// between two readings of MONOTONIC, so that the time spent suspended is at least
+// boot - after and at most boot - before: to be descheduled in between, or to run
+// where a system call is slow, cannot look like a suspension. What agrees with
+// the earlier value is no news, which spares all but one reading.
+func suspendedNow(last time.Duration, read func() (before, boot, after time.Duration)) time.Duration {
+	const (
+		tries = 5
+		// jitter of the reading: nothing is suspended and resumed in less.
+		jitter = time.Millisecond
+	)
+	now, narrowest := last, time.Duration(-1)
+	for range tries {
+		before, boot, after := read()
+		least, most := boot-after, boot-before
+		if least-jitter <= last && last <= most+jitter {
+			return last
+		}
+		if width := after - before; narrowest < 0 || width < narrowest {
+			now, narrowest = most.Round(time.Millisecond), width
 		}
 	}
-	return 0, false
+	return now
 }
 
 func gettime(id int32) time.Duration {
 	var ts unix.Timespec
-	if err := unix.ClockGettime(id, &ts); err != nil {
+	// Raw: it never blocks, and Go's other system calls wake its monitor thread,
+	// which costs more than all of this.
+	if _, _, err := unix.RawSyscall(unix.SYS_CLOCK_GETTIME, uintptr(id), uintptr(unsafe.Pointer(&ts)), 0); err != 0 {
 		panic("clock_gettime: " + err.Error()) // every supported kernel has these clocks
 	}
 	return time.Duration(ts.Nano())

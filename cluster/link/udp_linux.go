@@ -1,6 +1,7 @@
 package link
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -35,12 +37,36 @@ type udpPort struct {
 	conn *net.UDPConn
 	raw  syscall.RawConn
 
-	mu      sync.Mutex // guards all below: one send at a time, without garbage
-	sendNow func(fd uintptr) bool
-	b       []byte
-	sa4     unix.SockaddrInet4
-	sa6     unix.SockaddrInet6
-	err     error
+	tx transfer
+	rx transfer
+}
+
+// transfer is one datagram on its way, one at a time and without garbage.
+//
+// The system calls are raw ones: they never block, and Go's others wake its
+// monitor thread from its sleep, which at some hundred datagrams a second is
+// half of what an idle daemon costs.
+type transfer struct {
+	mu  sync.Mutex // guards the rest
+	now func(fd uintptr) bool
+	b   []byte
+	n   int
+	sa4 unix.RawSockaddrInet4
+	sa6 unix.RawSockaddrInet6 // an IPv6 socket has no other
+	err syscall.Errno
+}
+
+// address returns what the kernel is to read or fill.
+func (t *transfer) address(v6 bool) (unsafe.Pointer, uint32) {
+	if v6 {
+		return unsafe.Pointer(&t.sa6), unix.SizeofSockaddrInet6
+	}
+	return unsafe.Pointer(&t.sa4), unix.SizeofSockaddrInet4
+}
+
+// netPort is a port in the byte order of sockets, and back.
+func netPort(port uint16) uint16 {
+	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, port))
 }
 
 func openUDP(l conf.Link, w way) (*udpPort, error) {
@@ -73,13 +99,26 @@ func openUDP(l conf.Link, w way) (*udpPort, error) {
 		return nil, fmt.Errorf("socket: %w", err)
 	}
 	p := &udpPort{conf: l, way: w, conn: conn, raw: raw}
-	p.sendNow = func(fd uintptr) bool {
-		var to unix.Sockaddr = &p.sa4
-		if p.way.v6 {
-			to = &p.sa6
-		}
-		p.err = unix.Sendto(int(fd), p.b, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, to)
+	p.tx.now = func(fd uintptr) bool {
+		to, size := p.tx.address(p.way.v6)
+		_, _, p.tx.err = unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p.tx.b))), uintptr(len(p.tx.b)),
+			unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, uintptr(to), uintptr(size))
 		return true // also when it would block: it is dropped then
+	}
+	p.rx.now = func(fd uintptr) bool {
+		for {
+			from, size := p.rx.address(p.way.v6)
+			n, _, err := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p.rx.b))), uintptr(len(p.rx.b)),
+				unix.MSG_DONTWAIT, uintptr(from), uintptr(unsafe.Pointer(&size)))
+			switch err {
+			case unix.EINTR:
+				continue
+			case unix.EAGAIN:
+				return false // called again when there is something
+			}
+			p.rx.n, p.rx.err = int(n), err
+			return true
+		}
 	}
 	return p, nil
 }
@@ -182,48 +221,56 @@ func (p *udpPort) Broadcast(b []byte) error {
 
 // Send implements Port.
 func (p *udpPort) Send(b []byte, to netip.AddrPort) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.b = b
+	t := &p.tx
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if p.way.v6 {
-		p.sa6.Port, p.sa6.Addr, p.sa6.ZoneId = int(to.Port()), to.Addr().As16(), 0
+		t.sa6 = unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: netPort(to.Port()), Addr: to.Addr().As16()}
 		if to.Addr().IsLinkLocalUnicast() && to.Addr().Is6() {
-			p.sa6.ZoneId = uint32(p.way.index)
+			t.sa6.Scope_id = uint32(p.way.index)
 		}
 	} else {
 		if !to.Addr().Is4() {
 			return fmt.Errorf("%v: the link is IPv4", to)
 		}
-		p.sa4.Port, p.sa4.Addr = int(to.Port()), to.Addr().As4()
+		t.sa4 = unix.RawSockaddrInet4{Family: unix.AF_INET, Port: netPort(to.Port()), Addr: to.Addr().As4()}
 	}
-	err := p.raw.Write(p.sendNow)
-	p.b = nil
+	t.b = b
+	err := p.raw.Write(t.now)
+	t.b = nil
 	if err != nil {
 		return net.ErrClosed
 	}
-	switch p.err {
-	case nil:
+	switch t.err {
+	case 0:
 		return nil
 	case unix.EAGAIN, unix.ENOBUFS:
 		return ErrDropped
 	}
-	return fmt.Errorf("%s: send to %v: %w", p.conf.Interface, to, p.err)
+	return fmt.Errorf("%s: send to %v: %w", p.conf.Interface, to, t.err)
 }
 
 // Receive implements Port.
 func (p *udpPort) Receive(buf []byte) (int, netip.AddrPort, error) {
-	n, from, err := p.conn.ReadFromUDPAddrPort(buf)
-	if err != nil {
-		var errno syscall.Errno
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			err = net.ErrClosed
-		case errors.As(err, &errno):
-			err = fmt.Errorf("%s: receive: %w", p.conf.Interface, errno)
-		}
-		return 0, netip.AddrPort{}, err
+	t := &p.rx
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.b = buf
+	err := p.raw.Read(t.now)
+	t.b = nil
+	switch {
+	case errors.Is(err, net.ErrClosed):
+		return 0, netip.AddrPort{}, net.ErrClosed
+	case err == nil && t.err != 0:
+		err = t.err
 	}
-	return n, netip.AddrPortFrom(from.Addr().Unmap().WithZone(""), from.Port()), nil
+	if err != nil {
+		return 0, netip.AddrPort{}, fmt.Errorf("%s: receive: %w", p.conf.Interface, err)
+	}
+	if p.way.v6 {
+		return t.n, netip.AddrPortFrom(netip.AddrFrom16(t.sa6.Addr).Unmap(), netPort(t.sa6.Port)), nil
+	}
+	return t.n, netip.AddrPortFrom(netip.AddrFrom4(t.sa4.Addr), netPort(t.sa4.Port)), nil
 }
 
 // Close implements Port.
