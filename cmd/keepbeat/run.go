@@ -106,7 +106,7 @@ func run(configPath string, logger *slog.Logger) error {
 	}
 
 	edits := autoreload.New(local.ConfDir, logger)
-	boot := link.Boot(rand.Uint64())
+	boot := link.Boot(rand.Uint64() | 1) // 0 is "none"
 	cfg := cluster.Config{
 		Local: local, UUID: data.UUID, Boot: boot, Version: version,
 		Stores: stores, Promises: data.Promises, Promised: data.Promised,
@@ -116,7 +116,12 @@ func run(configPath string, logger *slog.Logger) error {
 			if err != nil {
 				return nil, files, err
 			}
-			spec, warnings, err := conf.ParseSpec(files, local)
+			// ha.yaml seeds the replicated settings: as it is now, not as it was at the start.
+			now, _, err := conf.LoadLocal(configPath)
+			if err != nil {
+				return nil, files, err
+			}
+			spec, warnings, err := conf.ParseSpec(files, now)
 			for _, w := range warnings {
 				logger.Warn(w.String())
 			}
@@ -193,7 +198,12 @@ func run(configPath string, logger *slog.Logger) error {
 	start("watchdog", func(ctx context.Context) error { feed(ctx, node); return nil })
 	logger.Info("keepbeat runs", "version", version, "node", local.Name, "cluster", local.Cluster, "boot", fmt.Sprintf("%016x", uint64(boot)))
 	notify(daemon.SdNotifyReady, logger)
-	return wait(node, cancel, done, failed, director && cfg.Guard != nil, logger)
+	clean, err := wait(node, cancel, done, failed, logger)
+	background.Wait() // the guard's loop would put back what is cleared
+	if clean && err == nil && director && cfg.Guard != nil {
+		err = guard.Clear(context.Background(), guard.Config{Logger: logger})
+	}
+	return err
 }
 
 func isDirector(local *conf.Local) bool {
@@ -205,8 +215,8 @@ func isDirector(local *conf.Local) bool {
 	return false
 }
 
-// wait runs until a signal or a failure, and ends the daemon cleanly if it can.
-func wait(node *cluster.Node, cancel context.CancelFunc, done, failed chan error, guarded bool, logger *slog.Logger) error {
+// wait runs until a signal or a failure, and ends the daemon; clean says that nothing runs any more.
+func wait(node *cluster.Node, cancel context.CancelFunc, done, failed chan error, logger *slog.Logger) (clean bool, err error) {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	defer signal.Stop(signals)
@@ -214,10 +224,10 @@ func wait(node *cluster.Node, cancel context.CancelFunc, done, failed chan error
 		select {
 		case err := <-done:
 			cancel()
-			return err
+			return false, err
 		case err := <-failed:
 			cancel()
-			return errors.Join(err, <-done)
+			return false, errors.Join(err, <-done)
 		case s := <-signals:
 			if s == unix.SIGHUP {
 				go restart(node, logger)
@@ -227,54 +237,30 @@ func wait(node *cluster.Node, cancel context.CancelFunc, done, failed chan error
 			notify(daemon.SdNotifyStopping, logger)
 			err := handOver(node, signals, logger)
 			cancel()
-			err = errors.Join(err, <-done)
-			if err == nil && guarded {
-				err = guard.Clear(context.Background(), guard.Config{Logger: logger})
-			}
-			return err
+			return err == nil, errors.Join(err, <-done)
 		}
 	}
 }
 
-// leaselessLimit is how long a node that is stopping waits for a lease that has
-// ended: without a majority nobody takes over, and its addresses are silent.
-const leaselessLimit = 3 * time.Second
-
-// handOver stops the node cleanly. A second signal, or a cluster that cannot
-// decide any more, ends the wait for others; what runs here is stopped in any case.
+// handOver stops the node cleanly. A second signal ends the wait for others;
+// what runs here is stopped in any case.
 func handOver(node *cluster.Node, signals <-chan os.Signal, logger *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopLimit)
 	defer cancel()
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	done := make(chan struct{})
-	defer close(done)
-	wg.Go(func() {
-		tick := time.NewTicker(100 * time.Millisecond)
-		defer tick.Stop()
-		live := time.Now()
+	go func() {
 		for {
 			select {
-			case <-done:
+			case <-ctx.Done():
 				return
 			case s := <-signals:
-				if s == unix.SIGHUP {
-					continue
+				if s != unix.SIGHUP {
+					logger.Warn("a second signal: not waiting for the others any more", "signal", s.String())
+					cancel()
+					return
 				}
-				logger.Warn("a second signal: not waiting for the others any more", "signal", s.String())
-				cancel()
-				return
-			case <-tick.C:
-			}
-			if node.Live() {
-				live = time.Now()
-			} else if node.Director() && time.Since(live) > leaselessLimit {
-				logger.Warn("no majority of the cluster answers: not waiting for it any more")
-				cancel()
-				return
 			}
 		}
-	})
+	}()
 	return node.Stop(ctx)
 }
 
