@@ -15,17 +15,18 @@ import (
 	"github.com/keepbeat/keepbeat/resources"
 )
 
-func digest(nodes []conf.Node) string { return consensus.NodesDigest(nodes) }
-
+// The actor's loop is woken by every change of state, of the lease and of a
+// group; the clock is for what wakes nobody.
 const (
-	actorTick  = 50 * time.Millisecond
+	actorTick  = 50 * time.Millisecond // while this node is not at rest
+	actorQuiet = 500 * time.Millisecond
 	readyEvery = 500 * time.Millisecond
 )
 
 // act is this node's own part: it follows the log.
 func (n *Node) act(ctx context.Context) {
-	tick := time.NewTicker(actorTick)
-	defer tick.Stop()
+	next := time.NewTimer(0)
+	defer next.Stop()
 	var voters, latest uint64
 	var ready time.Time
 	for {
@@ -33,8 +34,9 @@ func (n *Node) act(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-n.actorWake:
-		case <-tick.C:
+		case <-next.C:
 		}
+		next.Reset(actorTick)
 		n.turned.Store(int64(time.Since(n.started)))
 		st := n.State()
 		n.sayMeta()
@@ -51,6 +53,9 @@ func (n *Node) act(ctx context.Context) {
 		n.followSpec(st)
 		n.beAdmitted(st)
 		if !n.director {
+			if n.admitted(st) {
+				next.Reset(actorQuiet)
+			}
 			continue
 		}
 		n.own(st)
@@ -59,7 +64,23 @@ func (n *Node) act(ctx context.Context) {
 			ready = time.Now()
 			n.tellProblems(st)
 		}
+		if n.resting(st) {
+			next.Reset(actorQuiet)
+		}
 	}
+}
+
+// resting says whether this node has nothing under way that only the clock would bring on.
+func (n *Node) resting(st *state.State) bool {
+	if !n.admitted(st) || n.isStopping() || !n.keeper.Live() || st.SpecInfo.Version == 0 {
+		return false
+	}
+	for _, g := range st.Groups {
+		if g.Owner == n.self && (!g.Active || g.Target != "") {
+			return false
+		}
+	}
+	return true
 }
 
 // admitted says whether the log has admitted this very start.
@@ -73,15 +94,21 @@ func (n *Node) admitted(st *state.State) bool {
 func (n *Node) beAdmitted(st *state.State) {
 	me := st.Nodes[n.self]
 	var after uint64
+	running := false
 	switch mine := me.Boot == uint64(n.cfg.Boot); {
 	case n.isStopping():
 		return
 	case n.admitted(st):
+		// A lease opens the guard for all that is held, also for what an earlier
+		// daemon left and the log has given away since.
+		if n.manager != nil && n.manager.Leftovers(ownedEpochs(st, n.self)) {
+			return
+		}
 		n.keeper.Admit(me.Incarnation)
 		if refused, _ := n.keeper.Refused(); refused == 0 {
 			return
 		}
-		after = me.Incarnation
+		after, running = me.Incarnation, true
 	case mine:
 		if n.manager != nil && !n.manager.Idle() {
 			return
@@ -90,10 +117,21 @@ func (n *Node) beAdmitted(st *state.State) {
 	}
 	n.jobs.start("admit", n.wake, func(ctx context.Context) error {
 		_, err := n.cons.Propose(ctx, state.Command{Admit: &state.Admit{
-			Node: n.self, ID: n.id, Boot: uint64(n.cfg.Boot), Director: n.director, After: after,
+			Node: n.self, ID: n.id, Boot: uint64(n.cfg.Boot), Director: n.director, After: after, Running: running,
 		}})
 		return err
 	})
+}
+
+// ownedEpochs returns what the log says that a node owns.
+func ownedEpochs(st *state.State, node string) map[string]uint64 {
+	epochs := map[string]uint64{}
+	for name, g := range st.Groups {
+		if g.Owner == node {
+			epochs[name] = g.Epoch
+		}
+	}
+	return epochs
 }
 
 // own tells the manager what this node owns.

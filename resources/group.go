@@ -51,6 +51,7 @@ type group struct {
 	phase   string
 	members []*member
 	shown   uint64 // epoch, for status and Env.Epoch
+	severed bool   // adopted would not stop, and the guard cuts it off whatever the lease says
 }
 
 // member is a resource of a group on this node.
@@ -132,6 +133,12 @@ func (g *group) settled(epoch uint64) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.shown == 0 || g.shown == epoch || g.cut
+}
+
+func (g *group) leftover(owned uint64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.adopted != nil && g.adopted.Epoch != owned && !g.severed
 }
 
 // renounce gives an epoch up under which nothing runs here.

@@ -153,6 +153,20 @@ func (m *Manager) Settled(owned map[string]uint64) bool {
 	return true
 }
 
+// Leftovers says whether something that an earlier daemon started under an
+// epoch other than these may still answer once the guard opens: it has been
+// neither taken back nor cut off for good.
+func (m *Manager) Leftovers(owned map[string]uint64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, g := range m.groups {
+		if g.leftover(owned[name]) {
+			return true
+		}
+	}
+	return false
+}
+
 // Renounce gives up an epoch under which nothing runs here, so that it can be
 // reported stopped: it never starts again. It returns false when something
 // runs; then a Report comes when that has stopped.

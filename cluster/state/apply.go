@@ -115,6 +115,11 @@ func (e *edit) admit(a Admit) Result {
 		return refuse("node %s asked to be admitted after incarnation %d, it is at %d", a.Node, a.After, n.Incarnation)
 	}
 	newStart := n.Boot != a.Boot
+	if !newStart && !n.Valid && a.Running {
+		// It had not heard of its revocation when it asked: a lease would open the
+		// guard for addresses that another node has by now.
+		return refuse("node %s runs groups of incarnation %d, which has been revoked: it stops them first", a.Node, n.Incarnation)
+	}
 	planned := newStart && n.LongLease > 0 && n.Valid
 	why := "daemon started"
 	switch {

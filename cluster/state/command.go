@@ -49,6 +49,9 @@ type Admit struct {
 	// After is the incarnation that the node had when it asked (0 at its
 	// start): a repeated request does not raise it twice.
 	After uint64 `json:"after"`
+	// Running says that the node has not stopped what it runs: then it gets a
+	// new incarnation only while the one it has still counts (rule 8).
+	Running bool `json:"running,omitempty"`
 }
 
 // Leave ends an incarnation whose groups have all been reported stopped: a clean stop.
