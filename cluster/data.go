@@ -24,6 +24,8 @@ type Data struct {
 	Renewed  string // why the node has a new identity; empty: it has its old one
 }
 
+var errEmpty = errors.New("empty")
+
 // OpenData opens a data directory or makes it. The identity counts only as
 // long as the log and the promises that belong to it are there: when one of
 // them is lost, the rest of the log is put aside and the node is a new one,
@@ -43,12 +45,19 @@ func OpenData(dir string) (Data, error) {
 	}
 	d.UUID = strings.TrimSpace(string(id))
 	promised, perr := d.Promises.Load()
-	_, lerr := os.Stat(filepath.Join(d.RaftDir, "raft.db"))
+	// An empty log is a lost one: what a power failure leaves of a file that was never synced.
+	log, lerr := os.Stat(filepath.Join(d.RaftDir, "raft.db"))
+	if lerr == nil && log.Size() == 0 {
+		lerr = errEmpty
+	}
+	if lerr != nil && !errors.Is(lerr, fs.ErrNotExist) && !errors.Is(lerr, errEmpty) {
+		return d, fmt.Errorf("data directory: %w", lerr)
+	}
 	switch {
 	case perr != nil && !errors.Is(perr, fs.ErrNotExist):
 		return d, perr
 	case d.UUID != "" && !validUUID(d.UUID):
-		return d, fmt.Errorf("%s: %q is no UUID; remove the data directory to rejoin as a new node", uuidPath, d.UUID)
+		return d, fmt.Errorf("%s: %q is no UUID; move the data directory away and start again: the node then rejoins as a new one", uuidPath, d.UUID)
 	case d.UUID != "" && perr == nil && lerr == nil:
 		d.Promised = promised
 		return d, nil
@@ -59,7 +68,7 @@ func OpenData(dir string) (Data, error) {
 	default:
 		d.Renewed = "its data directory is new"
 	}
-	if lerr == nil {
+	if !errors.Is(lerr, fs.ErrNotExist) {
 		aside := d.RaftDir + ".discarded-" + time.Now().UTC().Format("20060102T150405")
 		if err := os.Rename(d.RaftDir, aside); err != nil {
 			return d, fmt.Errorf("data directory: %w", err)

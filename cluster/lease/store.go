@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,26 @@ type Store interface{ Save(Record) error }
 // File is a Store in one file, replaced atomically.
 type File struct{ Path string }
 
+// What a node promised and no longer knows must not be guessed.
+const wayOut = "move the data directory away and start again: the node then rejoins as a new one"
+
+// decodeRecord is strict: a record that lacks what it has to say must not be
+// taken for one that promised and revoked nothing.
+func decodeRecord(b []byte) (r Record, err error) {
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(b, &keys); err != nil {
+		return r, err
+	}
+	for _, k := range []string{"revoked", "longest"} {
+		if _, ok := keys[k]; !ok {
+			return r, fmt.Errorf("%q is missing", k)
+		}
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	return r, d.Decode(&r)
+}
+
 // Load reads the record. A missing file is an error that satisfies os.IsNotExist: the caller decides whether
 // this is a new node or one that lost its promises.
 func (f File) Load() (Record, error) {
@@ -21,13 +42,13 @@ func (f File) Load() (Record, error) {
 	if err != nil {
 		return Record{}, err
 	}
-	var r Record
-	if err := json.Unmarshal(b, &r); err != nil {
-		return Record{}, fmt.Errorf("%s: %w; this node must rejoin as a new one: remove its data directory", f.Path, err)
+	r, err := decodeRecord(b)
+	if err != nil {
+		return Record{}, fmt.Errorf("%s: damaged: %w; %s", f.Path, err, wayOut)
 	}
 	for node, d := range r.Longest {
 		if d < 0 || d > MaxLength {
-			return Record{}, fmt.Errorf("%s: lease of %v promised to %s is out of range; this node must rejoin as a new one: remove its data directory", f.Path, d, node)
+			return Record{}, fmt.Errorf("%s: lease of %v promised to %s is out of range; %s", f.Path, d, node, wayOut)
 		}
 	}
 	return r, nil
@@ -41,7 +62,8 @@ func (f File) Save(r Record) error {
 	}
 	tmp := f.Path + ".new"
 	if err := writeSync(tmp, b); err != nil {
-		return errors.Join(err, os.Remove(tmp))
+		_ = os.Remove(tmp) // it may not be there; what counts is why
+		return err
 	}
 	if err := os.Rename(tmp, f.Path); err != nil {
 		return err
