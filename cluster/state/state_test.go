@@ -420,3 +420,21 @@ func TestALargeCommandIsCompressedAndComesBack(t *testing.T) {
 		t.Error("half a command was read")
 	}
 }
+
+// A node that has not heard of its revocation asks for a new incarnation with
+// its addresses still up: its next lease would open the guard for them.
+func TestANodeThatStillRunsGetsNoNewIncarnationAfterARevocation(t *testing.T) {
+	s := begun(t)
+	raise := admitOf("a", 11, 1)
+	raise.Admit.Running = true
+	if _, r := s.Apply(s.Index+1, raise); r.Refused != "" || r.Number != 2 {
+		t.Fatalf("a valid incarnation was not raised: %+v", r)
+	}
+	s = play(t, s, Command{Revoke: &Revoke{Node: "a", Incarnation: 1, Why: "silent", Moves: []Move{moveOf("web", "a", 1, 1, "b", 1)}}})
+	if _, r := s.Apply(s.Index+1, raise); r.Refused == "" {
+		t.Fatal("admitted while it still runs what has been given away")
+	}
+	if _, r := s.Apply(s.Index+1, admitOf("a", 11, 1)); r.Refused != "" || r.Number != 2 {
+		t.Fatalf("not admitted although it has stopped: %+v", r)
+	}
+}
