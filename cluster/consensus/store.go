@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 )
 
 // Stores is where raft keeps its log, its vote and its snapshots.
@@ -30,7 +32,8 @@ func (s Stores) Close() error {
 	return s.close()
 }
 
-// OpenBolt opens or makes the stores in dir: raft.db and snapshots/.
+// OpenBolt opens or makes the stores in dir: raft.db and snapshots/. Over a
+// damaged raft.db it may crash: CheckLog goes first.
 func OpenBolt(dir string, logger hclog.Logger) (Stores, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return Stores{}, err
@@ -45,13 +48,20 @@ func OpenBolt(dir string, logger hclog.Logger) (Stores, error) {
 		return Stores{}, fmt.Errorf("%s is in use: is another keepbeat running on this data directory?", path)
 	}
 	if err != nil {
-		return Stores{}, fmt.Errorf("%s: %w; if the file is damaged, stop keepbeat, move the data directory away and start: the node rejoins as a new one", path, err)
+		return Stores{}, damaged(path, err)
 	}
 	snaps, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, logger)
 	if err != nil {
 		return Stores{}, errors.Join(err, b.Close())
 	}
 	return Stores{Log: b, Stable: b, Snapshots: snaps, close: b.Close}, nil
+}
+
+func damaged(path string, err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) {
+		return err // it names the path, and the file is not to blame
+	}
+	return fmt.Errorf("%s is damaged: %w; move the data directory away and start again: the node then rejoins as a new one", path, err)
 }
 
 // MemoryStores returns stores for simulations; they outlive the node that uses them.

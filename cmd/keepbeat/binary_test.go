@@ -8,12 +8,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/keepbeat/keepbeat/cluster/consensus"
 )
 
 // binDir has the binary, with its old names beside it; TestMain builds it.
 var binDir string
 
 func TestMain(m *testing.M) {
+	consensus.CheckIfAsked()
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "keepbeat-cmd-")
 		if err != nil {

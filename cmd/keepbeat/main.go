@@ -15,6 +15,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"github.com/keepbeat/keepbeat/cluster/consensus"
 )
 
 // version is set by the linker.
@@ -28,6 +30,7 @@ const (
 )
 
 func main() {
+	consensus.CheckIfAsked()
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	code := execute(ctx, os.Args, os.Stdout, os.Stderr)
 	stop()

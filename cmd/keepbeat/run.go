@@ -86,6 +86,9 @@ func run(configPath string, logger *slog.Logger) error {
 	if data.Renewed != "" {
 		logger.Info("this node joins as a new one", "why", data.Renewed, "uuid", data.UUID)
 	}
+	if err := consensus.CheckLog(data.RaftDir); err != nil {
+		return err
+	}
 	stores, err := consensus.OpenBolt(data.RaftDir, transport.HCLog(logger, "raft"))
 	if err != nil {
 		return err
