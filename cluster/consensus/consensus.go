@@ -75,6 +75,7 @@ type Consensus struct {
 	mu         sync.Mutex // guards what follows
 	lastChange time.Time  // of the voters, or of leadership
 	waiters    map[chan struct{}]bool
+	latest     state.Voters // as Latest has found it last
 }
 
 // New starts raft on what the stores hold.
@@ -124,15 +125,59 @@ func (c *Consensus) applied(cmd *state.Command) {
 func (c *Consensus) State() *state.State { return c.fsm.state.Load() }
 
 // Latest returns the newest configuration of voters in this node's log,
-// committed or not, with its index.
+// committed or not, with its index; 0 when it is just changing.
 func (c *Consensus) Latest() (index uint64, ids []string) {
-	f := c.raft.GetConfiguration()
-	if f.Error() != nil {
+	ids = c.latestVoters()
+	c.mu.Lock()
+	known := c.latest
+	c.mu.Unlock()
+	if known.Index != 0 && slices.Equal(known.IDs, ids) {
+		return known.Index, ids
+	}
+	index = c.configurationIndex(ids)
+	if index == 0 || !slices.Equal(ids, c.latestVoters()) {
 		return 0, nil
 	}
-	ids = voters(f.Configuration())
+	c.mu.Lock()
+	c.latest = state.Voters{Index: index, IDs: ids}
+	c.mu.Unlock()
+	return index, ids
+}
+
+// configurationIndex finds where a configuration stands in the log: raft's own
+// GetConfiguration leaves its Index 0.
+func (c *Consensus) configurationIndex(ids []string) uint64 {
+	first, err := c.cfg.Stores.Log.FirstIndex()
+	if err != nil || first == 0 {
+		first = 1
+	}
+	for i := c.raft.LastIndex(); i >= first; i-- {
+		var l raft.Log
+		if err := c.cfg.Stores.Log.GetLog(i, &l); err != nil {
+			break // compacted meanwhile
+		}
+		if l.Type != raft.LogConfiguration {
+			continue
+		}
+		if at := voters(raft.DecodeConfiguration(l.Data)); slices.Equal(slices.Sorted(slices.Values(at)), ids) {
+			return i
+		}
+		return 0 // it is just changing
+	}
+	if v := c.State().Voters; slices.Equal(v.IDs, ids) {
+		return v.Index // older than the log, so it is committed and in the snapshot
+	}
+	return 0
+}
+
+func (c *Consensus) latestVoters() []string {
+	f := c.raft.GetConfiguration()
+	if f.Error() != nil {
+		return nil
+	}
+	ids := voters(f.Configuration())
 	slices.Sort(ids)
-	return f.Index(), ids
+	return ids
 }
 
 // Leader returns the leader's node name, empty when there is none.
@@ -230,7 +275,7 @@ func (c *Consensus) Apply(ctx context.Context, cmd []byte) (state.Result, error)
 
 // Run bootstraps when it is time, and as the leader minds voters and the disk, until ctx ends.
 func (c *Consensus) Run(ctx context.Context) error {
-	tick := time.NewTicker(100 * time.Millisecond)
+	tick := time.NewTimer(0)
 	defer tick.Stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -260,6 +305,11 @@ func (c *Consensus) Run(ctx context.Context) error {
 			case c.Empty():
 				c.bootstrap()
 			}
+			next := 250 * time.Millisecond // an idle daemon does not look ten times a second
+			if c.Empty() {
+				next = 100 * time.Millisecond
+			}
+			tick.Reset(next)
 		}
 	}
 }
@@ -317,7 +367,8 @@ func (c *Consensus) probe(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if !errors.Is(err, context.DeadlineExceeded) || !c.Leading() {
+		// The first hangs on the disk; the next do not even get that far.
+		if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, raft.ErrEnqueueTimeout) || !c.Leading() {
 			failed = 0
 			continue
 		}

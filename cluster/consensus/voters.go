@@ -38,8 +38,13 @@ func (c *Consensus) mindVoters() {
 	c.mu.Lock()
 	soon := time.Since(c.lastChange) < c.promiseRuns()
 	c.mu.Unlock()
+	if soon {
+		return
+	}
+	// What is looked at below must still be in force when the change is made.
+	index := c.configurationIndex(c.latestVoters())
 	f := c.raft.GetConfiguration()
-	if soon || f.Error() != nil {
+	if index == 0 || f.Error() != nil {
 		return
 	}
 	members := c.cfg.Members()
@@ -52,16 +57,16 @@ func (c *Consensus) mindVoters() {
 		id := raft.ServerID(ID(n.Name, m.UUID))
 		i := slices.IndexFunc(f.Configuration().Servers, func(s raft.Server) bool { return NodeOf(string(s.ID)) == n.Name })
 		if i < 0 {
-			c.change("joins without a vote", id, c.raft.AddNonvoter(id, raft.ServerAddress(id), f.Index(), time.Second))
+			c.change("joins without a vote", id, c.raft.AddNonvoter(id, raft.ServerAddress(id), index, time.Second))
 			return
 		}
 		s := f.Configuration().Servers[i]
 		switch {
 		case s.ID != id && m.Empty:
-			c.change("is gone: the node has lost its data directory", s.ID, c.raft.RemoveServer(s.ID, f.Index(), time.Second))
+			c.change("is gone: the node has lost its data directory", s.ID, c.raft.RemoveServer(s.ID, index, time.Second))
 			return
 		case s.ID == id && s.Suffrage == raft.Nonvoter && slices.Contains(voting(c.cfg.Nodes), n.Name) && m.Index+100 > c.raft.AppliedIndex() && m.Index > 0:
-			c.change("has caught up and votes", id, c.raft.AddVoter(id, raft.ServerAddress(id), f.Index(), time.Second))
+			c.change("has caught up and votes", id, c.raft.AddVoter(id, raft.ServerAddress(id), index, time.Second))
 			return
 		}
 	}
