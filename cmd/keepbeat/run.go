@@ -79,6 +79,11 @@ func run(configPath string, logger *slog.Logger) error {
 		return err
 	}
 	defer socket.Close()
+	// What runs here must be known before a lease opens the guard: another node
+	// may own it by now. The guard that stands keeps it silent meanwhile.
+	if _, err := journal(local).Read(); err != nil {
+		return err
+	}
 	data, err := cluster.OpenData(local.DataDir)
 	if err != nil {
 		return err
