@@ -42,18 +42,23 @@ func (c *KernelClock) Boot() time.Duration { return gettime(unix.CLOCK_BOOTTIME)
 // between two readings of MONOTONIC, so that the time spent suspended is at least
 // boot - after and at most boot - before: to be descheduled in between, or to run
 // where a system call is slow, cannot look like a suspension. What agrees with
-// the earlier value is no news, which spares all but one reading.
+// the earlier value is no news, which nearly always spares all but one reading.
 func suspendedNow(last time.Duration, read func() (before, boot, after time.Duration)) time.Duration {
 	const (
 		tries = 5
 		// jitter of the reading: nothing is suspended and resumed in less.
 		jitter = time.Millisecond
+		// A reading that took longer could hide a suspension that matters.
+		wide = 10 * time.Millisecond
 	)
 	now, narrowest := last, time.Duration(-1)
-	for range tries {
+	for try := range tries {
 		before, boot, after := read()
 		least, most := boot-after, boot-before
 		if least-jitter <= last && last <= most+jitter {
+			if after-before > wide && try < tries-1 {
+				continue
+			}
 			return last
 		}
 		if width := after - before; narrowest < 0 || width < narrowest {
