@@ -34,6 +34,8 @@ type Client struct {
 	// From is when it began.
 	From probe.Instant
 
+	only string // an observer's director: what others say was forwarded to them
+
 	read chan struct{} // closed when all it has said is recorded
 
 	mu      sync.Mutex // guards samples and bad
@@ -76,13 +78,25 @@ func (l *Lab) Observe(s *Switch, vip, source string, director *Host, interval ti
 	observer := l.Host("observer-of-" + director.Name)
 	observer.Attach(s, "eth0", source)
 	observer.Neighbour("eth0", vip, director.PortOn(s).MAC)
-	return observer.Probe(vip, interval)
+	c := observer.Probe(vip, interval)
+	c.only = director.Name
+	return c
 }
 
 // Overlap is for how long both observers got answers, each from its director:
 // the time of two owners. It counts answers up to now.
 func Overlap(a, b *Client) time.Duration {
-	return probe.Overlap(a.recorded(), b.recorded(), 50*ProbeInterval())
+	return probe.Overlap(a.ofDirector(), b.ofDirector(), 50*ProbeInterval())
+}
+
+// ofDirector are the answers that an observer got from its director itself: one
+// that is a router (masq) forwards the question to the owner, and is none for that.
+func (c *Client) ofDirector() []probe.Sample {
+	c.Host.lab.t.Helper()
+	if c.only == "" {
+		return c.recorded()
+	}
+	return slices.DeleteFunc(slices.Clone(c.recorded()), func(s probe.Sample) bool { return s.Who != c.only })
 }
 
 func (h *Host) startClient(name string, args ...string) *Client {
