@@ -107,9 +107,12 @@ test-lab-host: deps lab-kernel build labtool
 test-lab-kernel: deps lab-kernel build labtool
 	$(LAB_ENV) bin/labtool kerneltest -timeout 15m -run '$(RUN)' $(KERNEL_PACKAGES)
 
-demo: deps lab-kernel build labtool
-	CGO_ENABLED=0 $(GO) build -o bin/demo ./test/demo
-	$(LAB_ENV) bin/labtool kernel -timeout 20m -- bin/demo
+demo:
+	@MAKE='$(MAKE)' test/demo/demo.sh
+
+.PHONY: bin/demo
+bin/demo:
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/demo ./test/demo
 
 bench-failover bench-checks: deps build labtool
 	CGO_ENABLED=0 $(GO) build -o bin/bench ./test/bench

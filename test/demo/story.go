@@ -17,8 +17,8 @@ const (
 	// limit is for anything that is waited for. It is no measurement: far more than
 	// it takes on a busy machine.
 	limit = time.Minute
-	// pageTimeout is for one request of the client.
-	pageTimeout = 3 * time.Second
+	// pageTimeout is for one request of the client: a person's patience.
+	pageTimeout = 10 * time.Second
 )
 
 // figures is the last line.
@@ -74,12 +74,12 @@ func play(t lab.TB, n *narrator) figures {
 // wait waits for an event and says so when that takes long. Asking every so often
 // is for what costs little; a command costs more.
 func (s *story) wait(what string, every time.Duration, ok func() bool) {
-	for deadline := time.Now().Add(limit); !ok(); time.Sleep(every) {
-		if time.Now().After(deadline) {
+	for began := time.Now(); !ok(); time.Sleep(every) {
+		if time.Since(began) > limit {
 			s.t.Fatalf("waited %v in vain for %s", limit, what)
 		}
 		if s.silent() > 5*time.Second {
-			s.labelled("...", "waiting for %s", what)
+			s.labelled("...", "%.0f s: waiting for %s", time.Since(began).Seconds(), what)
 		}
 	}
 }
