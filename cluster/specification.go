@@ -160,12 +160,23 @@ func (n *Node) Apply(ctx context.Context, base uint64, dry bool) (Changes, error
 		old = &conf.Spec{}
 	}
 	c.Lines = conf.Diff(old, spec)
-	if packed, err := packFiles(files); err == nil && len(c.Lines) == 0 && !bytes.Equal(packed[filesKey], st.SpecFiles[filesKey]) {
+	packed, err := packFiles(files)
+	if err != nil {
+		return c, err
+	}
+	if len(c.Lines) == 0 && !bytes.Equal(packed[filesKey], st.SpecFiles[filesKey]) {
 		c.Lines = []string{"nothing but comments and spelling"}
 	}
 	if dry || len(c.Lines) == 0 {
 		return c, nil
 	}
 	c.Version, err = n.setSpec(ctx, c.Base, spec, files)
+	var refused *state.RefusedError
+	if base == 0 && errors.As(err, &refused) {
+		// Autoreload may have been faster with the very same files: that is no conflict.
+		if now := n.State(); bytes.Equal(now.SpecFiles[filesKey], packed[filesKey]) {
+			return Changes{Base: now.SpecInfo.Version}, nil
+		}
+	}
 	return c, err
 }
