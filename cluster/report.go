@@ -76,6 +76,8 @@ type LocalStatus struct {
 	Term      string                  `json:"term"` // raft's: grows with every election that was tried
 	Gossip    map[string]string       `json:"gossip,omitempty"`
 	Groups    []resources.GroupStatus `json:"groups,omitempty"`
+	// Refused are datagrams that came in on its links and were not believed.
+	Refused []link.Refused `json:"refused_datagrams,omitempty"`
 }
 
 // GroupStatus is a group as the log has it, with what its owner says of the resources.
@@ -114,6 +116,9 @@ func (n *Node) LocalStatus() LocalStatus {
 	}
 	if n.manager != nil {
 		s.Groups = n.manager.Status()
+	}
+	if r, ok := n.cfg.Datagrams.(interface{ Refused() []link.Refused }); ok { // the simulation's medium keeps no such book
+		s.Refused = r.Refused()
 	}
 	if n.members != nil {
 		s.Gossip = gossip(n.members.Members())
@@ -301,6 +306,9 @@ func trouble(s Status) []string {
 		if h := n.Here; h != nil {
 			if h.SpecError != "" {
 				add(3, "node %s: its files are not what the cluster runs: %s", n.Name, h.SpecError)
+			}
+			for _, r := range h.Refused {
+				add(3, "node %s, link %s: %s (%d so far, the last from %s %v ago)", n.Name, r.Link, r.What, r.Count, r.From, s.Time.Sub(r.Last).Round(time.Second))
 			}
 			if h.Version != s.Version {
 				add(4, "node %s runs keepbeat %s, this one %s", n.Name, h.Version, s.Version)

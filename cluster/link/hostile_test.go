@@ -273,3 +273,25 @@ func TestAFlippedBitIsNotDelivered(t *testing.T) {
 		want(t, "delivered", strings.Join(n["b"].received(), " "), "a: hello world")
 	})
 }
+
+func TestWhatIsRefusedOfLateIsTold(t *testing.T) {
+	story(t, "a b c", func(t *testing.T, m *linktest.Medium, n map[string]*node) {
+		n["c"].stop()
+		pass(10 * keepalive)
+		want(t, "refused in peace", len(n["b"].Refused()), 0)
+		bad := config(m, "c")
+		bad.Keys = []link.Key{{Index: 1, Secret: []byte("another secret, long enough")}}
+		bad.Active = 1
+		c := start(t, bad)
+		pass(5 * keepalive)
+		c.stop()
+		r := n["b"].Refused()
+		want(t, "kinds refused", len(r), 2) // on each link
+		want(t, "refused", r[0].Link+": "+r[0].What, eth1.Name()+": authentication failed: another key, or not from this cluster")
+		if r[0].From != m.Address("c", eth1).String() || r[0].Count < 3 {
+			t.Errorf("refused: %+v", r[0])
+		}
+		pass(2 * time.Minute)
+		want(t, "refused long ago", len(n["b"].Refused()), 0)
+	})
+}

@@ -462,6 +462,10 @@ func TestAMachineWithOurNameIsNoticed(t *testing.T) {
 		if !strings.Contains(n["a"].logged(), "another machine with this name") {
 			t.Error(n["a"].logged())
 		}
+		r := n["a"].Refused()
+		if len(r) == 0 || !strings.Contains(r[0].What, "another machine is called like this one: give it a name of its own, then restart keepbeat here") {
+			t.Errorf("refused: %+v", r)
+		}
 	})
 }
 

@@ -111,16 +111,62 @@ type alarms struct {
 
 type alarm struct {
 	since  uint64 // not reported yet
+	total  uint64
 	from   netip.AddrPort
+	last   time.Time
 	logged time.Time
 }
 
 func (a *alarms) note(k counter, from netip.AddrPort) {
+	now := time.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.kinds[k].since++
-	a.kinds[k].from = from
+	al := &a.kinds[k]
+	al.since++
+	al.total++
+	al.from, al.last = from, now
 	a.dirty = true
+}
+
+// Refused is one kind of datagram that a link has refused of late.
+type Refused struct {
+	Link  string    `json:"link"`
+	What  string    `json:"what"` // and the way out, in words
+	From  string    `json:"from"` // sender of the last one, as it claims
+	Count uint64    `json:"count"`
+	Last  time.Time `json:"last"`
+}
+
+// How long after the last datagram Refused speaks of it, and of how many at
+// least: a single stray is no trouble. A second machine of a name is worth
+// knowing longer, since its effect stays when it has gone.
+const (
+	refusedFor      = time.Minute
+	refusedNameFor  = 10 * time.Minute
+	refusedAtLeast  = 3
+	secondOfOurName = "; another machine is called like this one: give it a name of its own, then restart keepbeat here, since the others may have believed it"
+)
+
+// Refused lists what an administrator has to know of the datagrams that came
+// and were not believed: a wrong key, a second machine of the same name, a node
+// that ha.yaml does not have.
+func (m *Mesh) Refused() (all []Refused) {
+	now := time.Now()
+	for _, l := range m.links {
+		for _, k := range []counter{cAuth, cReplay, cMalformed, cOldBoot, cUnknownNode, cOwnName} {
+			l.alarms.mu.Lock()
+			al := l.alarms.kinds[k]
+			l.alarms.mu.Unlock()
+			limit, what := refusedFor, complaint[k]
+			if k == cOwnName {
+				limit, what = refusedNameFor, "datagram in our own name refused"+secondOfOurName
+			}
+			if al.total >= refusedAtLeast && now.Sub(al.last) < limit {
+				all = append(all, Refused{l.name, what, al.from.String(), al.total, al.last})
+			}
+		}
+	}
+	return all
 }
 
 // due returns the alarms that may be logged now and forgets them.
