@@ -17,6 +17,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -28,17 +29,29 @@ import (
 	"github.com/keepbeat/keepbeat/conf"
 	"github.com/keepbeat/keepbeat/test/lab"
 	"github.com/keepbeat/keepbeat/test/lab/probe"
+	"github.com/keepbeat/keepbeat/test/lab/uml"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	profile := flag.String("profile", "", "profile instead of the files' own: fast, default, calm (by itself calm in the lab kernel)")
+	flag.Parse()
+	if flag.NArg() > 0 || *profile != "" && leaseOf(*profile) == 0 {
+		fmt.Fprintln(os.Stderr, "usage: demo [-profile fast|default|calm]")
+		os.Exit(2)
+	}
+	if *profile == "" && uml.Inside() {
+		// One processor, on which a system call takes thirty microseconds, runs
+		// three daemons and everybody else.
+		*profile = conf.ProfileCalm.Name
+	}
 	n := newNarrator(os.Stdout)
 	logf := func(format string, args ...any) {
 		n.write(strings.TrimRight(fmt.Sprintf(format, args...), "\n") + "\n")
 	}
 	var f figures
-	err := lab.Standalone(ctx, "demo", logf, func(t lab.TB) { f = play(&teller{t, n}, n) })
+	err := lab.Standalone(ctx, "demo", logf, func(t lab.TB) { f = play(&teller{t, n}, n, *profile) })
 	if err != nil {
 		n.write(fmt.Sprintf("\nThe demonstration FAILED in step %s\n", n.step))
 		os.Exit(1)

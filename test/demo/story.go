@@ -50,11 +50,10 @@ type story struct {
 	figures   figures
 }
 
-func play(t lab.TB, n *narrator) figures {
-	s := &story{narrator: n, t: t, pageEvery: 20 * time.Millisecond}
+func play(t lab.TB, n *narrator, profile string) figures {
+	s := &story{narrator: n, t: t, profile: profile, pageEvery: 20 * time.Millisecond}
 	if uml.Inside() {
-		// One processor, on which a system call takes thirty microseconds, runs three daemons and everybody else.
-		s.profile, s.pageEvery = "calm", 100*time.Millisecond
+		s.pageEvery = 100 * time.Millisecond
 	}
 	s.prologue()
 	s.forms()
@@ -195,12 +194,15 @@ func ms(d time.Duration) string { return fmt.Sprintf("%.0f ms", milliseconds(d))
 func (s *story) prologue() {
 	s.say("The network: director1, director2 and a witness, arbiter, on two switches (eth1: service and heartbeat; eth2: the second heartbeat link), " +
 		"real servers rs1 and rs2 with the VIP on lo (gate), and a client. The configuration is " + example + ".")
-	if s.profile == "" {
+	switch {
+	case s.profile == "":
 		s.say("Profile: the files' own.")
-	} else {
+	case uml.Inside():
 		s.say("Profile: %s (lease %v) in place of the files' default (%v): the lab kernel has one slow processor for all these machines. "+
 			"Count on it for what happens, not for how fast: `make bench-failover` measures that on this machine's own kernel.",
 			s.profile, leaseOf(s.profile), conf.ProfileDefault.Lease)
+	default:
+		s.say("Profile: %s (lease %v), as asked for, in place of the files'.", s.profile, leaseOf(s.profile))
 	}
 	s.network = newNetwork(s.t, s.profile)
 	s.pages = s.client.GetHTTP("http://"+vip+"/", s.pageEvery, pageTimeout)
