@@ -286,6 +286,12 @@ func (g *group) dropAdopted(ctx context.Context, e Entry) time.Duration {
 		}
 		return stuckPause
 	}
+	g.mu.Lock()
+	stuck := g.phase == "stuck"
+	if stuck {
+		g.over = max(g.over, e.Epoch)
+	}
+	g.mu.Unlock()
 	g.forgetAdopted(e)
 	if g.m.cfg.Guard != nil {
 		if err := g.m.cfg.Guard.Drop(e.Addresses...); err != nil {
@@ -294,6 +300,9 @@ func (g *group) dropAdopted(ctx context.Context, e Entry) time.Duration {
 	}
 	if err := g.m.cfg.Journal.Remove(g.name); err != nil {
 		g.logger.Error("journal", "err", err)
+	}
+	if stuck { // what was reported so, and may have blocked the group, is over
+		g.m.cfg.Report(Report{Group: g.name, Epoch: e.Epoch, Outcome: Stopped})
 	}
 	return 0
 }

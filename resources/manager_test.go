@@ -542,7 +542,7 @@ func TestAfterACrash(t *testing.T) {
 			report web 1 stuck (what an earlier daemon started: group web: b: bad)`)
 		w.set("stop b of the journal", nil)
 		time.Sleep(stuckPause)
-		w.said("stop c of the journal\nstop b of the journal\nstop a of the journal\ndrop [192.0.2.1]")
+		w.said("stop c of the journal\nstop b of the journal\nstop a of the journal\ndrop [192.0.2.1]\nreport web 1 stopped")
 	})
 	story(t, "a group that the specification no longer has is taken back", func(w *world) {
 		w.start()
