@@ -11,7 +11,6 @@ import (
 	"github.com/keepbeat/keepbeat/cluster/lease"
 	"github.com/keepbeat/keepbeat/cluster/placement"
 	"github.com/keepbeat/keepbeat/cluster/state"
-	"github.com/keepbeat/keepbeat/conf"
 	"github.com/keepbeat/keepbeat/resources"
 )
 

@@ -9,7 +9,12 @@ import (
 	"github.com/keepbeat/keepbeat/cluster/state"
 )
 
-const leaderTick = 25 * time.Millisecond
+// The leader's loop is woken by every change of state; silence and waiting
+// times it looks for by the clock.
+const (
+	leaderTick  = 25 * time.Millisecond // while something is waited for: a silent node, a start
+	leaderQuiet = 250 * time.Millisecond
+)
 
 // startGrace is how long a cluster that has just started waits for the node
 // that a group prefers, before another gets a group that nobody had.
@@ -17,8 +22,8 @@ const startGrace = 3 * time.Second
 
 // lead is the leader's part: it revokes the silent, names owners and forgives failures.
 func (n *Node) lead(ctx context.Context) {
-	tick := time.NewTicker(leaderTick)
-	defer tick.Stop()
+	next := time.NewTimer(0)
+	defer next.Stop()
 	failures := map[string]time.Time{} // when this node first saw each failure
 	lives := map[string]life{}
 	var since time.Time
@@ -27,20 +32,25 @@ func (n *Node) lead(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-n.leaderWake:
-		case <-tick.C:
+		case <-next.C:
 		}
 		st := n.State()
 		seeLives(st, lives)
 		if !n.cons.Leading() {
 			since = time.Time{}
+			next.Reset(leaderQuiet)
 			continue
 		}
 		if since.IsZero() {
 			since = time.Now()
 		}
-		n.revokeSilent(st, lives)
+		quiet := n.revokeSilent(st, lives)
 		n.place(st, since)
 		n.forgive(st, failures)
+		if time.Since(since) < startGrace {
+			quiet = leaderTick
+		}
+		next.Reset(min(max(quiet, time.Millisecond), leaderQuiet))
 	}
 }
 
@@ -70,18 +80,22 @@ func seeLives(st *state.State, lives map[string]life) {
 
 // revokeSilent starts the revocation of directors from which no proof comes
 // that they hear this voter, and finishes it when a majority has revoked. To
-// start one harms nobody: each voter waits for its own promise.
-func (n *Node) revokeSilent(st *state.State, lives map[string]life) {
+// start one harms nobody: each voter waits for its own promise. It returns when
+// to look again, if nothing happens before.
+func (n *Node) revokeSilent(st *state.State, lives map[string]life) time.Duration {
+	next := leaderQuiet
 	for name, node := range st.Nodes {
 		if !node.Valid || !node.Director || name == n.self {
 			continue
 		}
 		// Two renewals in a row are missing; a node that has just been admitted
 		// had no time for them yet.
-		if limit := n.lease(st) * 6 / 10; n.keeper.Silence(name) < limit || time.Since(lives[name].seen) < limit {
+		if left := n.lease(st)*6/10 - min(n.keeper.Silence(name), time.Since(lives[name].seen)); left > 0 {
 			n.keeper.Forget(name)
+			next = min(next, left)
 			continue
 		}
+		next = min(next, leaderTick) // a lost question is asked again
 		n.keeper.Collect(name, node.Incarnation)
 		voters, collected := n.keeper.CollectedIn(name, node.Incarnation)
 		if !collected {
@@ -97,6 +111,7 @@ func (n *Node) revokeSilent(st *state.State, lives map[string]life) {
 			return err
 		})
 	}
+	return next
 }
 
 // place commits what placement wants.

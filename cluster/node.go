@@ -62,6 +62,8 @@ type Node struct {
 	director bool
 	logger   *slog.Logger
 	started  time.Time
+	digest   string // of `nodes:`
+	said     meta   // what the hellos say now
 
 	cons    *consensus.Consensus
 	raft    *transport.RaftTransport
@@ -96,6 +98,7 @@ func New(cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, self: cfg.Local.Name, id: consensus.ID(cfg.Local.Name, cfg.UUID),
 		director: cfg.Local.Nodes[i].Role == conf.Director, logger: cfg.Logger, started: time.Now(),
+		digest: consensus.NodesDigest(cfg.Local.Nodes),
 		failed: make(chan error, 1), actorWake: make(chan struct{}, 1), leaderWake: make(chan struct{}, 1),
 		reports: map[string]resources.Report{}, owned: map[string]uint64{},
 	}
@@ -241,10 +244,15 @@ type meta struct {
 	Index uint64 `json:"i"`
 }
 
+// sayMeta is called by New, and then by the actor alone.
 func (n *Node) sayMeta() {
-	b, err := json.Marshal(meta{UUID: n.cfg.UUID, Empty: n.cons.Empty(), Nodes: digest(n.cfg.Local.Nodes), Index: n.State().Index})
-	if err == nil {
+	m := meta{UUID: n.cfg.UUID, Empty: n.cons.Empty(), Nodes: n.digest, Index: n.State().Index}
+	if m == n.said {
+		return
+	}
+	if b, err := json.Marshal(m); err == nil {
 		n.cfg.Datagrams.SetMeta(b)
+		n.said = m
 	}
 }
 

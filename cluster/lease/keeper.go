@@ -100,7 +100,11 @@ func (k *Keeper) Run(ctx context.Context) error {
 // renew begins a round and returns when the next is due.
 func (k *Keeper) renew() time.Duration {
 	k.mu.Lock()
-	if !k.cfg.Holds || k.h.Incarnation() == 0 {
+	if !k.cfg.Holds {
+		k.mu.Unlock()
+		return time.Hour // a witness has nothing to renew, ever
+	}
+	if k.h.Incarnation() == 0 {
 		k.mu.Unlock()
 		return 50 * time.Millisecond
 	}

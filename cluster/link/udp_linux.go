@@ -66,7 +66,9 @@ func (t *transfer) address(v6 bool) (unsafe.Pointer, uint32) {
 
 // netPort is a port in the byte order of sockets, and back.
 func netPort(port uint16) uint16 {
-	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, port))
+	var b [2]byte
+	binary.BigEndian.PutUint16(b[:], port)
+	return binary.NativeEndian.Uint16(b[:])
 }
 
 func openUDP(l conf.Link, w way) (*udpPort, error) {
