@@ -51,7 +51,6 @@ type group struct {
 	phase   string
 	members []*member
 	shown   uint64 // epoch, for status and Env.Epoch
-	severed bool   // adopted would not stop, and the guard cuts it off whatever the lease says
 }
 
 // member is a resource of a group on this node.
@@ -128,17 +127,11 @@ func (g *group) adoptedEpoch() uint64 {
 	return g.adopted.Epoch
 }
 
-// settled says whether what runs here, if anything, runs under this epoch or is cut off.
-func (g *group) settled(epoch uint64) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.shown == 0 || g.shown == epoch || g.cut
-}
-
+// leftover says whether something runs here that is neither owned under this epoch nor cut off.
 func (g *group) leftover(owned uint64) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.adopted != nil && g.adopted.Epoch != owned && !g.severed
+	return g.shown != 0 && g.shown != owned && !g.cut
 }
 
 // renounce gives an epoch up under which nothing runs here.

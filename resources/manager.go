@@ -139,23 +139,10 @@ func (m *Manager) Adopted() map[string]uint64 {
 	return epochs
 }
 
-// Settled says whether nothing runs here but under the epochs given: those
-// that the log which admits this node assigns to it. Until then its lease must
-// not begin, since that opens the guard for what an earlier daemon left and another node may have by now.
-func (m *Manager) Settled(owned map[string]uint64) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for name, g := range m.groups {
-		if !g.settled(owned[name]) {
-			return false
-		}
-	}
-	return true
-}
-
-// Leftovers says whether something that an earlier daemon started under an
-// epoch other than these may still answer once the guard opens: it has been
-// neither taken back nor cut off for good.
+// Leftovers says whether something runs here under an epoch other than these,
+// which are those that the log which admits this node assigns to it, and may
+// answer once the guard opens: an earlier daemon left it, or this one ran it
+// under an incarnation that was revoked. Until it is taken back or cut off the lease must not begin.
 func (m *Manager) Leftovers(owned map[string]uint64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -239,7 +239,7 @@ func TestAGroup(t *testing.T) {
 	story(t, "starts in order and stops in reverse", func(w *world) {
 		w.said("")
 		w.start()
-		if w.m.Idle() || w.m.Settled(own(2)) || !w.m.Settled(own(1)) {
+		if w.m.Idle() || !w.m.Leftovers(own(2)) || w.m.Leftovers(own(1)) {
 			w.t.Error("it runs under epoch 1")
 		}
 		if got := w.live["b"].env.Epoch(); got != 1 {
@@ -247,7 +247,7 @@ func TestAGroup(t *testing.T) {
 		}
 		w.m.Own(nil)
 		w.said(stopped)
-		if !w.m.Idle() || !w.m.Settled(nil) {
+		if !w.m.Idle() || w.m.Leftovers(nil) {
 			w.t.Error("nothing runs any more")
 		}
 		if e, err := w.journal.Read(); len(e) != 0 || err != nil {
@@ -363,7 +363,7 @@ func TestAStopThatFails(t *testing.T) {
 			stop b: bad
 			cut [192.0.2.1]
 			report web 1 stopped (b: bad)`)
-		if w.m.Idle() || !w.m.Settled(nil) {
+		if w.m.Idle() || w.m.Leftovers(nil) {
 			w.t.Error("it still runs, behind the guard")
 		}
 		w.set("stop b", nil)
@@ -383,7 +383,7 @@ func TestAStopThatFails(t *testing.T) {
 			stop b: bad
 			cut [192.0.2.1]: bad
 			report web 1 stuck (b: bad)`)
-		if w.m.Settled(nil) || w.m.Renounce("web", 1) {
+		if !w.m.Leftovers(nil) || w.m.Renounce("web", 1) {
 			w.t.Error("it runs")
 		}
 	})
@@ -487,7 +487,7 @@ func TestAfterACrash(t *testing.T) {
 		}
 		w.m.Configure(spec(now...))
 		w.said("") // nothing before the log has spoken
-		if w.m.Idle() || w.m.Renounce("web", 1) || w.m.Settled(nil) || !w.m.Settled(own(1)) {
+		if w.m.Idle() || w.m.Renounce("web", 1) || !w.m.Leftovers(nil) || w.m.Leftovers(own(1)) {
 			w.t.Error("what the earlier daemon left runs")
 		}
 	}
@@ -502,7 +502,7 @@ func TestAfterACrash(t *testing.T) {
 		crash(w, "a", "b", "c")
 		w.m.Own(map[string]uint64{})
 		w.said("stop c of the journal\nstop b of the journal\nstop a of the journal\ndrop [192.0.2.1]")
-		if !w.m.Idle() || !w.m.Settled(nil) || !w.m.Renounce("web", 1) {
+		if !w.m.Idle() || w.m.Leftovers(nil) || !w.m.Renounce("web", 1) {
 			w.t.Error("nothing runs")
 		}
 	})

@@ -426,6 +426,11 @@ func (n *simNode) turn() {
 		return
 	}
 	n.k.due(n.v)
+	select {
+	case <-n.k.kick:
+		n.nextTurn = 0
+	default:
+	}
 	if n.Now() >= n.nextTurn {
 		n.nextTurn = n.Now() + n.k.renew()
 		if w.fault == sendTimeNotedAfter && len(n.k.h.rounds) > 0 && w.chance(0.1) {
