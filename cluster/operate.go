@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/keepbeat/keepbeat/cluster/consensus"
 	"github.com/keepbeat/keepbeat/cluster/placement"
 	"github.com/keepbeat/keepbeat/cluster/state"
 	"github.com/keepbeat/keepbeat/conf"
@@ -110,12 +112,44 @@ func (n *Node) choose(st *state.State, c *conf.Group, to string, without placeme
 	return to, nil
 }
 
+// leaderWait is how long a command waits for an election that is under way.
+const leaderWait = 2 * time.Second
+
+// current returns an error when what this node knows may be out of date, for
+// answers that need no command: that there is nothing to do, above all.
+func (n *Node) current(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, leaderWait)
+	defer cancel()
+	for n.cons.Leader() == "" {
+		if w := n.cons.Waiting(); w != "" {
+			return errors.New(w)
+		}
+		select {
+		case <-ctx.Done():
+			return consensus.ErrNoLeader
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// propose is Consensus.Propose for commands of an operator.
+func (n *Node) propose(ctx context.Context, c state.Command) (state.Result, error) {
+	if w := n.cons.Waiting(); w != "" {
+		return state.Result{}, errors.New(w)
+	}
+	return n.cons.Propose(ctx, c)
+}
+
 // move commits manual moves; pick says for each group where to, empty: it stays.
 func (n *Node) move(ctx context.Context, why string, pick func(*state.State, state.Group, *conf.Group) (string, error)) ([]Moved, error) {
 	for {
 		st := n.State()
 		if st.Spec == nil {
-			return nil, errors.New("the cluster has no specification yet")
+			if err := n.current(ctx); err != nil {
+				return nil, err
+			}
+			return nil, errors.New("the cluster has no specification yet: write haresources.yaml on a director and run `keepbeat apply` there")
 		}
 		var moves []state.Move
 		var moved []Moved
@@ -139,9 +173,9 @@ func (n *Node) move(ctx context.Context, why string, pick func(*state.State, sta
 			moved = append(moved, Moved{Group: c.Name, From: g.Owner, To: to})
 		}
 		if len(moves) == 0 {
-			return nil, nil
+			return nil, n.current(ctx)
 		}
-		r, err := n.cons.Propose(ctx, state.Command{Hand: &state.Hand{Moves: moves}})
+		r, err := n.propose(ctx, state.Command{Hand: &state.Hand{Moves: moves}})
 		for i := range moved {
 			moved[i].Index = r.Index
 		}

@@ -29,7 +29,8 @@ type Status struct {
 	Trouble []string `json:"trouble"`         // most serious first; empty: all is well
 	Notes   []string `json:"notes,omitempty"` // what holds all the time and should be known
 
-	Quorum  bool           `json:"quorum"` // a leader is known
+	Quorum  bool           `json:"quorum"`            // a leader is known
+	Waiting string         `json:"waiting,omitempty"` // what a cluster that has not begun waits for
 	Leader  string         `json:"leader,omitempty"`
 	Profile string         `json:"profile"`
 	Spec    state.SpecInfo `json:"spec"`
@@ -159,6 +160,7 @@ func (n *Node) Status(ctx context.Context) Status {
 			s.Groups = append(s.Groups, groupStatus(st, &st.Spec.Groups[i], here))
 		}
 	}
+	s.Waiting = n.cons.Waiting()
 	s.Trouble = trouble(s)
 	s.Notes = []string{fmt.Sprintf("without fencing, a machine that is paused as a whole may act for up to %v when it wakes (docs/safety.md)", n.lease(st))}
 	return s
@@ -260,7 +262,10 @@ func trouble(s Status) []string {
 	add := func(rank int, format string, args ...any) {
 		items = append(items, item{rank, fmt.Sprintf(format, args...)})
 	}
-	if !s.Quorum {
+	switch {
+	case s.Waiting != "":
+		add(0, "%s", s.Waiting)
+	case !s.Quorum:
 		add(0, "no quorum: this node sees no majority of voters; groups whose lease has ended are silent")
 	}
 	for _, g := range s.Groups {
@@ -292,7 +297,7 @@ func trouble(s Status) []string {
 		}
 	}
 	for _, n := range s.Nodes {
-		if n.State != "up" {
+		if n.State != "up" && s.Waiting == "" {
 			add(2, "node %s is %s: %s", n.Name, n.State, n.Why)
 			if n.State == "down" {
 				continue // its links say nothing more
@@ -355,6 +360,9 @@ func (n *Node) Why(ctx context.Context, group string) (Why, error) {
 			}
 		}
 		if len(names) == 0 {
+			if w := n.cons.Waiting(); w != "" {
+				return Why{}, errors.New(w)
+			}
 			return Why{}, errors.New("the cluster has no groups yet")
 		}
 		return Why{}, fmt.Errorf("no group %q; there are %s", group, strings.Join(names, ", "))

@@ -167,8 +167,11 @@ func (n *Node) Apply(ctx context.Context, base uint64, dry bool) (Changes, error
 	if len(c.Lines) == 0 && !bytes.Equal(packed[filesKey], st.SpecFiles[filesKey]) {
 		c.Lines = []string{"nothing but comments and spelling"}
 	}
-	if dry || len(c.Lines) == 0 {
+	if dry {
 		return c, nil
+	}
+	if err := n.current(ctx); err != nil || len(c.Lines) == 0 {
+		return c, err
 	}
 	c.Version, err = n.setSpec(ctx, c.Base, spec, files)
 	var refused *state.RefusedError

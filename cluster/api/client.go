@@ -98,7 +98,7 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 	defer a.Body.Close()
 	b, err := io.ReadAll(a.Body)
 	if err != nil {
-		return err
+		return c.explain(err)
 	}
 	if a.StatusCode != http.StatusOK {
 		var e Error
@@ -133,6 +133,14 @@ func (c *Client) explain(err error) error {
 		return fmt.Errorf("%s: permission denied; be root, or a member of the group that socket_group: in ha.yaml names (it may read)", c.path)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return errors.New("the daemon ended before it answered; whether it was done shows `keepbeat status`")
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("the daemon behind %s does not answer in time: look at its log (a command may have been done all the same)", c.path)
+	case errors.Is(err, context.Canceled):
+		return errors.New("interrupted (a command may have been done all the same)")
+	}
+	var u *url.Error
+	if errors.As(err, &u) { // the address before it is ours, and says nothing to anybody
+		return u.Err
 	}
 	return err
 }

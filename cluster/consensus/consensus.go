@@ -217,7 +217,7 @@ func (c *Consensus) Wait(ctx context.Context, ok func(*state.State) bool) error 
 }
 
 // ErrNoLeader says that no leader took a command before the time was up.
-var ErrNoLeader = errors.New("no quorum: no leader has taken the command")
+var ErrNoLeader = errors.New("no quorum: this node is in touch with no majority of voters, so nothing can be decided from here; `keepbeat status` says which nodes and links are missing")
 
 // Propose puts a command into the log, wherever the leader is, and returns
 // what it came to. It tries again until ctx ends; the command is applied once at most.
@@ -406,7 +406,7 @@ func (c *Consensus) Waiting() string {
 		return ""
 	}
 	members := c.cfg.Members()
-	var missing []string
+	var missing, begun []string
 	for _, n := range c.cfg.Nodes {
 		m, ok := members[n.Name]
 		switch {
@@ -414,12 +414,15 @@ func (c *Consensus) Waiting() string {
 		case !ok:
 			missing = append(missing, n.Name+" has not been heard")
 		case m.Nodes != NodesDigest(c.cfg.Nodes):
-			missing = append(missing, n.Name+" has other nodes: in its ha.yaml")
+			missing = append(missing, n.Name+" lists other nodes in its ha.yaml (make nodes: the same everywhere)")
 		case !m.Empty:
-			missing = append(missing, n.Name+" has begun; it will take this node in")
+			begun = append(begun, n.Name)
 		}
 	}
-	if len(missing) == 0 {
+	switch {
+	case len(begun) > 0:
+		return "this node has an empty log and waits for the cluster to take it in; " + strings.Join(begun, ", ") + " belongs to it: a majority has to be there"
+	case len(missing) == 0:
 		return ""
 	}
 	return "the cluster begins when every node is there: " + strings.Join(missing, "; ")

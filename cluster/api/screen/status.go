@@ -159,7 +159,14 @@ func rank(g cluster.GroupStatus) int {
 func (p *page) groups(s cluster.Status) {
 	p.b.WriteByte('\n')
 	if len(s.Groups) == 0 {
-		p.line(plain, "No groups: write haresources.yaml and run `keepbeat apply`.")
+		switch {
+		case s.Waiting != "":
+			p.line(plain, "No groups yet: the cluster has not begun.")
+		case !s.Quorum:
+			p.line(plain, "No groups known here: there is no quorum.")
+		default:
+			p.line(plain, "No groups: write haresources.yaml and run `keepbeat apply`.")
+		}
 		return
 	}
 	p.line(head, "Groups")

@@ -1,0 +1,30 @@
+package cluster
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keepbeat/keepbeat/cluster/link"
+)
+
+func TestAClusterThatHasNotBegunSaysWhatItWaitsForAndNothingElse(t *testing.T) {
+	s := Status{Waiting: "the cluster begins when every node is there: director2 has not been heard", Nodes: []NodeStatus{
+		{Name: "director1", State: "joining", Why: "not admitted by the log yet"},
+		{Name: "director2", State: "down", Why: "not heard on any link"},
+	}}
+	if got := trouble(s); !slices.Equal(got, []string{s.Waiting}) {
+		t.Errorf("trouble: %q", got)
+	}
+}
+
+func TestWhatALinkRefusesIsTroubleOfItsNode(t *testing.T) {
+	now := time.Now()
+	s := Status{Quorum: true, Time: now, Nodes: []NodeStatus{{Name: "director1", State: "up", Here: &LocalStatus{
+		Refused: []link.Refused{{Link: "bcast eth1", What: "authentication failed", From: "10.0.1.9:694", Count: 57, Last: now.Add(-3 * time.Second)}},
+	}}}}
+	if got := strings.Join(trouble(s), "\n"); got != "node director1, link bcast eth1: authentication failed (57 so far, the last from 10.0.1.9:694 3s ago)" {
+		t.Errorf("trouble: %q", got)
+	}
+}
