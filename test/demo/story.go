@@ -160,15 +160,16 @@ func (s *story) moved(from, to *lab.Host, since probe.Instant) (last, first prob
 	return last, first
 }
 
-// handover is a planned move: the window of it, and for how long the VIP was silent.
-func (s *story) handover(name string, from, to *lab.Host, since probe.Instant) (silent time.Duration, page probe.Sample) {
+// handover is a planned move: the window of it, for how long the VIP was silent,
+// and how long after the new owner's first answer the first page came.
+func (s *story) handover(name string, from, to *lab.Host, since probe.Instant) (silent, page time.Duration) {
 	last, first := s.moved(from, to, since)
 	// The old owner takes the table of IPVS back before the address; a page asked
 	// for in between is lost.
 	shut := s.open(name, max(since, last.At.Add(-250*time.Millisecond)), false)
-	page = s.page(first.At, "a real server", isReal)
-	shut(page.Received)
-	return first.Received.Sub(last.Received), page
+	next := s.page(first.At, "a real server", isReal)
+	shut(next.Received)
+	return first.Received.Sub(last.Received), next.Received.Sub(first.At)
 }
 
 // served counts who answered the client's requests since the instant.
