@@ -297,8 +297,10 @@ func trouble(s Status) []string {
 		}
 	}
 	for _, n := range s.Nodes {
-		if n.State != "up" && s.Waiting == "" {
-			add(2, "node %s is %s: %s", n.Name, n.State, n.Why)
+		if n.State != "up" {
+			if s.Waiting == "" {
+				add(2, "node %s is %s: %s", n.Name, n.State, n.Why)
+			}
 			if n.State == "down" {
 				continue // its links say nothing more
 			}

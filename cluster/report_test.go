@@ -12,7 +12,7 @@ import (
 func TestAClusterThatHasNotBegunSaysWhatItWaitsForAndNothingElse(t *testing.T) {
 	s := Status{Waiting: "the cluster begins when every node is there: director2 has not been heard", Nodes: []NodeStatus{
 		{Name: "director1", State: "joining", Why: "not admitted by the log yet"},
-		{Name: "director2", State: "down", Why: "not heard on any link"},
+		{Name: "director2", State: "down", Why: "not heard on any link", Links: []LinkStatus{{Link: "bcast eth1", State: "down", Why: "no hello yet"}}},
 	}}
 	if got := trouble(s); !slices.Equal(got, []string{s.Waiting}) {
 		t.Errorf("trouble: %q", got)
