@@ -143,3 +143,18 @@ func TestANodeWithAnotherKeyStaysOutAndTheLogSaysSo(t *testing.T) {
 	s.Start(s.Director2)
 	s.settle()
 }
+
+func TestAnInterfaceThatGoesAwayAndComesBackIsALinkThatDoes(t *testing.T) {
+	t.Parallel()
+	s := begin(t, scenario.Options{})
+	before, since := s.standing(), probe.Now()
+	owner := s.owner()
+	owner.Run("ip", "link", "del", "eth2") // both ends of it
+	s.wait(owner, "both links over eth2 to be down", func(st cluster.Status) bool { return linksIn(st, "down") == 2 })
+	owner.Attach(s.Lab.Switch("spare"), "eth2", "10.0.2.9/24") // a wire with nobody on it
+	s.nothingMoves(before, since, "an interface away and back, on another wire")
+	owner.Run("ip", "link", "del", "eth2")
+	owner.Attach(s.Heartbeat[1], "eth2", "10.0.2.9/24")
+	s.settle()
+	s.nothingMoves(before, since, "and on the right one")
+}

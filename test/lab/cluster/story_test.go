@@ -381,7 +381,7 @@ func (s *story) leftBehind(h *lab.Host, vips ...string) string {
 	return strings.Join(left, "\n")
 }
 
-// nothingLeft waits until a node has nothing left of the cluster.
+// nothingLeft checks that a node has nothing left of the cluster.
 func (s *story) nothingLeft(h *lab.Host, vips ...string) {
 	s.t.Helper()
 	if left := s.leftBehind(h, vips...); left != "" {

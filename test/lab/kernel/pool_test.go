@@ -117,17 +117,25 @@ func TestTheClassicPairOfHeartbeatAndLdirectord(t *testing.T) {
 		p.faultless(browser, since, "a faulty pool")
 	})
 
-	t.Run("a server that fails has weight 0 and no more pages", func(t *testing.T) {
+	t.Run("a server that fails has weight 0 and no new clients", func(t *testing.T) {
 		p.httpd[0].SetSick(true)
 		p.waitWeights(p.director1, map[string]int{real1: 0, real2: 1})
 		out := probe.Now()
-		time.Sleep(2 * time.Second)
-		// Requests that were under way may end there.
+		p.lab.Eventually(limit, "forty pages", func() bool { return browser.Summary(out.Add(time.Second/2)).Answers >= 40 })
+		// Not quite none: in gate mode the kernel sees one direction only, takes a closed
+		// connection for half open for two minutes, and sends a client that uses the same
+		// port again to where it was (conn_reuse_mode 1).
+		pages, fromSick := 0, 0
 		for _, s := range browser.Samples() {
-			if s.Who == "rs1" && s.Sent > out.Add(time.Second) {
-				t.Errorf("a page from rs1 %v after it was out", s.Sent.Sub(out))
-				break
+			if s.OK() && s.Sent > out.Add(time.Second/2) {
+				pages++
+				if s.Who == "rs1" {
+					fromSick++
+				}
 			}
+		}
+		if fromSick*5 > pages || pages == 0 {
+			t.Errorf("%d of %d pages are from rs1, which is out", fromSick, pages)
 		}
 		p.faultless(browser, out, "with rs1 out")
 	})
