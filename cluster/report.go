@@ -72,6 +72,7 @@ type LocalStatus struct {
 	Lease     float64                 `json:"lease_left_ms"` // 0: none
 	Guard     string                  `json:"guard"`         // on, off
 	Profile   string                  `json:"profile"`       // of its ha.yaml
+	Nodes     string                  `json:"nodes"`         // of its ha.yaml, with their roles
 	SpecError string                  `json:"spec_error,omitempty"`
 	Raft      string                  `json:"raft"` // Leader, Follower, Candidate
 	Term      string                  `json:"term"` // raft's: grows with every election that was tried
@@ -107,7 +108,7 @@ func (n *Node) LocalStatus() LocalStatus {
 	raft := n.cons.Stats()
 	s := LocalStatus{
 		Node: n.self, Version: n.cfg.Version, Boot: fmt.Sprintf("%016x", uint64(n.cfg.Boot)), Started: n.started,
-		Guard: "on", Profile: n.cfg.Local.Profile.Name, SpecError: specErr, Raft: raft["state"], Term: raft["term"],
+		Guard: "on", Profile: n.cfg.Local.Profile.Name, Nodes: listed(n.cfg.Local.Nodes), SpecError: specErr, Raft: raft["state"], Term: raft["term"],
 	}
 	if n.cfg.Guard == nil {
 		s.Guard = "off"
@@ -125,6 +126,20 @@ func (n *Node) LocalStatus() LocalStatus {
 		s.Gossip = gossip(n.members.Members())
 	}
 	return s
+}
+
+// listed is `nodes:` in a line, whatever their order in the file.
+func listed(nodes []conf.Node) string {
+	var all []string
+	for _, n := range nodes {
+		name := n.Name
+		if n.Role != conf.Director {
+			name += " (" + n.Role.String() + ")"
+		}
+		all = append(all, name)
+	}
+	slices.Sort(all)
+	return strings.Join(all, ", ")
 }
 
 func gossip(members []membership.Member) map[string]string {
@@ -296,6 +311,12 @@ func trouble(s Status) []string {
 			}
 		}
 	}
+	ours := ""
+	for _, n := range s.Nodes {
+		if n.Name == s.Node && n.Here != nil {
+			ours = n.Here.Nodes
+		}
+	}
 	for _, n := range s.Nodes {
 		if n.State != "up" {
 			if s.Waiting == "" {
@@ -313,6 +334,9 @@ func trouble(s Status) []string {
 		if h := n.Here; h != nil {
 			if h.SpecError != "" {
 				add(3, "node %s: its files are not what the cluster runs: %s", n.Name, h.SpecError)
+			}
+			if h.Nodes != ours {
+				add(3, "node %s: its ha.yaml has other nodes (%s) than this one's (%s): make them the same and run `keepbeat restart` where it was changed", n.Name, h.Nodes, ours)
 			}
 			for _, r := range h.Refused {
 				add(3, "node %s, link %s: %s (%d so far, the last from %s %v ago)", n.Name, r.Link, r.What, r.Count, r.From, s.Time.Sub(r.Last).Round(time.Second))

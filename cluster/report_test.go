@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/keepbeat/keepbeat/cluster/link"
+	"github.com/keepbeat/keepbeat/conf"
 )
 
 func TestAClusterThatHasNotBegunSaysWhatItWaitsForAndNothingElse(t *testing.T) {
@@ -25,6 +26,19 @@ func TestWhatALinkRefusesIsTroubleOfItsNode(t *testing.T) {
 		Refused: []link.Refused{{Link: "bcast eth1", What: "authentication failed", From: "10.0.1.9:694", Count: 57, Last: now.Add(-3 * time.Second)}},
 	}}}}
 	if got := strings.Join(trouble(s), "\n"); got != "node director1, link bcast eth1: authentication failed (57 so far, the last from 10.0.1.9:694 3s ago)" {
+		t.Errorf("trouble: %q", got)
+	}
+}
+
+func TestOtherNodesInTheFileOfAnotherNodeAreTrouble(t *testing.T) {
+	one := []conf.Node{{Name: "director1", Role: conf.Director}, {Name: "arbiter", Role: conf.Witness}}
+	two := append(one[1:2:2], one[0], conf.Node{Name: "director3", Role: conf.Director})
+	s := Status{Quorum: true, Node: "director1", Nodes: []NodeStatus{
+		{Name: "arbiter", State: "up", Here: &LocalStatus{Nodes: listed(two)}},
+		{Name: "director1", State: "up", Here: &LocalStatus{Nodes: listed(one)}},
+	}}
+	want := "node arbiter: its ha.yaml has other nodes (arbiter (witness), director1, director3) than this one's (arbiter (witness), director1): make them the same and run `keepbeat restart` where it was changed"
+	if got := strings.Join(trouble(s), "\n"); got != want {
 		t.Errorf("trouble: %q", got)
 	}
 }
