@@ -74,8 +74,9 @@ type LocalStatus struct {
 	Profile   string                  `json:"profile"`       // of its ha.yaml
 	Nodes     string                  `json:"nodes"`         // of its ha.yaml, with their roles
 	SpecError string                  `json:"spec_error,omitempty"`
-	Raft      string                  `json:"raft"` // Leader, Follower, Candidate
-	Term      string                  `json:"term"` // raft's: grows with every election that was tried
+	Unstored  string                  `json:"unstored,omitempty"` // why it cannot store what it promises
+	Raft      string                  `json:"raft"`               // Leader, Follower, Candidate
+	Term      string                  `json:"term"`               // raft's: grows with every election that was tried
 	Gossip    map[string]string       `json:"gossip,omitempty"`
 	Groups    []resources.GroupStatus `json:"groups,omitempty"`
 	// Refused are datagrams that came in on its links and were not believed.
@@ -112,6 +113,9 @@ func (n *Node) LocalStatus() LocalStatus {
 	}
 	if n.cfg.Guard == nil {
 		s.Guard = "off"
+	}
+	if err := n.keeper.Unstored(); err != nil {
+		s.Unstored = err.Error()
 	}
 	if left := n.keeper.Left(); left > 0 {
 		s.Lease = float64(left.Microseconds()) / 1000
@@ -334,6 +338,9 @@ func trouble(s Status) []string {
 		if h := n.Here; h != nil {
 			if h.SpecError != "" {
 				add(3, "node %s: its files are not what the cluster runs: %s", n.Name, h.SpecError)
+			}
+			if h.Unstored != "" {
+				add(2, "node %s cannot store what it promises, so that its vote is missing: %s; make room in its data directory, or see what is wrong with the disk", n.Name, h.Unstored)
 			}
 			if h.Nodes != ours {
 				add(3, "node %s: its ha.yaml has other nodes (%s) than this one's (%s): make them the same and run `keepbeat restart` where it was changed", n.Name, h.Nodes, ours)

@@ -41,6 +41,8 @@ type Keeper struct {
 	votes chan vote // to the voter's goroutine, which may wait for the disk
 	kick  chan struct{}
 
+	dropped, unstored trouble
+
 	mu         sync.Mutex // guards what follows
 	h          *Holder
 	length     time.Duration
@@ -155,7 +157,7 @@ func (k *Keeper) enqueue(v vote) {
 func (k *Keeper) Receive(from string, boot uint64, payload []byte) {
 	m, err := Decode(payload)
 	if err != nil {
-		k.cfg.Logger.Warn("lease message dropped", "from", from, "err", err)
+		k.dropped.is(k.cfg.Logger, slog.LevelWarn, "lease message dropped", err, "from", from)
 		return
 	}
 	switch m := m.(type) {
@@ -486,9 +488,10 @@ func (k *Keeper) save(v *Voter, r *Record) bool {
 		return true
 	}
 	if err := k.cfg.Store.Save(*r); err != nil {
-		k.cfg.Logger.Error("this voter cannot store its promises and gives none until it can", "err", err)
+		k.unstored.is(k.cfg.Logger, slog.LevelError, "this voter cannot store its promises and gives none until it can", err)
 		return false
 	}
+	k.unstored.over()
 	v.Saved()
 	return true
 }
