@@ -36,6 +36,7 @@ type group struct {
 	// Only the goroutine touches these.
 	epoch   uint64       // under which something runs or is being stopped; 0: nothing
 	held    []netip.Addr // under the guard
+	holding hold         // how; 0: nothing is held
 	current *configuration
 	adopted *Entry
 
@@ -286,11 +287,7 @@ func (g *group) dropAdopted(ctx context.Context, e Entry) time.Duration {
 	}
 	g.mu.Unlock()
 	g.forgetAdopted(e)
-	if g.m.cfg.Guard != nil {
-		if err := g.m.cfg.Guard.Drop(e.Addresses...); err != nil {
-			g.logger.Error("guard", "err", err)
-		}
-	}
+	g.unhold(e.Addresses)
 	if err := g.m.cfg.Journal.Remove(g.name); err != nil {
 		g.logger.Error("journal", "err", err)
 	}
@@ -305,7 +302,7 @@ func (g *group) cutOff(addrs []netip.Addr) bool {
 	if g.m.cfg.Guard == nil {
 		return false
 	}
-	if err := g.m.cfg.Guard.Cut(addrs...); err != nil {
+	if err := g.m.holds.set(g.name, cut, addrs); err != nil {
 		g.logger.Error("the guard cannot cut the group off", "err", err)
 		return false
 	}
@@ -323,6 +320,14 @@ func (g *group) forgetAdopted(e Entry) {
 func (g *group) startAll(ctx context.Context, epoch uint64) time.Duration {
 	g.epoch = epoch
 	g.setPhase("starting")
+	g.mu.Lock()
+	fresh := g.adopted == nil
+	g.mu.Unlock()
+	g.holding = open
+	if fresh && manyGuarded(g.members) {
+		// The address before its services are there would answer with refusals.
+		g.holding = shut
+	}
 	octx, done := g.operation(ctx, epoch)
 	failed, err := g.startMembers(octx, g.members)
 	done()
@@ -403,10 +408,14 @@ func (g *group) startMembers(ctx context.Context, ms []*member) (string, error) 
 			return mb.conf.Name, mb.err
 		}
 	}
-	if err := g.hold(); err != nil {
+	if g.holding == 0 {
+		g.holding = open
+	}
+	if err := g.hold(g.holding); err != nil {
 		return "guard", err
 	}
-	for _, mb := range ms {
+	last := lastGuarded(ms)
+	for i, mb := range ms {
 		if mb.record != nil {
 			continue
 		}
@@ -416,6 +425,11 @@ func (g *group) startMembers(ctx context.Context, ms []*member) (string, error) 
 		if err := g.start(ctx, mb); err != nil {
 			g.setState(mb, "failed", err)
 			return mb.conf.Name, err
+		}
+		if g.holding == shut && i == last {
+			if err := g.openUp(); err != nil {
+				return "guard", err
+			}
 		}
 	}
 	return "", nil
@@ -451,26 +465,35 @@ func (g *group) start(ctx context.Context, mb *member) error {
 }
 
 // hold puts every address of the group under the guard, before anything starts.
-func (g *group) hold() error {
+func (g *group) hold(want hold) error {
 	addrs := addressesOf(g.members)
-	if g.m.cfg.Guard == nil || slices.Equal(addrs, g.held) {
-		g.held = addrs
+	if slices.Equal(addrs, g.held) && g.holding == want {
 		return nil
 	}
-	if err := g.m.cfg.Guard.Hold(addrs...); err != nil {
-		return fmt.Errorf("the guard does not take the addresses: %w", err)
+	if err := g.m.holds.set(g.name, want, addrs); err != nil {
+		return err
 	}
 	old := g.held
-	g.held = addrs
+	g.held, g.holding = addrs, want
 	g.unhold(slices.DeleteFunc(slices.Clone(old), func(a netip.Addr) bool { return slices.Contains(addrs, a) }))
 	return nil
 }
 
-func (g *group) unhold(addrs []netip.Addr) {
-	if g.m.cfg.Guard == nil || len(addrs) == 0 {
-		return
+// openUp lets the group answer, now that everything that answers is there.
+func (g *group) openUp() error {
+	if err := g.hold(open); err != nil {
+		return err
 	}
-	if err := g.m.cfg.Guard.Drop(addrs...); err != nil {
+	for _, mb := range g.members {
+		if o, ok := mb.res.(Opener); ok && mb.record != nil {
+			o.Opened()
+		}
+	}
+	return nil
+}
+
+func (g *group) unhold(addrs []netip.Addr) {
+	if err := g.m.holds.drop(g.name, addrs); err != nil {
 		g.logger.Error("the guard does not let addresses go", "err", err)
 	}
 }
@@ -513,6 +536,11 @@ func (g *group) stopAll(ctx context.Context, failed string, cause error) time.Du
 			}
 		}
 	}
+	if len(g.held) > 0 && manyGuarded(g.members) {
+		if err := g.m.holds.set(g.name, shut, g.held); err != nil {
+			g.logger.Warn("the group may refuse connections while it stops", "err", err)
+		}
+	}
 	for try := 1; ; try++ {
 		name, err := g.stopMembers(ctx, g.members)
 		if err == nil {
@@ -552,7 +580,7 @@ func (g *group) stopAll(ctx context.Context, failed string, cause error) time.Du
 		}
 	}
 	held := g.held
-	g.held = nil
+	g.held, g.holding = nil, 0
 	g.m.cfg.Report(Report{Group: g.name, Epoch: epoch, Outcome: Stopped, Resource: failed, Err: cause})
 	g.unhold(held)
 	if err := g.m.cfg.Journal.Remove(g.name); err != nil {

@@ -58,6 +58,8 @@ type Manager struct {
 	end context.CancelFunc
 	wg  sync.WaitGroup
 
+	holds holds
+
 	mu     sync.Mutex // guards what follows
 	groups map[string]*group
 	owned  map[string]uint64 // what Own was told last; nil: nothing yet
@@ -66,7 +68,7 @@ type Manager struct {
 // NewManager returns a manager without groups. Close ends it.
 func NewManager(cfg ManagerConfig) *Manager {
 	ctx, end := context.WithCancel(context.Background())
-	return &Manager{cfg: cfg, ctx: ctx, end: end, groups: map[string]*group{}}
+	return &Manager{cfg: cfg, ctx: ctx, end: end, holds: holds{guard: cfg.Guard}, groups: map[string]*group{}}
 }
 
 // Configure gives the manager the groups of a specification that this node may
@@ -93,6 +95,7 @@ func (m *Manager) Recover() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, e := range entries {
+		m.holds.adopt(e.Group, e.Addresses)
 		m.groupLocked(e.Group).adopt(e)
 	}
 	return err

@@ -170,11 +170,16 @@ func (f *fake) Update(ctx context.Context, _ conf.Spec, r conf.Resource) error {
 }
 
 func (f *fake) Addresses() []netip.Addr {
-	if f.name == "a" {
+	switch f.name {
+	case "a":
 		return []netip.Addr{netip.MustParseAddr("192.0.2.1")}
+	case "pool":
+		return []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}
 	}
 	return nil
 }
+
+func (f *fake) Opened() { f.w.say("opened %s", f.name) }
 
 type fakeGuard struct{ w *world }
 
@@ -623,4 +628,85 @@ func TestAChangedSpecificationTouchesOnlyWhatItChanges(t *testing.T) {
 			w.t.Error("it runs")
 		}
 	})
+}
+
+func TestAGroupOfSeveralGuardedMembersAnswersOnlyWhenAllAreThere(t *testing.T) {
+	story(t, "and is closed again before the first of them stops", func(w *world) {
+		w.m.Configure(spec("a", "b", "pool", "c"))
+		w.m.Own(own(1))
+		w.said(`
+			cut [192.0.2.1 192.0.2.2]
+			start a
+			start b
+			start pool
+			hold [192.0.2.1 192.0.2.2]
+			opened a
+			opened b
+			opened pool
+			start c
+			report web 1 started`)
+		w.m.Own(nil)
+		w.said(`
+			cut [192.0.2.1 192.0.2.2]
+			stop c
+			stop pool
+			stop b
+			stop a
+			report web 1 stopped
+			drop [192.0.2.1 192.0.2.2]`)
+	})
+	story(t, "but what an earlier daemon left stays open", func(w *world) {
+		w.m.Configure(spec("a", "pool"))
+		w.m.Own(own(1))
+		synctest.Wait()
+		w.m.Close()
+		w.mu.Lock()
+		w.lines = nil
+		w.mu.Unlock()
+		w.boot()
+		if err := w.m.Recover(); err != nil {
+			w.t.Fatal(err)
+		}
+		w.m.Configure(spec("a", "pool"))
+		w.m.Own(own(1))
+		w.said(`
+			hold [192.0.2.1 192.0.2.2]
+			start a
+			start pool
+			report web 1 started`)
+	})
+}
+
+func TestAnAddressOfTwoGroupsIsHeldUntilBothHaveStopped(t *testing.T) {
+	story(t, "", func(w *world) {
+		two := spec("a")
+		two.Groups = append(two.Groups, spec("a").Groups[0])
+		two.Groups[1].Name = "mail"
+		w.m.Configure(two)
+		w.m.Own(map[string]uint64{"web": 1})
+		w.said("hold [192.0.2.1]\nstart a\nreport web 1 started")
+		w.m.Own(map[string]uint64{"web": 1, "mail": 1})
+		w.said("hold [192.0.2.1]\nstart a\nreport mail 1 started")
+		w.m.Own(map[string]uint64{"mail": 1})
+		w.said("stop a\nreport web 1 stopped")
+		w.m.Own(nil)
+		w.said("stop a\nreport mail 1 stopped\ndrop [192.0.2.1]")
+	})
+}
+
+func TestWhatSeveralGroupsWantOfTheGuard(t *testing.T) {
+	for name, c := range map[string]struct {
+		wants map[string]hold
+		want  hold
+	}{
+		"nobody":               {nil, 0},
+		"one opens":            {map[string]hold{"a": open}, open},
+		"one that is starting": {map[string]hold{"a": shut}, shut},
+		"one that is starting does not close what another serves": {map[string]hold{"a": shut, "b": open}, open},
+		"one that would not stop closes it for all":               {map[string]hold{"a": cut, "b": open, "c": shut}, cut},
+	} {
+		if got := together(c.wants); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
 }

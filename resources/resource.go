@@ -56,6 +56,11 @@ var ErrNeedsRestart = errors.New("the change needs a restart of the resource")
 // cut off when the lease is not live.
 type Guarded interface{ Addresses() []netip.Addr }
 
+// Opener is implemented by resources that have something to tell the network
+// once their group answers (a gratuitous ARP): while a group of several guarded
+// resources is being started, the guard keeps it closed and nothing they send arrives.
+type Opener interface{ Opened() }
+
 // Readier is implemented by resources that know beforehand that they could not
 // start here (no such interface, no carrier, no IPVS in the kernel). Placement avoids the node.
 // It is cheap and may be called at any time.

@@ -242,6 +242,9 @@ func (v *vip) Adopt(b json.RawMessage) error {
 // Addresses returns the one address.
 func (v *vip) Addresses() []netip.Addr { return []netip.Addr{v.spec.Address} }
 
+// Opened announces the address once more: the guard lets it answer from now on.
+func (v *vip) Opened() { v.burst.start() }
+
 // Close ends the announcements and the watch. The address stays as it is.
 func (v *vip) Close() error {
 	v.burst.cancel()
