@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -74,7 +75,7 @@ type LocalStatus struct {
 	Profile   string                  `json:"profile"`       // of its ha.yaml
 	Nodes     string                  `json:"nodes"`         // of its ha.yaml, with their roles
 	SpecError string                  `json:"spec_error,omitempty"`
-	Unstored  string                  `json:"unstored,omitempty"` // why it cannot store what it promises
+	Unstored  string                  `json:"unstored,omitempty"` // why it cannot write to its data directory
 	Raft      string                  `json:"raft"`               // Leader, Follower, Candidate
 	Term      string                  `json:"term"`               // raft's: grows with every election that was tried
 	Gossip    map[string]string       `json:"gossip,omitempty"`
@@ -114,7 +115,7 @@ func (n *Node) LocalStatus() LocalStatus {
 	if n.cfg.Guard == nil {
 		s.Guard = "off"
 	}
-	if err := n.keeper.Unstored(); err != nil {
+	if err := cmp.Or(n.keeper.Unstored(), n.cfg.Stores.Failing()); err != nil {
 		s.Unstored = err.Error()
 	}
 	if left := n.keeper.Left(); left > 0 {
@@ -340,7 +341,7 @@ func trouble(s Status) []string {
 				add(3, "node %s: its files are not what the cluster runs: %s", n.Name, h.SpecError)
 			}
 			if h.Unstored != "" {
-				add(2, "node %s cannot store what it promises, so that its vote is missing: %s; make room in its data directory, or see what is wrong with the disk", n.Name, h.Unstored)
+				add(2, "node %s cannot write to its data directory: it follows the cluster no longer, and its vote is missing: %s; make room there, or see what is wrong with the disk", n.Name, h.Unstored)
 			}
 			if h.Nodes != ours {
 				add(3, "node %s: its ha.yaml has other nodes (%s) than this one's (%s): make them the same and run `keepbeat restart` where it was changed", n.Name, h.Nodes, ours)

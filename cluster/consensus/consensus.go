@@ -281,7 +281,7 @@ func (c *Consensus) Run(ctx context.Context) error {
 	defer wg.Wait()
 	wg.Go(func() { c.flusher(ctx) })
 	wg.Go(func() { c.probe(ctx) })
-	leading, leader := false, ""
+	leading, leader, failing := false, "", false
 	for {
 		select {
 		case <-ctx.Done():
@@ -297,6 +297,14 @@ func (c *Consensus) Run(ctx context.Context) error {
 					c.cfg.Logger.Warn("no leader: no majority of voters is in touch")
 				} else {
 					c.cfg.Logger.Info("leader", "node", l)
+				}
+			}
+			if err := c.cfg.Stores.Failing(); (err != nil) != failing {
+				failing = err != nil
+				if failing {
+					c.cfg.Logger.Error("this node cannot write its log: it follows the cluster no longer, and helps to decide nothing, until it can", "err", err)
+				} else {
+					c.cfg.Logger.Info("this node can write its log again")
 				}
 			}
 			switch {

@@ -22,6 +22,7 @@ type Stores struct {
 	Stable    raft.StableStore
 	Snapshots raft.SnapshotStore
 	close     func() error
+	failed    *failure // nil: not known
 }
 
 // Close closes the files.
@@ -54,7 +55,8 @@ func OpenBolt(dir string, logger hclog.Logger) (Stores, error) {
 	if err != nil {
 		return Stores{}, errors.Join(err, b.Close())
 	}
-	return Stores{Log: b, Stable: b, Snapshots: snaps, close: b.Close}, nil
+	w := watched{b, &failure{}}
+	return Stores{Log: w, Stable: w, Snapshots: snaps, close: b.Close, failed: w.failed}, nil
 }
 
 func damaged(path string, err error) error {
