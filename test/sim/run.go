@@ -114,26 +114,26 @@ func (r *run) recover() {
 
 // applied says whether the cluster runs what the files say, and applies them otherwise.
 func (r *run) applied() bool {
-	spec := r.w.specification()
+	var newest *cluster.Node
 	for _, m := range r.w.machines {
-		if m.node == nil || m.role != conf.Director {
-			continue
+		if m.node != nil && m.role == conf.Director && (newest == nil || m.node.State().SpecInfo.Version > newest.State().SpecInfo.Version) {
+			newest = m.node
 		}
-		st := m.node.State()
-		if len(conf.Diff(st.Spec, spec)) == 0 {
-			return true
-		}
-		if r.wait == 0 {
-			r.async(func(n *cluster.Node) func() func() {
-				return func() func() {
-					ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-					defer cancel()
-					_, err := n.Apply(ctx, 0, false)
-					return func() { r.w.note("    apply at the end: %v", err) }
-				}
-			}(m.node))
-		}
+	}
+	if newest == nil {
 		return false
+	}
+	if spec := newest.State().Spec; spec != nil && len(conf.Diff(spec, r.w.specification())) == 0 {
+		return true
+	}
+	if r.wait == 0 {
+		r.async(func() func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+			defer cancel()
+			_, err := newest.Apply(ctx, 0, false)
+			time.Sleep(200 * time.Millisecond) // a refusal costs no time
+			return func() { r.w.note("    apply at the end: %v", err) }
+		})
 	}
 	return false
 }
@@ -275,7 +275,7 @@ func (r *run) do(id int, e event) func() {
 
 func (r *run) wires(e event, ms []*machine) []wireFault {
 	f := wireFault{link: e.Link, c: e.Noise}
-	f.c.Cut = e.Do != noise && e.Do != linkNoise
+	f.c.Cut = e.Do != noise && e.Do != linkNoise && e.Do != delayed
 	var fs []wireFault
 	both := func(a, b string) {
 		f.from, f.to = a, b
@@ -296,7 +296,7 @@ func (r *run) wires(e event, ms []*machine) []wireFault {
 				}
 			}
 		}
-	case oneWay:
+	case oneWay, delayed:
 		f.from, f.to = ms[0].name, ""
 		if !e.From {
 			f.from, f.to = "", ms[0].name

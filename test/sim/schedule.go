@@ -27,6 +27,7 @@ const (
 	pairCut
 	pairOneWay
 	noise
+	delayed // noise in what one machine is sent
 	linkCut
 	linkFlap
 	linkNoise // on one link only
@@ -45,7 +46,7 @@ const (
 var actionNames = [...]string{
 	power: "power off", diskLoss: "power off and an empty disk", crash: "SIGKILL", pause: "SIGSTOP",
 	partition: "cut off", split: "split", oneWay: "one-way cut", pairCut: "pair cut", pairOneWay: "one-way pair cut",
-	noise: "noise", linkCut: "link cut", linkFlap: "link flapping", linkNoise: "noise on one link",
+	noise: "noise", delayed: "noise in one direction", linkCut: "link cut", linkFlap: "link flapping", linkNoise: "noise on one link",
 	slow: "slow resources", failStarts: "starts fail", failStops: "stops fail", lostAddress: "an address is deleted",
 	standby: "standby", takeover: "takeover", apply: "apply", restart: "planned restart", cleanStop: "clean stop",
 }
@@ -82,7 +83,7 @@ func (e event) String() string {
 	switch {
 	case (e.Do == oneWay || e.Do == pairOneWay) && e.From:
 		b.WriteString(", what it sends")
-	case e.Do == oneWay || e.Do == pairOneWay:
+	case e.Do == oneWay || e.Do == pairOneWay || e.Do == delayed:
 		b.WriteString(", what it is sent")
 	}
 	if e.Link != "" {
@@ -159,7 +160,9 @@ func (d dice) between(lo, hi time.Duration) time.Duration {
 
 func (d dice) of(names []string) string { return names[d.IntN(len(names))] }
 
-func newSchedule(seed uint64) schedule {
+// newSchedule makes the schedule of a seed. story, if not empty, is one that
+// it has to hold.
+func newSchedule(seed uint64, story string) schedule {
 	d := dice{rand.New(rand.NewPCG(seed, 0x7363686564))}
 	s := schedule{Config: Config{Seed: seed, Directors: 2 + d.IntN(3), Groups: 1 + d.IntN(6), Failback: d.IntN(2) == 0}}
 	s.Witnesses = d.IntN(3)
@@ -170,12 +173,18 @@ func newSchedule(seed uint64) schedule {
 	for range s.Directors + s.Witnesses {
 		s.Starts = append(s.Starts, d.between(0, 2*time.Second))
 	}
-	s.Peaceful = d.IntN(8) == 0
+	s.Peaceful = d.IntN(8) == 0 && story == ""
 	end := d.between(10*time.Second, 40*time.Second)
 	if s.Peaceful {
 		s.peace(d, end)
 	} else {
 		s.storm(d, end)
+		if story == "" && d.IntN(3) == 0 {
+			story = storyNames()[d.IntN(len(stories))]
+		}
+		if story != "" {
+			s.Events = append(s.Events, stories[story](s, d, d.between(time.Second, end))...)
+		}
 	}
 	slices.SortStableFunc(s.Events, func(a, b event) int { return cmp.Compare(a.At, b.At) })
 	for _, e := range s.Events {
@@ -286,6 +295,8 @@ func (s *schedule) fill(d dice, e *event) {
 		if d.IntN(2) == 0 {
 			e.On = []string{s.someone(d)}
 		}
+	case delayed:
+		e.On, e.Noise = []string{s.someone(d)}, linktest.Condition{Delay: d.between(0, s.Profile.Lease)}
 	case linkNoise:
 		e.Link, e.Noise = simLinks[d.IntN(2)].Name(), d.noise(true)
 	case linkCut:

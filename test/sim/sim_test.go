@@ -79,7 +79,7 @@ func TestShort(t *testing.T) {
 					if n > runs || bad.Load() > 0 && os.Getenv(inside) != "" {
 						return
 					}
-					s := newSchedule(seed + n - 1)
+					s := newSchedule(seed+n-1, os.Getenv("KEEPBEAT_SIM_STORY"))
 					s.Log = os.Getenv("KEEPBEAT_SIM_LOG") != ""
 					s.GuardIgnored = os.Getenv("KEEPBEAT_SIM_GUARD") == "ignored"
 					w := playSchedule(t, s)

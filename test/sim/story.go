@@ -1,0 +1,71 @@
+package sim
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/keepbeat/keepbeat/cluster/link/linktest"
+)
+
+// stories are faults that belong together: what a rule of the design is there
+// for, and what random faults put together too seldom. Each begins at a time
+// in a storm.
+var stories = map[string]func(s schedule, d dice, at time.Duration) []event{
+	// The owner's daemon dies, its addresses are slow to go, and it returns
+	// when another node has them.
+	"leftovers": func(s schedule, d dice, at time.Duration) []event {
+		o := s.director(d)
+		down := 2*s.Profile.Lease + d.between(time.Second, 3*time.Second)
+		return []event{
+			{At: at, For: down, Do: crash, On: []string{o}},
+			{At: at + time.Millisecond, For: down + 4*time.Second, Do: slow, On: []string{o}, Count: 500 + d.IntN(2000)},
+		}
+	},
+	// Answers reach the owner late; then it is cut off.
+	"late answers": func(s schedule, d dice, at time.Duration) []event {
+		o := s.director(d)
+		return []event{
+			{At: at, For: 6 * time.Second, Do: delayed, On: []string{o}, Noise: linktest.Condition{Delay: s.Profile.Lease/2 + d.between(0, s.Profile.Lease/2)}},
+			{At: at + d.between(2*time.Second, 4*time.Second), For: 3 * s.Profile.Lease, Do: oneWay, On: []string{o}, From: true},
+		}
+	},
+	// A group is taken out of the files and put back.
+	"removed and back": func(s schedule, d dice, at time.Duration) []event {
+		n := 4 * d.IntN(s.Groups)
+		return []event{
+			{At: at, Do: apply, On: []string{s.director(d)}, Count: n},
+			{At: at + d.between(500*time.Millisecond, 4*time.Second), Do: apply, On: []string{s.director(d)}, Count: n},
+		}
+	},
+	// The owner hears nobody, so that it does not learn of its revocation, and
+	// its addresses would not go at once when it does.
+	"deaf owner": func(s schedule, d dice, at time.Duration) []event {
+		o := s.director(d)
+		return []event{
+			{At: at, Do: failStops, On: []string{o}, Count: 2 * s.Groups},
+			{At: at, For: 2*s.Profile.Lease + d.between(time.Second, 3*time.Second), Do: oneWay, On: []string{o}},
+		}
+	},
+	// The owner's daemon is away under a long lease, and every voter that
+	// promised it restarts.
+	"restarted voters": func(s schedule, d dice, at time.Duration) []event {
+		o := s.director(d)
+		var others []string
+		for _, m := range s.machines() {
+			if m != o {
+				others = append(others, m)
+			}
+		}
+		do := crash
+		if d.IntN(2) == 0 {
+			do = power
+		}
+		return []event{
+			{At: at, For: d.between(6*time.Second, 10*time.Second), Do: restart, On: []string{o}},
+			{At: at + d.between(time.Second, 2*time.Second), For: d.between(20*time.Millisecond, time.Second), Do: do, On: others},
+		}
+	},
+}
+
+func storyNames() []string { return slices.Sorted(maps.Keys(stories)) }
