@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // checkName is the name under which a program is called to check a log.
@@ -37,7 +38,7 @@ func CheckIfAsked() {
 
 func check(path string) error {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second, PreLoadFreelist: true, NoFreelistSync: true})
-	if errors.Is(err, bbolt.ErrTimeout) { //nolint:staticcheck // the name bbolt still exports
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil // in use: whoever opens it in earnest says so
 	}
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
 )
 
@@ -45,7 +46,7 @@ func OpenBolt(dir string, logger hclog.Logger) (Stores, error) {
 		// A second daemon on the same directory must be told so, not wait for ever.
 		BoltOptions: &bbolt.Options{Timeout: 3 * time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType},
 	})
-	if errors.Is(err, bbolt.ErrTimeout) { //nolint:staticcheck // the name bbolt still exports
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return Stores{}, fmt.Errorf("%s is in use: is another keepbeat running on this data directory?", path)
 	}
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -220,5 +219,3 @@ func Decode(b []byte) (Message, error) {
 
 // MaxLength bounds a lease that may be asked for: the longest planned restart.
 const MaxLength = 10 * time.Minute
-
-func (v Voters) has(id string) bool { return slices.Contains(v.IDs, id) }

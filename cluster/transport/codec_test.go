@@ -13,7 +13,7 @@ import (
 func TestHeartbeatsSurviveTheirEncoding(t *testing.T) {
 	req := raft.AppendEntriesRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: 3, ID: []byte("a/7"), Addr: []byte("a")},
-		Term:      1 << 40, Leader: []byte("a"),
+		Term:      1 << 40,
 	}
 	m, err := parseBeat(appendBeatRequest(nil, 77, "b/2", &req))
 	if err != nil || m.id != 77 || m.to != "b/2" || !reflect.DeepEqual(m.req, req) {
@@ -31,7 +31,7 @@ func TestHeartbeatsSurviveTheirEncoding(t *testing.T) {
 
 func FuzzHeartbeat(f *testing.F) {
 	f.Add([]byte{})
-	f.Add(appendBeatRequest(nil, 1, "director2/1f", &raft.AppendEntriesRequest{Term: 3, Leader: []byte("director1")}))
+	f.Add(appendBeatRequest(nil, 1, "director2/1f", &raft.AppendEntriesRequest{Term: 3, RPCHeader: raft.RPCHeader{Addr: []byte("director1")}}))
 	f.Add(appendBeatResponse(nil, 1, &raft.AppendEntriesResponse{Term: 3, Success: true}, nil))
 	f.Add(appendBeatResponse(nil, 1, &raft.AppendEntriesResponse{}, errors.New("x")))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -91,7 +91,7 @@ func TestGossipAddressesAreFixedAndDistinct(t *testing.T) {
 	if got, want := GossipSeed("director1"), "director1/[fd"; !strings.HasPrefix(got, want) {
 		t.Errorf("seed is %s, want %s...", got, want)
 	}
-	if GossipAddr("a") != GossipAddr("a") || GossipAddr("a") == GossipAddr("b") {
+	if a, again := GossipAddr("a"), GossipAddr("a"); a != again || a == GossipAddr("b") {
 		t.Error("addresses do not follow the names")
 	}
 	if !GossipAddr("a").IsPrivate() {

@@ -45,7 +45,7 @@ type question struct {
 // isHeartbeat uses the same test as raft's own transport: only such requests
 // may go past the main loop of the follower.
 func isHeartbeat(r *raft.AppendEntriesRequest) bool {
-	return r.Term != 0 && len(beatLeader(r)) > 0 && r.PrevLogEntry == 0 && r.PrevLogTerm == 0 &&
+	return r.Term != 0 && len(r.Addr) > 0 && r.PrevLogEntry == 0 && r.PrevLogTerm == 0 &&
 		len(r.Entries) == 0 && r.LeaderCommitIndex == 0
 }
 

@@ -52,16 +52,8 @@ func appendBeatRequest(b []byte, id uint64, to string, r *raft.AppendEntriesRequ
 	b = binary.AppendUvarint(b, r.Term)
 	b = binary.AppendUvarint(b, uint64(r.ProtocolVersion))
 	b = appendString(b, r.ID)
-	b = appendString(b, beatLeader(r))
+	b = appendString(b, r.Addr)
 	return appendString(b, []byte(to))
-}
-
-// beatLeader returns the leader's address; it stands twice in raft's own encoding.
-func beatLeader(r *raft.AppendEntriesRequest) []byte {
-	if len(r.Addr) > 0 {
-		return r.Addr
-	}
-	return r.Leader
 }
 
 func appendBeatResponse(b []byte, id uint64, r *raft.AppendEntriesResponse, err error) []byte {
@@ -103,7 +95,6 @@ func parseBeat(b []byte) (beat, error) {
 		m.req.ProtocolVersion = raft.ProtocolVersion(d.uvarint())
 		m.req.ID = d.string()
 		m.req.Addr = d.string()
-		m.req.Leader = m.req.Addr
 		m.to = string(d.string())
 		if m.req.Term == 0 || len(m.req.Addr) == 0 {
 			return beat{}, errBeat

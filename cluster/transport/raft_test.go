@@ -356,7 +356,7 @@ func TestReplicationWaitsForThePeerAndVotesDoNot(t *testing.T) {
 		} else {
 			t.Log(err)
 		}
-		if took, err := ask(&raft.AppendEntriesRequest{Term: 5, Leader: []byte("a")}); err == nil || took != 0 {
+		if took, err := ask(&raft.AppendEntriesRequest{Term: 5, RPCHeader: raft.RPCHeader{Addr: []byte("a")}}); err == nil || took != 0 {
 			t.Errorf("heartbeat: %v after %v, want an error at once", err, took)
 		}
 		began := time.Now()
@@ -489,10 +489,10 @@ func TestRaftTransportCanBeReplacedOnTheSameStreams(t *testing.T) {
 			}
 			<-done
 			var beat raft.AppendEntriesResponse
-			if err := ta.AppendEntries("b", "b", &raft.AppendEntriesRequest{Term: 1, Leader: []byte("a")}, &beat); err != nil || beat.Term != 9 {
+			if err := ta.AppendEntries("b", "b", &raft.AppendEntriesRequest{Term: 1, RPCHeader: raft.RPCHeader{Addr: []byte("a")}}, &beat); err != nil || beat.Term != 9 {
 				t.Errorf("heartbeat: %v, %+v", err, beat)
 			}
-			if err := ta.AppendEntries("b", "b", &raft.AppendEntriesRequest{Term: 1, Leader: []byte("c")}, &beat); err == nil {
+			if err := ta.AppendEntries("b", "b", &raft.AppendEntriesRequest{Term: 1, RPCHeader: raft.RPCHeader{Addr: []byte("c")}}, &beat); err == nil {
 				t.Error("a heartbeat in the name of another leader was answered")
 			}
 			if err := tb.Close(); err != nil {

@@ -108,25 +108,6 @@ func (n *network) node(name string, last int) *lab.Host {
 func (n *network) nodes() []*lab.Host     { return []*lab.Host{n.director1, n.director2, n.arbiter} }
 func (n *network) directors() []*lab.Host { return []*lab.Host{n.director1, n.director2} }
 
-// director is the one of that name.
-func (n *network) director(name string) *lab.Host {
-	for _, h := range n.directors() {
-		if h.Name == name {
-			return h
-		}
-	}
-	n.t.Fatalf("%q is not a director", name)
-	return nil
-}
-
-// other is the director that h is not.
-func (n *network) other(h *lab.Host) *lab.Host {
-	if h == n.director1 {
-		return n.director2
-	}
-	return n.director1
-}
-
 func (n *network) start(h *lab.Host) { n.daemons[h] = h.StartKeepbeat("run") }
 
 // startHTTP starts the web server of real server i.
