@@ -163,16 +163,6 @@ func (w *world) machine(name string) *machine {
 	return w.machines[i]
 }
 
-// await waits until ok, at most for d of virtual time.
-func (w *world) await(d time.Duration, ok func() bool) bool {
-	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if ok() {
-			return true
-		}
-	}
-	return ok()
-}
-
 // dump puts what each node knows into the transcript.
 func (w *world) dump() {
 	for _, m := range w.machines {
