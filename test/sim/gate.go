@@ -21,7 +21,7 @@ type gate struct {
 	shut    bool
 	dead    bool
 	changed chan struct{} // closed and replaced when shut or dead change
-	writes  []func()      // of the guard's deadline: made with a lock held, so they cannot wait
+	writes  []func()      // to the guard: made with locks held, so they cannot wait
 	frames  []func()      // to the links
 }
 

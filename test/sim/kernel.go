@@ -101,14 +101,16 @@ func (k *kernel) change(what string, f func()) {
 	}
 }
 
-// guard is the kernel's guard as one daemon reaches it.
+// guard is the kernel's guard as one daemon reaches it. The daemon calls it with
+// locks held, so a daemon that is stopped does not wait here: what it wrote is
+// written, in order, when it goes on, and nothing that follows goes out before.
 type guard struct {
 	k *kernel
 	g *gate
 }
 
 func (g guard) Hold(addrs ...netip.Addr) error {
-	return g.g.do(func() {
+	return g.g.later(func() {
 		g.k.change("hold", func() {
 			for _, a := range addrs {
 				g.k.held[a] = true
@@ -119,7 +121,7 @@ func (g guard) Hold(addrs ...netip.Addr) error {
 }
 
 func (g guard) Drop(addrs ...netip.Addr) error {
-	return g.g.do(func() {
+	return g.g.later(func() {
 		g.k.change("drop", func() {
 			for _, a := range addrs {
 				delete(g.k.held, a)
@@ -130,7 +132,7 @@ func (g guard) Drop(addrs ...netip.Addr) error {
 }
 
 func (g guard) Cut(addrs ...netip.Addr) error {
-	return g.g.do(func() {
+	return g.g.later(func() {
 		g.k.change("cut", func() {
 			for _, a := range addrs {
 				g.k.held[a], g.k.cut[a] = true, true
