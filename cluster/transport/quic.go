@@ -326,10 +326,24 @@ func (q *QUIC) dial(ctx context.Context, node string, kind Kind) (net.Conn, erro
 		if err == nil {
 			return c, nil
 		}
+		if connectionEnded(err) {
+			q.remove(s) // its goroutines may not have noticed yet; it must not be picked again
+		}
 		if ctx.Err() != nil || attempt == 2 || errors.Is(err, errRefused) {
 			return nil, err
 		}
 	}
+}
+
+// connectionEnded tells the end of a connection from that of one stream.
+func connectionEnded(err error) bool {
+	var (
+		application *quic.ApplicationError
+		protocol    *quic.TransportError
+		idle        *quic.IdleTimeoutError
+		reset       *quic.StatelessResetError
+	)
+	return errors.As(err, &application) || errors.As(err, &protocol) || errors.As(err, &idle) || errors.As(err, &reset)
 }
 
 // open opens a stream on a connection and waits for the peer's answer.
