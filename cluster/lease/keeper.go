@@ -218,7 +218,13 @@ func (k *Keeper) extendLocked() bool {
 	k.end = end
 	// Longer than what is asked for now: the late answer to a long lease that
 	// could not be taken back.
-	k.reset = end <= now+k.length
+	may := end <= now+k.length
+	if may && !k.reset {
+		// At once: until the voters' promises to an earlier boot are replaced, the
+		// death of this node would keep its groups down for as long as those run.
+		k.Kick()
+	}
+	k.reset = may
 	began := !k.wasLive
 	k.wasLive = true
 	return began
