@@ -141,7 +141,7 @@ type Refused struct {
 // least: a single stray is no trouble. A second machine of a name is worth
 // knowing longer, since its effect stays when it has gone.
 const (
-	refusedFor      = time.Minute
+	refusedFor      = 10 * time.Second
 	refusedNameFor  = 10 * time.Minute
 	refusedAtLeast  = 3
 	secondOfOurName = "; another machine is called like this one: give it a name of its own, then restart keepbeat here, since the others may have believed it"
