@@ -513,6 +513,8 @@ func TestLinkLocalAddressStandsOnSeveralInterfaces(t *testing.T) {
 	a, _ := pair(t)
 	a.ip("link add eth1 type veth peer name eth2\nlink set eth1 up\nlink set eth2 up")
 	m := a.maker()
+	eth1 := make1(t, m, written("fe80::99//eth1"))
+	eventually(t, "the carrier of eth1", func() bool { return eth1.Ready() == nil })
 	v, w := started(t, m, written("fe80::99//eth0")), started(t, m, written("fe80::99//eth1"))
 	stop(t, v)
 	if err := w.Monitor(t.Context()); err != nil {
