@@ -622,11 +622,11 @@ func TestEverythingAtOnce(t *testing.T) {
 	}
 	p := made.(*pool)
 	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
+	var wg, setting sync.WaitGroup
 	wg.Go(func() { p.Run(ctx) })
 	r.checks.waitFor(t, v.Reals[0].Check, v.Reals[1].Check)
 	for i := range 2 {
-		wg.Go(func() {
+		setting.Go(func() {
 			for n := range 300 {
 				r.checks.set(v.Reals[i].Check, n%2 == 0)
 			}
@@ -653,6 +653,7 @@ func TestEverythingAtOnce(t *testing.T) {
 		r.stop(p)
 		r.holds("stopped")
 	}
+	setting.Wait() // what a check says after Run has ended is not heard
 	cancel()
 	wg.Wait()
 	r.start(p)
