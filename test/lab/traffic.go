@@ -85,8 +85,11 @@ func (l *Lab) Observe(s *Switch, vip, source string, director *Host, interval ti
 
 // Overlap is for how long both observers got answers, each from its director:
 // the time of two owners. It counts answers up to now.
+//
+// A group may move there and back within some tens of milliseconds; answers of
+// one director that are further apart than a move takes are two times of being active.
 func Overlap(a, b *Client) time.Duration {
-	return probe.Overlap(a.ofDirector(), b.ofDirector(), 50*ProbeInterval())
+	return probe.Overlap(a.ofDirector(), b.ofDirector(), 10*ProbeInterval())
 }
 
 // ofDirector are the answers that an observer got from its director itself: one
