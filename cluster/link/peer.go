@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/keepbeat/keepbeat/conf"
 )
 
 // peer is another configured node.
@@ -45,7 +47,14 @@ type peerLink struct {
 	why   string         // when it was judged, without the age of now
 	saw   time.Time      // last hello of any boot
 	addr  netip.AddrPort // where the believed boot's hellos come from; invalid: not learned
+	young bool           // came up less than settling ago
 }
+
+// settling is how long data goes by broadcast on a shared medium that has just
+// come up. Hellos are broadcast and prove only that: the kernel may have lost its
+// first question for the peer's hardware address on a wire that was not ready,
+// and asks again after a second.
+const settling = 3 * time.Second
 
 // target is one way to a peer; an invalid address means broadcast.
 type target struct {
@@ -170,6 +179,16 @@ func (m *Mesh) judgeLink(p *peer, l *meshLink, now time.Time) (next time.Time) {
 	e := m.evidence(p, l)
 	s, why, next := judge(e, now, m.Timing())
 	pl := &p.links[l.idx]
+	if pl.young && s == pl.state {
+		if until := pl.since.Add(settling); now.Before(until) {
+			if next.IsZero() || until.Before(next) {
+				next = until
+			}
+		} else {
+			pl.young = false
+			m.retarget(p)
+		}
+	}
 	// A problem of the interface that turns into another one is a change too; the growing age is none.
 	if s == pl.state && (e.problem == "" || why == pl.why) {
 		return next
@@ -182,6 +201,7 @@ func (m *Mesh) judgeLink(p *peer, l *meshLink, now time.Time) (next time.Time) {
 			level = slog.LevelWarn
 		}
 		m.say(level, text)
+		pl.young = s == Up && (pl.young || pl.state == Down)
 		pl.state, pl.since = s, now
 		m.retarget(p)
 	}
@@ -205,13 +225,16 @@ func (m *Mesh) judgeAll(now time.Time) (next time.Time) {
 }
 
 // retarget computes where Send sends to, with m.mu held: every link that is up
-// or late, by the address learned; when there is none, all links.
+// or late, by the address learned (by broadcast at first, see settling); when there is none, all links.
 func (m *Mesh) retarget(p *peer) {
 	var good, all []target
 	for i, l := range m.links {
 		t := target{link: l, addr: p.links[i].addr}
 		all = append(all, t)
 		if s := p.links[i].state; (s == Up || s == Late) && t.addr.IsValid() {
+			if p.links[i].young && l.conf.Type != conf.Ucast {
+				t.addr = netip.AddrPort{}
+			}
 			good = append(good, t)
 		}
 	}
