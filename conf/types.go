@@ -21,6 +21,13 @@ type Local struct {
 	Guard    GuardMode
 	Quorum   Quorum // who decides when a node is silent; QuorumMajority with three voters and more
 
+	// The four below are for pairs: two voters alone (QuorumFencing, QuorumPing, QuorumUnsafe).
+	WaitForAll bool          // a node that has just started takes nothing before it has seen the other; default yes
+	InitDead   time.Duration // how long it waits for the other when WaitForAll is off; default 30 s
+	PingGroup  []netip.Addr  // QuorumPing: the tie-breaker; one that answers is enough
+
+	Watchdog Watchdog // self-fencing
+
 	// The three below seed version 1 of the specification; afterwards the
 	// replicated value counts (Spec.Settings).
 	Profile      Profile
@@ -28,6 +35,14 @@ type Local struct {
 	RestartLease time.Duration // lease taken before a planned restart; default 30 s
 
 	SocketGroup string // group that may read the control socket; default: none (root only)
+	AdminGroup  string // group that may also give orders there; default: none (root only)
+}
+
+// Watchdog is a device that resets this machine unless the daemon feeds it
+// (Linux's /dev/watchdog).
+type Watchdog struct {
+	Device  string        // empty: none
+	Timeout time.Duration // from the last feeding to the reset, whole seconds, 1 s to 10 min; default 10 s
 }
 
 // Node is an entry of `nodes:`.
@@ -49,13 +64,14 @@ const (
 // Quorum says what decides which half goes on.
 type Quorum uint8
 
-// Quorum rules. Only QuorumMajority (the `witness` rule: three voters or more) is built.
+// Quorum rules. The zero value is invalid. QuorumMajority needs three voters,
+// the others are for two.
 const (
 	_              Quorum = iota
-	QuorumMajority        // `quorum: witness`
-	QuorumFencing
-	QuorumPing
-	QuorumUnsafe
+	QuorumMajority        // `quorum: witness`: a majority of the voters
+	QuorumFencing         // the survivor fences the peer before it acts
+	QuorumPing            // the side that reaches the tie-breaker goes on
+	QuorumUnsafe          // whoever misses the other takes over: two owners when the links are cut
 )
 
 // GuardMode says whether the kernel enforces the lease.
@@ -94,7 +110,7 @@ const (
 	Bcast
 	Mcast
 	Ucast
-	Serial // refused by name until it is built
+	Serial // a null-modem line, between two nodes
 )
 
 // Link is one heartbeat path.
@@ -105,6 +121,8 @@ type Link struct {
 	Group     netip.Addr   // mcast: the group; default 225.0.0.1 (heartbeat's)
 	TTL       uint8        // mcast: default 1
 	Addresses []netip.Addr // ucast: the peers; own addresses are ignored, so the file can be the same everywhere
+	Device    string       // serial: /dev/ttyS0
+	Baud      int          // serial: default 19200, heartbeat's
 }
 
 // Name is how status and logs call the link: "bcast eth1", "mcast eth2",
@@ -124,8 +142,9 @@ const DefaultPort = 694
 // It is stored as JSON; every field must survive a round trip.
 type Spec struct {
 	Settings Settings        `json:"settings"`
-	Groups   []Group         `json:"groups"` // in the order of the file
-	Pools    map[string]Pool `json:"pools"`  // by the plain name of the file
+	Groups   []Group         `json:"groups"`            // in the order of the file
+	Pools    map[string]Pool `json:"pools"`             // by the plain name of the file
+	Fencing  *Fencing        `json:"fencing,omitempty"` // nil: none
 }
 
 // Settings are the replicated settings.
@@ -141,6 +160,9 @@ type Group struct {
 	Prefer       []string   `json:"prefer"`        // best first; directors not named may own it too, last
 	AutoFailback bool       `json:"auto_failback"` // return to the best of Prefer as soon as it is there; default off
 	Resources    []Resource `json:"resources"`
+	// Priority is what the group weighs when two nodes want to fence each
+	// other: the one that has more at stake goes first. 0 to 1000; default 1.
+	Priority int `json:"priority,omitempty"`
 }
 
 // Class says what makes it safe to start a resource elsewhere (DESIGN, section 4, Handover).

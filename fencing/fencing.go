@@ -1,0 +1,92 @@
+// Package fencing makes certain from outside that a node does nothing any
+// more (STONITH): devices, the levels in which they are tried, and what became of it.
+package fencing
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+// Attempt is one use of one device on one node, for the history.
+type Attempt struct {
+	Device string           `json:"device"`
+	Level  int              `json:"level"` // from 1
+	Node   string           `json:"node"`  // the target
+	By     string           `json:"by"`    // the node that operated the device
+	Action conf.FenceAction `json:"action"`
+	At     time.Time        `json:"at"`
+	Took   time.Duration    `json:"took"`
+	Error  string           `json:"error,omitempty"` // empty: done, and certain
+}
+
+// Outcome is what became of fencing a node.
+type Outcome struct {
+	Node     string           `json:"node"`
+	Action   conf.FenceAction `json:"action"`
+	Done     bool             `json:"done"` // certain: every device of a level has succeeded
+	Attempts []Attempt        `json:"attempts"`
+}
+
+// ErrNoDevice is wrapped by the errors of Can and Fence when no level of
+// devices for a node can be operated from here.
+var ErrNoDevice = errors.New("no fencing device")
+
+// Target is the node to be fenced, and what is known of it.
+type Target struct {
+	Node string
+	// Silent is for how long nothing at all has been heard of the node, by the
+	// operating node's clock. A watchdog device waits until its timeout is over,
+	// counted from that.
+	Silent time.Duration
+}
+
+// DeviceStatus is a device as `keepbeat status` and `keepbeat fence test` show it.
+type DeviceStatus struct {
+	Name    string    `json:"name"`
+	Kind    string    `json:"kind"`    // "agent fence_ipmilan", "external ipmi", "script /etc/keepbeat/fence.sh", "manual", "watchdog"
+	Targets []string  `json:"targets"` // sorted
+	Here    bool      `json:"here"`    // this node may operate it
+	Checked time.Time `json:"checked,omitzero"`
+	Error   string    `json:"error,omitempty"` // of the last look; empty: it answered
+}
+
+// Waiting is a manual confirmation that is waited for on this node.
+type Waiting struct {
+	Node   string    `json:"node"`
+	Device string    `json:"device"`
+	Since  time.Time `json:"since"`
+}
+
+// Service is what the cluster needs of fencing; Fencer is the real one, the
+// simulation has another.
+type Service interface {
+	// Configure takes over a specification (nil: no fencing). What is under way goes on as it began.
+	Configure(spec *conf.Fencing)
+	// Can returns nil when this node can operate every device of some level for
+	// the node; the error wraps ErrNoDevice and says what is missing.
+	Can(node string) error
+	// Fence works through the node's levels until one has succeeded. It returns
+	// early when ctx ends; then it is not certain that the node was not fenced,
+	// and Done is false. note is called after each attempt.
+	Fence(ctx context.Context, t Target, action conf.FenceAction, note func(Attempt)) (Outcome, error)
+	// Plan says in words, a line each, what Fence would do.
+	Plan(node string, action conf.FenceAction) []string
+	// Confirm tells a manual device that a person has seen to it that the node
+	// is off. The error says when nobody waits for that.
+	Confirm(node string) error
+	// Waiting lists the confirmations that are waited for.
+	Waiting() []Waiting
+	// Test looks whether a device answers (monitor or status; nothing is fenced); empty: all that this node may operate.
+	Test(ctx context.Context, device string) ([]DeviceStatus, error)
+	// Status returns the devices as they were found last, in the order of the specification.
+	Status() []DeviceStatus
+	// Unfence gives this node back what fencing may have taken from it, with
+	// those of its devices that have an `on` of this kind (fabric, SCSI
+	// reservations); it returns at once when there is none.
+	Unfence(ctx context.Context, self string) error
+	// Run looks at the devices now and then until ctx ends.
+	Run(ctx context.Context) error
+}
