@@ -59,6 +59,7 @@ func (n *Node) act(ctx context.Context) {
 		}
 		n.own(st)
 		n.tell(st)
+		n.operate(ctx, st)
 		if time.Since(ready) >= readyEvery {
 			ready = time.Now()
 			n.tellProblems(st)
@@ -117,6 +118,7 @@ func (n *Node) beAdmitted(st *state.State) {
 	n.jobs.start("admit", n.wake, func(ctx context.Context) error {
 		_, err := n.cons.Propose(ctx, state.Command{Admit: &state.Admit{
 			Node: n.self, ID: n.id, Boot: uint64(n.cfg.Boot), Director: n.director, After: after, Running: running,
+			Clean: n.manager == nil || n.manager.Idle(), Format: state.Format,
 		}})
 		return err
 	})
@@ -136,6 +138,11 @@ func ownedEpochs(st *state.State, node string) map[string]uint64 {
 // own tells the manager what this node owns.
 func (n *Node) own(st *state.State) {
 	me := st.Nodes[n.self]
+	if _, fenced := st.Fencing[n.self]; fenced && me.Boot != uint64(n.cfg.Boot) {
+		// Whoever is to be fenced is admitted when nothing runs there any more.
+		n.manager.Own(map[string]uint64{})
+		return
+	}
 	if me.Boot != uint64(n.cfg.Boot) && !n.isStopping() {
 		return // not admitted yet: what an earlier daemon left stays as the guard has it
 	}
@@ -173,7 +180,7 @@ func (n *Node) own(st *state.State) {
 // wanted says whether the group should run here, as far as the log goes.
 func (n *Node) wanted(st *state.State, g state.Group) bool {
 	_, c := st.Group(g.Name)
-	return g.Owner == n.self && c != nil && (g.Target == "" || g.Target == n.self) && !n.leaving(st, g.Name) && !n.isHalting()
+	return g.Owner == n.self && c != nil && (g.Target == "" || g.Target == n.self) && !n.leaving(st, g.Name) && !n.isHalting() && !n.pair.stops()
 }
 
 // leaving says whether this node is being stopped and nobody else can have the group.
@@ -312,7 +319,9 @@ func (n *Node) Stop(ctx context.Context) error {
 	defer cancel()
 	if _, err := n.cons.Propose(lctx, state.Command{Leave: &state.Leave{Node: n.self, Incarnation: st.Nodes[n.self].Incarnation}}); err != nil {
 		n.logger.Warn("the cluster was not told of the stop; it will wait for this node's lease", "err", err)
+		return nil
 	}
+	n.pair.giveUpVote(lctx)
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/keepbeat/keepbeat/cluster/lease"
+	"github.com/keepbeat/keepbeat/cluster/pair"
 )
 
 // Data is a node's data directory: who it is, what it promised, its log.
@@ -19,12 +20,18 @@ type Data struct {
 	UUID     string
 	Promises lease.File
 	Promised lease.Record
-	RaftDir  string
-	SpecDir  string // versions of the specification
-	Renewed  string // why the node has a new identity; empty: it has its old one
+	// Generations and Generation are those of a pair; without one they stay the first.
+	Generations pair.File
+	Generation  pair.Record
+	RaftDir     string
+	SpecDir     string // versions of the specification
+	Renewed     string // why the node has a new identity; empty: it has its old one
 }
 
-var errEmpty = errors.New("empty")
+var (
+	errEmpty      = errors.New("empty")
+	errSuperseded = errors.New("superseded")
+)
 
 // OpenData opens a data directory or makes it. The identity counts only as
 // long as the log and the promises that belong to it are there: when one of
@@ -32,8 +39,9 @@ var errEmpty = errors.New("empty")
 // since what its lost disk had promised or voted must not be guessed.
 func OpenData(dir string) (Data, error) {
 	d := Data{
-		Promises: lease.File{Path: filepath.Join(dir, "promises.json")},
-		RaftDir:  filepath.Join(dir, "raft"), SpecDir: filepath.Join(dir, "spec"),
+		Promises:    lease.File{Path: filepath.Join(dir, "promises.json")},
+		Generations: pair.File{Path: filepath.Join(dir, "generation.json")},
+		RaftDir:     filepath.Join(dir, "raft"), SpecDir: filepath.Join(dir, "spec"),
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return d, fmt.Errorf("data directory: %w", err)
@@ -44,13 +52,19 @@ func OpenData(dir string) (Data, error) {
 		return d, fmt.Errorf("data directory: %w", err)
 	}
 	d.UUID = strings.TrimSpace(string(id))
+	if d.Generation, err = d.Generations.Load(); err != nil {
+		return d, err
+	}
 	promised, perr := d.Promises.Load()
 	// An empty log is a lost one: what a power failure leaves of a file that was never synced.
 	log, lerr := os.Stat(filepath.Join(d.RaftDir, "raft.db"))
 	if lerr == nil && log.Size() == 0 {
 		lerr = errEmpty
 	}
-	if lerr != nil && !errors.Is(lerr, fs.ErrNotExist) && !errors.Is(lerr, errEmpty) {
+	if lerr == nil && d.Generation.Discard {
+		lerr = errSuperseded
+	}
+	if lerr != nil && !errors.Is(lerr, fs.ErrNotExist) && !errors.Is(lerr, errEmpty) && lerr != errSuperseded {
 		return d, fmt.Errorf("data directory: %w", lerr)
 	}
 	switch {
@@ -63,6 +77,8 @@ func OpenData(dir string) (Data, error) {
 		return d, nil
 	case d.UUID != "" && perr != nil:
 		d.Renewed = "its record of promises is gone"
+	case lerr == errSuperseded:
+		d.Renewed = "the other node of the pair went on without it, and its log is put aside"
 	case d.UUID != "":
 		d.Renewed = "its log is gone"
 	default:
@@ -73,6 +89,11 @@ func OpenData(dir string) (Data, error) {
 		if err := os.Rename(d.RaftDir, aside); err != nil {
 			return d, fmt.Errorf("data directory: %w", err)
 		}
+	}
+	// The generation is the one to come back into; nothing of a lost log is left to do.
+	d.Generation = pair.Record{Current: d.Generation.Current, How: d.Generation.How}
+	if err := d.Generations.Save(d.Generation); err != nil {
+		return d, fmt.Errorf("data directory: %w", err)
 	}
 	// What was revoked stays revoked: that record outlives a discarded log.
 	d.Promised = promised

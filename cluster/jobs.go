@@ -53,6 +53,31 @@ func (j *jobs) start(key string, then func(), f func(ctx context.Context) error)
 	})
 }
 
+// begin runs f, which bounds itself, unless one of that key is running.
+func (j *jobs) begin(key string, f func()) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.busy[key] || j.over {
+		return
+	}
+	j.busy[key] = true
+	j.wg.Go(func() {
+		f()
+		j.mu.Lock()
+		delete(j.busy, key)
+		j.mu.Unlock()
+	})
+}
+
+// run runs f, which ends with the node.
+func (j *jobs) run(f func()) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if !j.over {
+		j.wg.Go(f)
+	}
+}
+
 // wait ends every job and waits for it.
 func (j *jobs) wait() {
 	j.mu.Lock()

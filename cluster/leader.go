@@ -47,6 +47,8 @@ func (n *Node) lead(ctx context.Context) {
 		quiet := n.revokeSilent(st, lives)
 		n.place(st, since)
 		n.forgive(st, failures)
+		n.orderFencing(st)
+		n.upgrade(st)
 		if time.Since(since) < startGrace {
 			quiet = leaderTick
 		}
@@ -181,4 +183,21 @@ func (n *Node) forgive(st *state.State, seen map[string]time.Time) {
 			delete(seen, key)
 		}
 	}
+}
+
+// upgrade raises the format of the state when every node's program knows the next.
+func (n *Node) upgrade(st *state.State) {
+	if st.Format >= state.Format {
+		return
+	}
+	nodes, _ := n.members2(st)
+	for _, c := range nodes {
+		if x := st.Nodes[c.Name]; !x.Valid || x.Format <= st.Format {
+			return
+		}
+	}
+	n.jobs.start("upgrade", n.wake, func(ctx context.Context) error {
+		_, err := n.cons.Propose(ctx, state.Command{Upgrade: &state.Upgrade{Format: st.Format + 1}})
+		return err
+	})
 }

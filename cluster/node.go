@@ -17,9 +17,11 @@ import (
 	"github.com/keepbeat/keepbeat/cluster/lease"
 	"github.com/keepbeat/keepbeat/cluster/link"
 	"github.com/keepbeat/keepbeat/cluster/membership"
+	"github.com/keepbeat/keepbeat/cluster/pair"
 	"github.com/keepbeat/keepbeat/cluster/state"
 	"github.com/keepbeat/keepbeat/cluster/transport"
 	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/fencing"
 	"github.com/keepbeat/keepbeat/resources"
 )
 
@@ -41,10 +43,16 @@ type Config struct {
 	Stores    consensus.Stores
 	Promises  lease.Store
 	Promised  lease.Record
-	Clock     lease.Clock
-	Guard     Guard              // nil: `guard: off`
-	Registry  resources.Registry // of a director
-	Journal   resources.Journal
+	// Generations keeps Generation, the history that this node belongs to; pairs
+	// open new ones. nil: in memory.
+	Generations pair.Store
+	Generation  pair.Record
+	Wire        pair.Wire       // what the rule ping asks; nil: nothing answers
+	Fencing     fencing.Service // nil: none
+	Clock       lease.Clock
+	Guard       Guard              // nil: `guard: off`
+	Registry    resources.Registry // of a director
+	Journal     resources.Journal
 	// Files reads and checks this node's own specification files.
 	Files func() (*conf.Spec, conf.Files, error)
 	// Write puts a version of the files into this node's configuration directory.
@@ -66,8 +74,8 @@ type Node struct {
 	said     meta   // what the hellos say now
 
 	cons    *consensus.Consensus
-	raft    *transport.RaftTransport
 	keeper  *lease.Keeper
+	pair    *pairing
 	manager *resources.Manager // nil on a witness
 	members *membership.Membership
 	calls   *calls
@@ -104,13 +112,12 @@ func New(cfg Config) (*Node, error) {
 	}
 	n.jobs.init()
 	profile := cfg.Local.Profile
-	n.raft = transport.NewRaftTransport(transport.RaftConfig{
-		Streams: cfg.Streams, Datagrams: cfg.Datagrams, Self: n.id,
-		HeartbeatTimeout: profile.RaftHeartbeat, Timeout: time.Second, Logger: cfg.Logger,
-	})
+	if err := n.openGeneration(); err != nil {
+		return nil, err
+	}
 	n.calls = newCalls(n, cfg.Streams)
 	n.keeper = lease.NewKeeper(lease.Config{
-		Node: n.self, ID: n.id, Boot: uint64(cfg.Boot), Holds: n.director, Length: profile.Lease,
+		Node: n.self, ID: consensus.ServerID(n.self, cfg.UUID, n.cfg.Generation.Current), Boot: uint64(cfg.Boot), Holds: n.director, Length: profile.Lease,
 		Clock: cfg.Clock, Store: cfg.Promises, Stored: cfg.Promised, Guard: cfg.Guard,
 		Send: func(node string, b []byte) {
 			// A lost datagram is a lost datagram: the next round comes in a quarter of a lease.
@@ -130,12 +137,17 @@ func New(cfg Config) (*Node, error) {
 	var err error
 	n.cons, err = consensus.New(consensus.Config{
 		Node: n.self, UUID: cfg.UUID, Boot: uint64(cfg.Boot), Nodes: cfg.Local.Nodes, Profile: profile,
-		Stores: cfg.Stores, Transport: n.raft, Forward: n.calls.forward, Members: n.heard,
+		Stores: cfg.Stores, Generation: n.cfg.Generation.Current, Transport: n.raftTransport, Forward: n.calls.forward, Members: n.heard,
+		Pair: func() bool {
+			_, _, ok := n.pairRule(n.State())
+			return ok
+		},
 		Changed: n.wake, Failed: n.fail, Now: time.Now, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, err
 	}
+	n.pair = newPairing(n)
 	if !cfg.NoMembership {
 		if n.members, err = membership.New(membership.Config{
 			Self: n.self, Nodes: n.names(), Streams: cfg.Streams, Datagrams: cfg.Datagrams, Boot: cfg.Boot,
@@ -144,11 +156,39 @@ func New(cfg Config) (*Node, error) {
 			},
 			Logger: cfg.Logger,
 		}); err != nil {
-			return nil, errors.Join(err, n.raft.Close(), n.cons.Shutdown())
+			return nil, errors.Join(err, n.cons.Shutdown())
 		}
 	}
 	n.sayMeta()
 	return n, nil
+}
+
+// raftTransport makes the transport of a raft.
+func (n *Node) raftTransport(self string) consensus.Transport {
+	return transport.NewRaftTransport(transport.RaftConfig{
+		Streams: n.cfg.Streams, Datagrams: n.cfg.Datagrams, Self: self,
+		HeartbeatTimeout: n.cfg.Local.Profile.RaftHeartbeat, Timeout: time.Second, Logger: n.cfg.Logger,
+	})
+}
+
+// openGeneration finishes what an earlier daemon has begun: an intent that was
+// not completed is dropped, a log that was to be forced is.
+func (n *Node) openGeneration() error {
+	if n.cfg.Generations == nil {
+		n.cfg.Generations = &pair.Memory{}
+	}
+	r := n.cfg.Generation
+	if r.Intent == nil && !r.Force {
+		return nil
+	}
+	if r.Force {
+		if err := consensus.Force(n.cfg.Stores, consensus.ServerID(n.self, n.cfg.UUID, r.Current)); err != nil {
+			return err
+		}
+	}
+	r.Intent, r.Force = nil, false
+	n.cfg.Generation = r
+	return n.cfg.Generations.Save(r)
 }
 
 func (n *Node) names() []string {
@@ -212,6 +252,10 @@ func (n *Node) Run(ctx context.Context) error {
 	wg.Go(func() { n.calls.serve(ctx) })
 	wg.Go(func() { n.act(ctx) })
 	wg.Go(func() { n.lead(ctx) })
+	wg.Go(func() { n.pair.run(ctx) })
+	if n.cfg.Fencing != nil {
+		wg.Go(func() { n.fallible(ctx, "fencing", n.cfg.Fencing.Run) })
+	}
 	var err error
 	select {
 	case <-ctx.Done():
@@ -222,7 +266,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.members != nil {
 		err = errors.Join(err, n.members.Close())
 	}
-	err = errors.Join(err, n.raft.Close())
+	err = errors.Join(err, n.cons.Halt())
 	wg.Wait()
 	if n.manager != nil {
 		n.manager.Close()
@@ -242,11 +286,33 @@ type meta struct {
 	Empty bool   `json:"e,omitempty"`
 	Nodes string `json:"n"` // digest of `nodes:`
 	Index uint64 `json:"i"`
+	// Of a pair: the generation, and whether the node may not act yet.
+	Counter    uint64 `json:"c,omitempty"`
+	Generation string `json:"g,omitempty"`
+	Cold       bool   `json:"w,omitempty"`
+}
+
+func (m meta) generation() pair.Generation {
+	return pair.Generation{Counter: m.Counter, ID: m.Generation}
+}
+
+// parseMeta reads what another node says of itself.
+func parseMeta(b []byte) (meta, bool) {
+	var m meta
+	if json.Unmarshal(b, &m) != nil || m.UUID == "" || !m.generation().Valid() {
+		return meta{}, false
+	}
+	return m, true
 }
 
 // sayMeta is called by New, and then by the actor alone.
 func (n *Node) sayMeta() {
 	m := meta{UUID: n.cfg.UUID, Empty: n.cons.Empty(), Nodes: n.digest, Index: n.State().Index}
+	g := n.cons.Generation()
+	m.Counter, m.Generation = g.Counter, g.ID
+	if n.pair != nil {
+		m.Cold = n.pair.cold()
+	}
 	if m == n.said {
 		return
 	}
@@ -260,11 +326,11 @@ func (n *Node) sayMeta() {
 func (n *Node) heard() map[string]consensus.Member {
 	all := map[string]consensus.Member{}
 	for _, p := range n.cfg.Datagrams.Peers() {
-		var m meta
-		if p.State == link.Down || p.Boot == 0 || json.Unmarshal(p.Meta, &m) != nil || m.UUID == "" {
+		m, ok := parseMeta(p.Meta)
+		if p.State == link.Down || p.Boot == 0 || !ok {
 			continue
 		}
-		all[p.Node] = consensus.Member{UUID: m.UUID, Empty: m.Empty, Nodes: m.Nodes, Index: m.Index}
+		all[p.Node] = consensus.Member{UUID: m.UUID, Empty: m.Empty, Nodes: m.Nodes, Index: m.Index, Generation: m.generation()}
 	}
 	return all
 }

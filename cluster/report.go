@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/keepbeat/keepbeat/cluster/consensus"
 	"github.com/keepbeat/keepbeat/cluster/link"
 	"github.com/keepbeat/keepbeat/cluster/membership"
 	"github.com/keepbeat/keepbeat/cluster/placement"
@@ -214,7 +215,7 @@ func (n *Node) askAll(ctx context.Context) map[string]*LocalStatus {
 func (n *Node) nodeStatus(st *state.State, c conf.Node, p link.Peer, here *LocalStatus) NodeStatus {
 	logged := st.Nodes[c.Name]
 	s := NodeStatus{Name: c.Name, Role: c.Role.String(), Incarnation: logged.Incarnation, Owns: st.OwnedBy(c.Name), Here: here}
-	s.Votes = slices.Contains(st.Voters.IDs, logged.ID)
+	s.Votes = slices.ContainsFunc(st.Voters.IDs, func(id string) bool { return consensus.Identity(id) == logged.ID })
 	for _, l := range p.Links {
 		s.Links = append(s.Links, LinkStatus{l.Link, l.State.String(), l.Why, float64(l.RTT.Microseconds()) / 1000, l.Loss, l.Since.UTC()})
 	}

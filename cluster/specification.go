@@ -46,6 +46,9 @@ func (n *Node) followSpec(st *state.State) {
 		if p := st.Spec.Settings.Profile; p != n.cfg.Local.Profile {
 			n.logger.Warn("the cluster runs another profile than this node's ha.yaml says; leases follow it now, hellos and raft when ha.yaml does", "cluster", p.Name, "ha.yaml", n.cfg.Local.Profile.Name)
 		}
+		if n.cfg.Fencing != nil {
+			n.cfg.Fencing.Configure(st.Spec.Fencing)
+		}
 		if n.manager != nil {
 			n.manager.Configure(*st.Spec)
 		}

@@ -15,8 +15,8 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/keepbeat/keepbeat/cluster/pair"
 	"github.com/keepbeat/keepbeat/cluster/state"
-	"github.com/keepbeat/keepbeat/cluster/transport"
 	"github.com/keepbeat/keepbeat/conf"
 )
 
@@ -31,13 +31,19 @@ type Config struct {
 	Nodes   []conf.Node
 	Profile conf.Profile
 	Stores  Stores
-	// Transport addresses servers by their id.
-	Transport raft.Transport
+	// Generation is the history that this node belongs to: part of its server id.
+	Generation pair.Generation
+	// Transport makes the transport of a raft whose server id is self; it
+	// addresses servers by their ids. It is called again when raft is started again.
+	Transport func(self string) Transport
 	// Forward sends a command to the leader's node and returns its result.
 	Forward func(ctx context.Context, node string, cmd []byte) (state.Result, error)
 	// Members returns what the other nodes say of themselves at this moment;
 	// a node that is not heard is not in it.
 	Members func() map[string]Member
+	// Pair says whether the rule of a pair is in force: two voters, of which one
+	// that is stopped cleanly gives up its vote. nil: never.
+	Pair func() bool
 	// Changed is called after every change of state or leadership; it must not block.
 	Changed func()
 	// Failed is called once when this node cannot go on (its disk hangs).
@@ -52,10 +58,29 @@ type Member struct {
 	Empty bool   // has neither log nor state
 	Nodes string // digest of its `nodes:`
 	Index uint64 // last index applied
+	// Generation is the one that it belongs to; only members of one generation speak to each other.
+	Generation pair.Generation
 }
 
-// ID returns the server id of a node with a data directory.
+// Transport is a raft.Transport that can be closed.
+type Transport interface {
+	raft.Transport
+	raft.WithClose
+}
+
+// ID returns the identity of a node with a data directory. Its server id in
+// raft is that and the generation (ServerID).
 func ID(node, uuid string) string { return node + "/" + uuid }
+
+// ServerID returns the server id of a node in a generation.
+func ServerID(node, uuid string, g pair.Generation) string { return ID(node, uuid) + g.Suffix() }
+
+// Identity returns the identity in a server id: what ID returned, without the generation.
+func Identity(id string) string {
+	node, rest, _ := strings.Cut(id, "/")
+	uuid, _, _ := strings.Cut(rest, "/")
+	return ID(node, uuid)
+}
 
 // NodeOf returns the node's name in a server id.
 func NodeOf(id string) string {
@@ -67,39 +92,30 @@ func NodeOf(id string) string {
 type Consensus struct {
 	cfg     Config
 	fsm     *fsm
-	raft    *raft.Raft
 	flush   chan struct{} // a commit whose news the followers should hear at once
+	changed chan struct{} // another raft runs, or none
 	number  atomic.Uint64
 	started time.Time
+	run     atomic.Pointer[running] // nil: stopped (Halt)
+
+	restart sync.Mutex // held while raft is stopped or started
 
 	mu         sync.Mutex // guards what follows
-	lastChange time.Time  // of the voters, or of leadership
+	generation pair.Generation
+	leaderless time.Time // since when no leader has been known; zero: there is one
+	lastChange time.Time // of the voters, or of leadership
 	waiters    map[chan struct{}]bool
 	latest     state.Voters // as Latest has found it last
 }
 
 // New starts raft on what the stores hold.
 func New(cfg Config) (*Consensus, error) {
-	c := &Consensus{cfg: cfg, flush: make(chan struct{}, 1), started: time.Now(), waiters: map[chan struct{}]bool{}}
-	c.fsm = newFSM(c.applied)
-	rc := raft.DefaultConfig()
-	rc.LocalID = raft.ServerID(ID(cfg.Node, cfg.UUID))
-	rc.HeartbeatTimeout = cfg.Profile.RaftHeartbeat
-	rc.ElectionTimeout = cfg.Profile.RaftHeartbeat
-	rc.LeaderLeaseTimeout = cfg.Profile.RaftLease
-	// The followers learn of a commit through the barrier that flush sends at
-	// once, so raft's own repetition can be slow; at its default it is most of
-	// the idle traffic.
-	rc.CommitTimeout = 500 * time.Millisecond
-	rc.SnapshotThreshold = 2048
-	rc.TrailingLogs = 1024
-	rc.SnapshotInterval = 2 * time.Minute
-	rc.Logger = transport.HCLog(cfg.Logger, "raft")
-	var err error
-	if c.raft, err = raft.NewRaft(rc, c.fsm, cfg.Stores.Log, cfg.Stores.Stable, cfg.Stores.Snapshots, cfg.Transport); err != nil {
-		return nil, fmt.Errorf("consensus: %w", err)
+	c := &Consensus{
+		cfg: cfg, flush: make(chan struct{}, 1), changed: make(chan struct{}, 1), started: time.Now(),
+		waiters: map[chan struct{}]bool{}, generation: cfg.Generation, leaderless: time.Now(),
 	}
-	return c, nil
+	c.fsm = newFSM(c.applied)
+	return c, c.begin()
 }
 
 // applied runs after each committed entry.
@@ -151,7 +167,11 @@ func (c *Consensus) configurationIndex(ids []string) uint64 {
 	if err != nil || first == 0 {
 		first = 1
 	}
-	for i := c.raft.LastIndex(); i >= first; i-- {
+	r := c.raft()
+	if r == nil {
+		return 0
+	}
+	for i := r.LastIndex(); i >= first; i-- {
 		var l raft.Log
 		if err := c.cfg.Stores.Log.GetLog(i, &l); err != nil {
 			break // compacted meanwhile
@@ -171,7 +191,11 @@ func (c *Consensus) configurationIndex(ids []string) uint64 {
 }
 
 func (c *Consensus) latestVoters() []string {
-	f := c.raft.GetConfiguration()
+	r := c.raft()
+	if r == nil {
+		return nil
+	}
+	f := r.GetConfiguration()
 	if f.Error() != nil {
 		return nil
 	}
@@ -182,18 +206,37 @@ func (c *Consensus) latestVoters() []string {
 
 // Leader returns the leader's node name, empty when there is none.
 func (c *Consensus) Leader() string {
-	_, id := c.raft.LeaderWithID()
+	r := c.raft()
+	if r == nil {
+		return ""
+	}
+	_, id := r.LeaderWithID()
 	return NodeOf(string(id))
 }
 
 // Leading says whether this node is the leader.
-func (c *Consensus) Leading() bool { return c.raft.State() == raft.Leader }
+func (c *Consensus) Leading() bool {
+	r := c.raft()
+	return r != nil && r.State() == raft.Leader
+}
 
 // Empty says whether this node has neither log nor state.
-func (c *Consensus) Empty() bool { return c.raft.LastIndex() == 0 && c.State().Index == 0 }
+func (c *Consensus) Empty() bool {
+	if c.State().Index != 0 {
+		return false
+	}
+	last, err := c.cfg.Stores.Log.LastIndex()
+	return err == nil && last == 0
+}
 
 // Stats returns raft's own figures.
-func (c *Consensus) Stats() map[string]string { return c.raft.Stats() }
+func (c *Consensus) Stats() map[string]string {
+	r := c.raft()
+	if r == nil {
+		return map[string]string{"state": "Stopped"}
+	}
+	return r.Stats()
+}
 
 // Wait returns when ok is true of the state, or with the context's error.
 func (c *Consensus) Wait(ctx context.Context, ok func(*state.State) bool) error {
@@ -258,7 +301,11 @@ func (c *Consensus) Propose(ctx context.Context, cmd state.Command) (state.Resul
 
 // Apply puts an encoded command into the log of this node, which must be the leader.
 func (c *Consensus) Apply(ctx context.Context, cmd []byte) (state.Result, error) {
-	f := c.raft.Apply(cmd, time.Second)
+	r := c.raft()
+	if r == nil {
+		return state.Result{}, ErrNoLeader
+	}
+	f := r.Apply(cmd, time.Second)
 	done := make(chan error, 1)
 	go func() { done <- f.Error() }() // ends when raft answers or shuts down
 	select {
@@ -286,11 +333,16 @@ func (c *Consensus) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case now := <-c.raft.LeaderCh():
+		case now := <-c.leaderCh():
 			leading = now
 			c.changedVoters()
 			c.cfg.Changed()
+		case <-c.changed:
+			leading = c.Leading()
+			c.changedVoters()
+			c.cfg.Changed()
 		case <-tick.C:
+			c.noteLeader()
 			if l := c.Leader(); l != leader {
 				leader = l
 				if l == "" {
@@ -322,10 +374,9 @@ func (c *Consensus) Run(ctx context.Context) error {
 	}
 }
 
-// Shutdown stops raft and closes the stores. The transport has to be closed before.
+// Shutdown stops raft and closes the stores.
 func (c *Consensus) Shutdown() error {
-	err := c.raft.Shutdown().Error()
-	return errors.Join(err, c.cfg.Stores.Close())
+	return errors.Join(c.Halt(), c.cfg.Stores.Close())
 }
 
 // flusher tells the followers of a commit at once: the entry after it carries
@@ -340,8 +391,10 @@ func (c *Consensus) flusher(ctx context.Context) {
 		if !c.Leading() {
 			continue
 		}
-		// An error means that this node leads no more: the next leader's first entry does it.
-		_ = c.raft.Barrier(time.Second).Error()
+		if r := c.raft(); r != nil {
+			// An error means that this node leads no more: the next leader's first entry does it.
+			_ = r.Barrier(time.Second).Error()
+		}
 	}
 }
 
@@ -445,20 +498,25 @@ func (c *Consensus) bootstrap() {
 		return
 	}
 	members := c.cfg.Members()
-	members[c.cfg.Node] = Member{UUID: c.cfg.UUID, Empty: true, Nodes: NodesDigest(c.cfg.Nodes)}
+	members[c.cfg.Node] = Member{UUID: c.cfg.UUID, Empty: true, Nodes: NodesDigest(c.cfg.Nodes), Generation: c.Generation()}
 	var rc raft.Configuration
 	for _, n := range c.cfg.Nodes {
 		m, ok := members[n.Name]
-		if !ok || !m.Empty || m.Nodes != NodesDigest(c.cfg.Nodes) {
+		if !ok || !m.Empty || m.Nodes != NodesDigest(c.cfg.Nodes) || m.Generation != c.Generation() {
 			return
 		}
-		s := raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(ID(n.Name, m.UUID)), Address: raft.ServerAddress(ID(n.Name, m.UUID))}
+		id := ServerID(n.Name, m.UUID, m.Generation)
+		s := raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(id), Address: raft.ServerAddress(id)}
 		if !slices.Contains(names, n.Name) {
 			s.Suffrage = raft.Nonvoter
 		}
 		rc.Servers = append(rc.Servers, s)
 	}
-	if err := c.raft.BootstrapCluster(rc).Error(); err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+	r := c.raft()
+	if r == nil {
+		return
+	}
+	if err := r.BootstrapCluster(rc).Error(); err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
 		c.cfg.Logger.Error("bootstrap failed", "err", err)
 		return
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/keepbeat/keepbeat/cluster/pair"
 	"github.com/keepbeat/keepbeat/cluster/state"
 	"github.com/keepbeat/keepbeat/cluster/transport"
 	"github.com/keepbeat/keepbeat/conf"
@@ -22,8 +23,9 @@ var nodes = []conf.Node{{Name: "a", Role: conf.Director}, {Name: "b", Role: conf
 
 // world is three nodes on a network in memory that hear of each other at once.
 type world struct {
-	t   *testing.T
-	net *transport.MemoryNetwork
+	t     *testing.T
+	net   *transport.MemoryNetwork
+	nodes []conf.Node
 
 	mu    sync.Mutex // guards alive
 	alive map[string]*member
@@ -36,7 +38,6 @@ type member struct {
 	boot   uint64
 	stores Stores
 	c      *Consensus
-	tr     *transport.RaftTransport
 	s      *transport.Memory
 	end    context.CancelFunc
 	done   chan struct{}
@@ -46,7 +47,7 @@ type member struct {
 func bubble(t *testing.T, f func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, net: transport.NewMemoryNetwork(transport.MemoryConfig{Latency: time.Millisecond, FailAfter: time.Second}), alive: map[string]*member{}}
+		w := &world{t: t, nodes: nodes, net: transport.NewMemoryNetwork(transport.MemoryConfig{Latency: time.Millisecond, FailAfter: time.Second}), alive: map[string]*member{}}
 		defer func() {
 			for _, m := range w.members() {
 				m.stop()
@@ -69,19 +70,26 @@ func (w *world) members() []*member {
 
 func (w *world) start(name, uuid string, stores Stores) *member {
 	w.t.Helper()
+	return w.startIn(name, uuid, stores, pair.Generation{})
+}
+
+func (w *world) startIn(name, uuid string, stores Stores, g pair.Generation) *member {
+	w.t.Helper()
 	m := &member{w: w, name: name, uuid: uuid, boot: uint64(time.Now().UnixNano()), stores: stores, done: make(chan struct{}), failed: make(chan error, 1)}
 	m.s = w.net.Node(name)
-	m.tr = transport.NewRaftTransport(transport.RaftConfig{
-		Streams: m.s, Self: ID(name, uuid), HeartbeatTimeout: conf.ProfileDefault.RaftHeartbeat, Timeout: time.Second,
-		Reachable: func(node string) bool {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			return w.alive[node] != nil
-		},
-	})
 	var err error
 	m.c, err = New(Config{
-		Node: name, UUID: uuid, Boot: m.boot, Nodes: nodes, Profile: conf.ProfileDefault, Stores: stores, Transport: m.tr,
+		Node: name, UUID: uuid, Boot: m.boot, Nodes: w.nodes, Profile: conf.ProfileDefault, Stores: stores, Generation: g,
+		Transport: func(self string) Transport {
+			return transport.NewRaftTransport(transport.RaftConfig{
+				Streams: m.s, Self: self, HeartbeatTimeout: conf.ProfileDefault.RaftHeartbeat, Timeout: time.Second,
+				Reachable: func(node string) bool {
+					w.mu.Lock()
+					defer w.mu.Unlock()
+					return w.alive[node] != nil
+				},
+			})
+		},
 		Forward: func(ctx context.Context, node string, cmd []byte) (state.Result, error) {
 			w.mu.Lock()
 			to := w.alive[node]
@@ -115,7 +123,7 @@ func (w *world) heard(by string) map[string]Member {
 	all := map[string]Member{}
 	for _, m := range w.members() {
 		if m.name != by {
-			all[m.name] = Member{UUID: m.uuid, Empty: m.c.Empty(), Nodes: NodesDigest(nodes), Index: m.c.State().Index}
+			all[m.name] = Member{UUID: m.uuid, Empty: m.c.Empty(), Nodes: NodesDigest(w.nodes), Index: m.c.State().Index, Generation: m.c.Generation()}
 		}
 	}
 	return all
@@ -127,7 +135,7 @@ func (m *member) stop() {
 	delete(m.w.alive, m.name)
 	m.w.mu.Unlock()
 	m.end()
-	if err := m.tr.Close(); err != nil {
+	if err := m.c.Halt(); err != nil {
 		m.w.t.Error(err)
 	}
 	<-m.done

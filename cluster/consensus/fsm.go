@@ -23,6 +23,9 @@ func newFSM(changed func(*state.Command)) *fsm {
 
 // Apply implements raft.FSM. raft calls it, and the two below, from one goroutine.
 func (f *fsm) Apply(l *raft.Log) any {
+	if l.Index <= f.state.Load().Index {
+		return nil // raft was started again in this process and reads its log from the start
+	}
 	c, err := state.Decode(l.Data)
 	if err != nil {
 		// The same on every node: an entry that cannot be read changes nothing.
@@ -37,6 +40,9 @@ func (f *fsm) Apply(l *raft.Log) any {
 // StoreConfiguration implements raft.ConfigurationStore: it is called when a
 // configuration has been committed.
 func (f *fsm) StoreConfiguration(index uint64, c raft.Configuration) {
+	if index <= f.state.Load().Voters.Index {
+		return // read again
+	}
 	f.state.Store(f.state.Load().SetVoters(index, voters(c)))
 	f.changed(nil)
 }
@@ -60,6 +66,9 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	s, err := state.Restore(r)
 	if err != nil {
 		return err
+	}
+	if s.Index < f.state.Load().Index {
+		return nil // an older one of this very log, read again
 	}
 	f.state.Store(s)
 	f.changed(nil)

@@ -43,34 +43,45 @@ func (c *Consensus) mindVoters() {
 	}
 	// What is looked at below must still be in force when the change is made.
 	index := c.configurationIndex(c.latestVoters())
-	f := c.raft.GetConfiguration()
+	r := c.raft()
+	if r == nil {
+		return
+	}
+	f := r.GetConfiguration()
 	if index == 0 || f.Error() != nil {
 		return
 	}
+	generation, ofPair, st := c.Generation(), c.cfg.Pair != nil && c.cfg.Pair(), c.State()
 	members := c.cfg.Members()
-	members[c.cfg.Node] = Member{UUID: c.cfg.UUID, Nodes: NodesDigest(c.cfg.Nodes)}
+	members[c.cfg.Node] = Member{UUID: c.cfg.UUID, Nodes: NodesDigest(c.cfg.Nodes), Generation: generation}
 	for _, n := range c.cfg.Nodes {
 		m, heard := members[n.Name]
-		if !heard {
-			continue // nothing is known of its disk
+		if !heard || m.Generation != generation {
+			continue // nothing is known of its disk, or it belongs to another history
 		}
-		id := raft.ServerID(ID(n.Name, m.UUID))
+		id := raft.ServerID(ServerID(n.Name, m.UUID, generation))
 		i := slices.IndexFunc(f.Configuration().Servers, func(s raft.Server) bool { return NodeOf(string(s.ID)) == n.Name })
 		if i < 0 {
-			c.change("joins without a vote", id, c.raft.AddNonvoter(id, raft.ServerAddress(id), index, time.Second))
+			c.change("joins without a vote", id, r.AddNonvoter(id, raft.ServerAddress(id), index, time.Second))
 			return
 		}
 		s := f.Configuration().Servers[i]
 		switch {
 		case s.ID != id && m.Empty:
-			c.change("is gone: the node has lost its data directory", s.ID, c.raft.RemoveServer(s.ID, index, time.Second))
+			c.change("is gone: the node has lost its data directory", s.ID, r.RemoveServer(s.ID, index, time.Second))
 			return
-		case s.ID == id && s.Suffrage == raft.Nonvoter && slices.Contains(voting(c.cfg.Nodes), n.Name) && m.Index+100 > c.raft.AppliedIndex() && m.Index > 0:
-			c.change("has caught up and votes", id, c.raft.AddVoter(id, raft.ServerAddress(id), index, time.Second))
+		case ofPair && s.ID == id && s.Suffrage == raft.Voter && st.Nodes[n.Name].Left && votersOf(f.Configuration()) > 1:
+			c.change("has been stopped and votes no longer, so that the other can go on", id, r.DemoteVoter(id, index, time.Second))
+			return
+		case ofPair && !st.Nodes[n.Name].Valid: // it votes when it has been admitted
+		case s.ID == id && s.Suffrage == raft.Nonvoter && slices.Contains(voting(c.cfg.Nodes), n.Name) && m.Index+100 > r.AppliedIndex() && m.Index > 0:
+			c.change("has caught up and votes", id, r.AddVoter(id, raft.ServerAddress(id), index, time.Second))
 			return
 		}
 	}
 }
+
+func votersOf(c raft.Configuration) int { return len(voters(c)) }
 
 func (c *Consensus) change(what string, id raft.ServerID, f raft.IndexFuture) {
 	c.changedVoters()

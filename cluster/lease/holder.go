@@ -19,6 +19,9 @@ type Holder struct {
 	config      Voters                   // newest committed configuration applied here
 	latest      Voters                   // newest one in this node's log, committed or not
 	named       map[string]Voters        // by voter: a newer one that its last acknowledgement named
+	peer        string                   // node: the other of a pair; empty: no pair
+	contested   bool                     // the peer is no voter any more, and may not know
+	alone       time.Duration            // until when the peer's promise is not needed
 }
 
 type round struct {
@@ -56,6 +59,19 @@ func (h *Holder) Configure(v Voters) {
 
 // Latest tells the newest configuration in this node's log, committed or not.
 func (h *Holder) Latest(v Voters) { h.latest = v }
+
+// Pair names the other node of a pair, whose promise GoAlone may stand in for.
+// While contested, its word is not asked for any more, and the lease needs
+// GoAlone as well: what was decided without it has to go on holding.
+func (h *Holder) Pair(peer string, contested bool) {
+	if peer != h.peer {
+		h.alone = 0
+	}
+	h.peer, h.contested = peer, contested
+}
+
+// GoAlone says until when the rule of the pair keeps the peer from acting first.
+func (h *Holder) GoAlone(until time.Duration) { h.alone = max(h.alone, until) }
 
 // newer returns the configurations that count beside the committed one.
 func (h *Holder) newer() []Voters {
@@ -147,6 +163,9 @@ func (h *Holder) End() time.Duration {
 	for _, v := range h.newer() {
 		end = min(end, h.endIn(v))
 	}
+	if h.contested {
+		end = min(end, h.alone)
+	}
 	return end
 }
 
@@ -157,6 +176,10 @@ func (h *Holder) endIn(v Voters) time.Duration {
 	ends := make([]time.Duration, len(v.IDs))
 	for i, id := range v.IDs {
 		ends[i] = h.ends[id]
+		// Of two voters each is needed; with more, nobody stands in for one.
+		if len(v.IDs) == 2 && h.peer != "" && nodeOf(id) == h.peer {
+			ends[i] = max(ends[i], h.alone)
+		}
 	}
 	slices.Sort(ends)
 	return ends[len(ends)-v.Majority()]
@@ -169,6 +192,7 @@ func (h *Holder) Shorten(end time.Duration) {
 	for id, e := range h.ends {
 		h.ends[id] = min(e, end)
 	}
+	h.alone = min(h.alone, end)
 	for i, r := range h.rounds {
 		h.rounds[i].length = min(r.length, end-r.sent)
 	}

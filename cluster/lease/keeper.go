@@ -19,7 +19,7 @@ type Deadline interface {
 // Config is what a Keeper is given.
 type Config struct {
 	Node   string // this node's name
-	ID     string // its server id: name/UUID
+	ID     string // its server id at the start
 	Boot   uint64
 	Holds  bool // a director; a witness only promises
 	Length time.Duration
@@ -44,6 +44,7 @@ type Keeper struct {
 	dropped, unstored trouble
 
 	mu         sync.Mutex // guards what follows
+	id         string     // this node's server id
 	h          *Holder
 	length     time.Duration
 	long       time.Duration // asked for before a planned restart; 0: no
@@ -66,13 +67,14 @@ type vote struct {
 	boot uint64
 	m    Message
 	cfg  *Voters
+	id   string // this voter's new name
 }
 
 // NewKeeper returns a keeper; Run makes it work.
 func NewKeeper(cfg Config) *Keeper {
 	return &Keeper{
 		cfg: cfg, votes: make(chan vote, 1024), kick: make(chan struct{}, 1),
-		h: NewHolder(cfg.Node), length: cfg.Length,
+		h: NewHolder(cfg.Node), id: cfg.ID, length: cfg.Length,
 		reach: map[string]time.Duration{}, seen: map[string]time.Duration{},
 		started: cfg.Clock.Now(), collecting: map[string]*collection{},
 	}
@@ -286,6 +288,60 @@ func (k *Keeper) Configure(v Voters) {
 	}
 }
 
+// Rename tells this node's server id: a pair changes it with the generation.
+func (k *Keeper) Rename(id string) {
+	k.mu.Lock()
+	changed := id != k.id
+	k.id = id
+	k.mu.Unlock()
+	if changed {
+		k.enqueue(vote{id: id})
+		k.Kick()
+	}
+}
+
+// Pair is Holder.Pair.
+func (k *Keeper) Pair(peer string, contested bool) {
+	k.mu.Lock()
+	k.h.Pair(peer, contested)
+	k.mu.Unlock()
+}
+
+// Now returns lease time, which GoAlone counts by.
+func (k *Keeper) Now() time.Duration { return k.cfg.Clock.Now() }
+
+// GoAlone is Holder.GoAlone. Until must follow from something that was true at
+// a moment that lies a lease before it at most.
+func (k *Keeper) GoAlone(until time.Duration) {
+	k.mu.Lock()
+	k.h.GoAlone(until)
+	began := k.extendLocked()
+	k.mu.Unlock()
+	if began {
+		k.cfg.Changed()
+	}
+}
+
+// RevokeHere makes this node's own voter revoke a node's incarnation as soon
+// as its promise has run out. Like Collect it is called again and again.
+func (k *Keeper) RevokeHere(node string, incarnation uint64) {
+	k.mu.Lock()
+	c := k.collecting[node]
+	if c == nil || c.incarnation != incarnation {
+		k.collecting[node] = &collection{incarnation: incarnation, revoked: map[string]bool{}}
+	}
+	k.mu.Unlock()
+	k.enqueue(vote{from: k.cfg.Node, m: Revoke{Node: node, Incarnation: incarnation}})
+}
+
+// RevokedHere says whether this node's own voter has revoked, durably.
+func (k *Keeper) RevokedHere(node string, incarnation uint64) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c := k.collecting[node]
+	return c != nil && c.incarnation == incarnation && c.revoked[k.id]
+}
+
 // Latest tells the newest configuration in this node's log, committed or not
 // (consensus.Latest). It has to be told before a majority that includes this
 // node can have gone on to another.
@@ -469,8 +525,12 @@ func (k *Keeper) due(v *Voter) {
 }
 
 func (k *Keeper) handle(v *Voter, in vote) {
-	if in.cfg != nil {
+	switch {
+	case in.cfg != nil:
 		v.Configure(*in.cfg)
+		return
+	case in.id != "":
+		v.Rename(in.id)
 		return
 	}
 	var answer Message

@@ -90,6 +90,9 @@ func NewVoter(self string, stored Record, now time.Duration) *Voter {
 // directors that it gives promises to.
 func (v *Voter) Configure(c Voters) { v.config = c }
 
+// Rename tells this voter's server id.
+func (v *Voter) Rename(id string) { v.self = id }
+
 // Renew answers a director (rule 3). answer is Ack, Refuse or nil.
 func (v *Voter) Renew(now time.Duration, node string, boot uint64, r Renew) (answer Message, store *Record) {
 	p := v.promises[node]

@@ -51,6 +51,17 @@ func (e *edit) apply(c Command) Result {
 		return e.longLease(*c.LongLease)
 	case c.Spec != nil:
 		return e.setSpec(*c.Spec)
+	case c.Fence != nil:
+		return e.fence(*c.Fence)
+	case c.Fenced != nil:
+		return e.fenced(*c.Fenced)
+	case c.Members != nil:
+		return e.members(*c.Members)
+	case c.Upgrade != nil:
+		return e.upgrade(*c.Upgrade)
+	case c.Note != nil:
+		e.note("", c.Note.Node, c.Note.Text)
+		return Result{}
 	case c.Probe != nil:
 		return Result{}
 	}
@@ -107,6 +118,9 @@ func (e *edit) remember(id ID, r Result) {
 
 func (e *edit) admit(a Admit) Result {
 	n := e.Nodes[a.Node]
+	if max(a.Format, firstFormat) < e.Format {
+		return refuse("node %s runs a keepbeat that knows the cluster's state up to format %d, and it has format %d: install the version that the other nodes run", a.Node, max(a.Format, firstFormat), e.Format)
+	}
 	if n.Boot == a.Boot && n.Incarnation != a.After {
 		if n.Valid {
 			return Result{Number: n.Incarnation} // asked twice
@@ -120,6 +134,13 @@ func (e *edit) admit(a Admit) Result {
 		// guard for addresses that another node has by now.
 		return refuse("node %s runs groups of incarnation %d, which has been revoked: it stops them first", a.Node, n.Incarnation)
 	}
+	if r, pending := e.Fencing[a.Node]; pending {
+		if !a.Clean || r.Ordered {
+			return refuse("node %s is being fenced: %s", a.Node, r.Why)
+		}
+		e.setFencing(a.Node, nil)
+		e.note("", a.Node, "not fenced any more: it is back and runs nothing")
+	}
 	planned := newStart && n.LongLease > 0 && n.Valid
 	why := "daemon started"
 	switch {
@@ -130,7 +151,7 @@ func (e *edit) admit(a Admit) Result {
 	}
 	n.Name, n.ID, n.Boot, n.Director = a.Node, a.ID, a.Boot, a.Director
 	n.Incarnation++
-	n.Valid, n.Since, n.Why, n.LongLease = true, e.at, why, 0
+	n.Valid, n.Since, n.Why, n.LongLease, n.Left, n.Format = true, e.at, why, 0, false, a.Format
 	if newStart {
 		n.Problems = nil
 	}
@@ -166,7 +187,7 @@ func (e *edit) leave(l Leave) Result {
 	if owned := e.OwnedBy(l.Node); len(owned) > 0 {
 		return refuse("node %s still owns %s", l.Node, owned[0])
 	}
-	n.Valid, n.Since, n.Why, n.LongLease = false, e.at, "stopped by an operator", 0
+	n.Valid, n.Since, n.Why, n.LongLease, n.Left = false, e.at, "stopped by an operator", 0, true
 	e.setNode(n)
 	e.dropManual(l.Node)
 	e.note("", l.Node, "left: "+n.Why)
@@ -194,32 +215,43 @@ func (e *edit) revoke(r Revoke) Result {
 	n.Valid, n.Since, n.Why, n.LongLease = false, e.at, r.Why, 0
 	e.setNode(n)
 	e.note("", r.Node, fmt.Sprintf("incarnation %d revoked: %s", r.Incarnation, r.Why))
-	moves := make(map[string]Move, len(r.Moves))
-	for _, m := range r.Moves {
+	return Result{Number: e.moveFrom(r.Node, r.Moves, r.Why, false)}
+}
+
+// moveFrom names new owners for the groups of a node that does not act any
+// more: as the moves say where they still hold, nobody otherwise. A group that
+// the guard cannot cut off stays with it until it has been fenced.
+func (e *edit) moveFrom(node string, ms []Move, why string, fenced bool) uint64 {
+	moves := make(map[string]Move, len(ms))
+	for _, m := range ms {
 		moves[m.Group] = m
 	}
-	e.dropManual(r.Node)
+	e.dropManual(node)
 	var moved uint64
-	for _, name := range e.OwnedBy(r.Node) {
+	for _, name := range e.OwnedBy(node) {
 		g := e.Groups[name]
+		if _, c := e.Group(name); !fenced && e.Format >= 2 && NeedsFencing(c) {
+			e.note(name, node, "stays with "+node+" until that has been fenced")
+			continue
+		}
 		m := moves[name]
-		to, why := m.To, m.Reason
-		if g.Target != "" && g.Target != r.Node {
-			to, why = g.Target, g.TargetReason // it was on its way there
+		to, reason := m.To, m.Reason
+		if g.Target != "" && g.Target != node {
+			to, reason = g.Target, g.TargetReason // it was on its way there
 		} else if m.Epoch != g.Epoch || m.ToIncarnation != e.Nodes[to].Incarnation {
 			to = "" // not what the proposer saw; the leader looks again
 		}
-		if t := e.Nodes[to]; to == r.Node || !t.Valid || !t.Director || g.FailedOn(to) {
+		if t := e.Nodes[to]; to == node || !t.Valid || !t.Director || g.FailedOn(to) {
 			to = ""
 		}
 		if to == "" {
-			why = fmt.Sprintf("%s: %s", r.Node, r.Why)
+			reason = fmt.Sprintf("%s: %s", node, why)
 		} else {
 			moved++
 		}
-		e.setOwner(g, to, why)
+		e.setOwner(g, to, reason)
 	}
-	return Result{Number: moved}
+	return moved
 }
 
 // setOwner names an owner (empty: nobody) under the next epoch.

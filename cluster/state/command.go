@@ -36,6 +36,11 @@ type Command struct {
 	Forgive   *Forgive   `json:"forgive,omitempty"`
 	LongLease *LongLease `json:"long_lease,omitempty"`
 	Spec      *SetSpec   `json:"spec,omitempty"`
+	Fence     *Fence     `json:"fence,omitempty"`
+	Fenced    *Fenced    `json:"fenced,omitempty"`
+	Members   *Members   `json:"members,omitempty"`
+	Upgrade   *Upgrade   `json:"upgrade,omitempty"`
+	Note      *Note      `json:"note,omitempty"`
 	Probe     *struct{}  `json:"probe,omitempty"` // changes nothing: shows that the disk of a majority works
 }
 
@@ -52,6 +57,10 @@ type Admit struct {
 	// Running says that the node has not stopped what it runs: then it gets a
 	// new incarnation only while the one it has still counts (rule 8).
 	Running bool `json:"running,omitempty"`
+	// Clean says that nothing runs on the node, whatever daemon started it.
+	Clean bool `json:"clean,omitempty"`
+	// Format is the newest that its program knows; 0: 1.
+	Format int `json:"format,omitempty"`
 }
 
 // Leave ends an incarnation whose groups have all been reported stopped: a clean stop.

@@ -11,9 +11,18 @@ import (
 	"github.com/keepbeat/keepbeat/conf"
 )
 
-// Format is the version of this package's snapshot and commands. A node refuses
-// a snapshot of a newer format than its own.
-const Format = 1
+// Format is the newest version of the state and its commands that this package
+// knows. A state begins with format 1 and is raised by Upgrade, once every node
+// knows the newer one: what a format adds is refused before, so that all nodes
+// come to the same, whatever version of the program they run. A node refuses a
+// snapshot of a newer format than its own.
+//
+//	1: the first
+//	2: fencing, members, clean admissions
+const Format = 2
+
+// firstFormat is what a cluster begins with.
+const firstFormat = 1
 
 // State is the replicated state. A State that has been handed out is never
 // changed: Apply returns a new one that shares what did not change, so a
@@ -26,12 +35,16 @@ type State struct {
 	SpecInfo  SpecInfo          `json:"spec_info"`
 	SpecFiles map[string][]byte `json:"spec_files,omitempty"` // as the administrator wrote them
 
-	Voters    Voters              `json:"voters"`
-	Nodes     map[string]Node     `json:"nodes"`
-	Groups    map[string]Group    `json:"groups"`
-	Retired   map[string]uint64   `json:"retired,omitempty"`   // last epochs of groups taken out of the specification
-	Decisions []Decision          `json:"decisions,omitempty"` // oldest first, at most maxDecisions
-	Seen      map[string]SeenNode `json:"seen,omitempty"`
+	Voters    Voters            `json:"voters"`
+	Nodes     map[string]Node   `json:"nodes"`
+	Groups    map[string]Group  `json:"groups"`
+	Retired   map[string]uint64 `json:"retired,omitempty"`   // last epochs of groups taken out of the specification
+	Decisions []Decision        `json:"decisions,omitempty"` // oldest first, at most maxDecisions
+
+	Members *Members                `json:"members,omitempty"` // nil: `nodes:` of ha.yaml
+	Fencing map[string]FenceRequest `json:"fencing,omitempty"` // by node: what is under way
+	Fences  []FenceRecord           `json:"fences,omitempty"`  // oldest first, at most maxFences
+	Seen    map[string]SeenNode     `json:"seen,omitempty"`
 }
 
 // SpecInfo says where the present specification comes from.
@@ -57,6 +70,8 @@ type Node struct {
 	Incarnation uint64 `json:"incarnation"`
 	Valid       bool   `json:"valid"`
 	Director    bool   `json:"director"`
+	Left        bool   `json:"left,omitempty"`   // it was stopped cleanly: it has handed over everything and does not act
+	Format      int    `json:"format,omitempty"` // the newest that its program knows; 0: 1
 	// LongLease is the length of the lease that the node announced before a
 	// planned restart; 0: none.
 	LongLease time.Duration `json:"long_lease,omitempty"`
@@ -129,11 +144,13 @@ const (
 	// maxSeen bounds what is remembered per node. A proposer has far fewer
 	// commands under way at once; a repeat older than this is refused as stale.
 	maxSeen = 256
+	// maxFences bounds the history of fencing.
+	maxFences = 64
 )
 
 // New returns the empty state.
 func New() *State {
-	return &State{Format: Format, Nodes: map[string]Node{}, Groups: map[string]Group{}, Seen: map[string]SeenNode{}}
+	return &State{Format: firstFormat, Nodes: map[string]Node{}, Groups: map[string]Group{}, Seen: map[string]SeenNode{}}
 }
 
 // Group returns the group of the specification, with its configuration.

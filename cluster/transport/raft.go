@@ -59,7 +59,8 @@ const maxPool = 3
 type RaftTransport struct {
 	cfg    RaftConfig
 	inner  *raft.NetworkTransport
-	beats  *heartbeats // nil: over the streams
+	rpcs   chan raft.RPC // what raft consumes
+	beats  *heartbeats   // nil: over the streams
 	closed chan struct{}
 	once   sync.Once
 
@@ -91,7 +92,7 @@ func NewRaftTransport(cfg RaftConfig) *RaftTransport {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	t := &RaftTransport{cfg: cfg, closed: make(chan struct{}), moved: make(chan struct{})}
+	t := &RaftTransport{cfg: cfg, rpcs: make(chan raft.RPC), closed: make(chan struct{}), moved: make(chan struct{})}
 	if cfg.Datagrams != nil {
 		changed, stop := cfg.Datagrams.Watch()
 		t.look()
@@ -109,11 +110,37 @@ func NewRaftTransport(cfg RaftConfig) *RaftTransport {
 		Timeout: cfg.Timeout,
 		Logger:  HCLog(cfg.Logger, "raft-net"),
 	})
+	t.wg.Go(t.pump)
 	return t
 }
 
+// pump hands on what comes from the streams.
+func (t *RaftTransport) pump() {
+	for {
+		select {
+		case rpc := <-t.inner.Consumer():
+			if !t.Deliver(rpc) {
+				return
+			}
+		case <-t.closed:
+			return
+		}
+	}
+}
+
+// Deliver hands raft a request as if a peer had sent it, and waits until raft
+// takes it. It returns false when the transport is closed first.
+func (t *RaftTransport) Deliver(rpc raft.RPC) bool {
+	select {
+	case t.rpcs <- rpc:
+		return true
+	case <-t.closed:
+		return false
+	}
+}
+
 // Consumer implements raft.Transport.
-func (t *RaftTransport) Consumer() <-chan raft.RPC { return t.inner.Consumer() }
+func (t *RaftTransport) Consumer() <-chan raft.RPC { return t.rpcs }
 
 // LocalAddr implements raft.Transport: the server address.
 func (t *RaftTransport) LocalAddr() raft.ServerAddress { return raft.ServerAddress(t.cfg.Self) }

@@ -1,0 +1,171 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/keepbeat/keepbeat/cluster/placement"
+	"github.com/keepbeat/keepbeat/cluster/state"
+	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/fencing"
+)
+
+// fence works the devices.
+func (n *Node) fence(ctx context.Context, t fencing.Target, action conf.FenceAction) (fencing.Outcome, error) {
+	if n.cfg.Fencing == nil {
+		return fencing.Outcome{Node: t.Node, Action: action}, fencing.ErrNoDevice
+	}
+	return n.cfg.Fencing.Fence(ctx, t, action, func(a fencing.Attempt) {
+		if a.Error != "" {
+			n.logger.Error("fencing: a device failed", "node", a.Node, "device", a.Device, "level", a.Level, "took", a.Took, "err", a.Error)
+			return
+		}
+		n.logger.Warn("fencing: a device has done it", "node", a.Node, "device", a.Device, "level", a.Level, "action", a.Action, "took", a.Took)
+	})
+}
+
+// reportFenced puts the outcome into the log; a node that was fenced loses its groups with it.
+func (n *Node) reportFenced(ctx context.Context, node string, incarnation uint64, o fencing.Outcome, failed error) error {
+	st := n.State()
+	f := &state.Fenced{Node: node, Incarnation: incarnation, Action: o.Action, Operator: n.self, Done: failed == nil && o.Done}
+	for _, a := range o.Attempts {
+		f.Attempts = append(f.Attempts, state.FenceAttempt{Device: a.Device, Level: a.Level, Took: a.Took, Error: a.Error})
+	}
+	f.Why = outcomeText(o, failed)
+	if f.Done {
+		f.Moves = placement.RevokeMoves(st, node, "fenced")
+	}
+	_, err := n.cons.Propose(ctx, state.Command{Fenced: f})
+	return err
+}
+
+func outcomeText(o fencing.Outcome, failed error) string {
+	if failed != nil {
+		return failed.Error()
+	}
+	var with []string
+	for _, a := range o.Attempts {
+		if a.Error == "" {
+			with = append(with, a.Device)
+		}
+	}
+	return "by " + strings.Join(with, ", ")
+}
+
+// needFencing returns what asks for fencing, by node: groups that a revoked
+// node cannot be made to stop, and stops that failed.
+func needFencing(st *state.State) map[string]string {
+	why := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(st.Groups)) {
+		g := st.Groups[name]
+		_, c := st.Group(name)
+		o, known := st.Nodes[g.Owner]
+		switch {
+		case !known:
+		case !o.Valid && !o.Left && state.NeedsFencing(c):
+			why[g.Owner] = fmt.Sprintf("group %s may still run there, and nothing but fencing can end that", name)
+		case g.Blocked != "" && o.Valid:
+			why[g.Owner] = fmt.Sprintf("group %s: %s", name, g.Blocked)
+		}
+	}
+	return why
+}
+
+// orderFencing is the leader's part: it asks for what has to be fenced, and
+// for another operator when the one that was asked is gone or has failed.
+func (n *Node) orderFencing(st *state.State) {
+	c := fencingOf(st)
+	if c == nil || st.Format < 2 {
+		return
+	}
+	for node, why := range needFencing(st) {
+		if _, pending := st.Fencing[node]; !pending {
+			n.orderFence(st, node, why)
+		}
+	}
+	for node, r := range st.Fencing {
+		if op := n.operatorFor(st, node, r.Tries); op != "" && op != r.Operator {
+			n.orderFence(st, node, r.Why)
+		}
+	}
+}
+
+func (n *Node) orderFence(st *state.State, node, why string) {
+	op := n.operatorFor(st, node, st.Fencing[node].Tries)
+	if op == "" {
+		return // status says that nobody can
+	}
+	cmd := state.Command{Fence: &state.Fence{
+		Node: node, Incarnation: st.Nodes[node].Incarnation, Action: fenceAction(st), Why: why, Operator: op,
+	}}
+	n.jobs.start("order fence "+node, n.wake, func(ctx context.Context) error {
+		_, err := n.cons.Propose(ctx, cmd)
+		return err
+	})
+}
+
+func fenceAction(st *state.State) conf.FenceAction {
+	if c := fencingOf(st); c != nil && c.Action != 0 {
+		return c.Action
+	}
+	return conf.FenceReboot
+}
+
+// operatorFor names the node that is to operate the devices for a target: one
+// that is admitted and that some device lets; after each failure the next.
+func (n *Node) operatorFor(st *state.State, target string, tries int) string {
+	c := fencingOf(st)
+	if c == nil {
+		return ""
+	}
+	var able []string
+	for _, name := range slices.Sorted(maps.Keys(st.Nodes)) {
+		x := st.Nodes[name]
+		if name == target || !x.Valid || !x.Director {
+			continue
+		}
+		if slices.ContainsFunc(c.Devices, func(d conf.FenceDevice) bool { return operates(d, name, target) }) {
+			able = append(able, name)
+		}
+	}
+	if len(able) == 0 {
+		return ""
+	}
+	return able[tries%len(able)]
+}
+
+func operates(d conf.FenceDevice, node, target string) bool {
+	return slices.ContainsFunc(d.Targets, func(t conf.FenceTarget) bool { return t.Node == target }) &&
+		(len(d.RunOn) == 0 || slices.Contains(d.RunOn, node))
+}
+
+// operate is the operator's part: it fences what the log asks this node to,
+// while it is in touch with a majority, and reports.
+func (n *Node) operate(ctx context.Context, st *state.State) {
+	for node, r := range st.Fencing {
+		if r.Operator != n.self || !n.admitted(st) || !n.keeper.Live() {
+			continue
+		}
+		silent := n.keeper.Silence(node)
+		n.jobs.begin("fence "+node, func() {
+			o, err := n.fence(ctx, fencing.Target{Node: node, Silent: silent}, r.Action)
+			rctx, cancel := context.WithTimeout(ctx, jobTimeout)
+			if rerr := n.reportFenced(rctx, node, r.Incarnation, o, err); rerr != nil {
+				n.logger.Error("fencing: the outcome could not be recorded", "node", node, "done", o.Done, "err", rerr)
+			}
+			cancel()
+			if err != nil || !o.Done {
+				n.logger.Error("fencing failed", "node", node, "err", err, "again_in", fenceAgain)
+				select {
+				case <-ctx.Done():
+				case <-time.After(fenceAgain):
+				}
+			}
+			n.wake()
+		})
+	}
+}

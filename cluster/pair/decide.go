@@ -1,0 +1,393 @@
+package pair
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+// Phase is where a node of a pair stands.
+type Phase uint8
+
+// Phases. The zero value is invalid.
+const (
+	_         Phase = iota
+	Waiting         // may not act: it has not seen the other since its start
+	Joining         // takes part without a vote, or is being taken in
+	Whole           // both are there
+	Alone           // the other is silent; what runs here goes on
+	Surviving       // has revoked the other and is making certain of it
+	Sole            // the only voter of its generation
+	Rejoining       // the other's generation is newer: this node's log is put aside
+	Rivals          // both have survived the other: an operator chooses
+)
+
+func (p Phase) String() string {
+	switch p {
+	case Waiting:
+		return "waiting"
+	case Joining:
+		return "joining"
+	case Whole:
+		return "whole"
+	case Alone:
+		return "alone"
+	case Surviving:
+		return "surviving"
+	case Sole:
+		return "sole"
+	case Rejoining:
+		return "rejoining"
+	case Rivals:
+		return "rivals"
+	}
+	return fmt.Sprintf("invalid(%d)", uint8(p))
+}
+
+// FenceState is what has become of fencing the peer in this survival.
+type FenceState uint8
+
+// States of fencing.
+const (
+	NotAsked FenceState = iota
+	Asked               // a device is at work
+	Failed              // it answered, or ran out of time, without certainty
+	Done                // the peer does nothing any more
+)
+
+// Facts is all that Decide looks at. Durations end now.
+type Facts struct {
+	Rule       conf.Quorum // QuorumFencing, QuorumPing or QuorumUnsafe
+	WaitForAll bool
+	InitDead   time.Duration
+	Lease      time.Duration
+	Self, Peer string
+	Record     Record
+
+	// Of this process.
+	Uptime    time.Duration
+	Started   bool          // its lease has run since the process began, under whatever generation
+	MayGoOn   bool          // Started, and nothing has happened since that ends going on alone (Decision.Lapse)
+	Left      time.Duration // of its lease; 0 or less: none runs
+	Lapsed    time.Duration // since its lease ended; 0: it runs, or never did
+	Idle      bool          // nothing runs here
+	Fresh     bool          // it opened its generation less than a lease ago: its first lease is on its way
+	Confirmed bool          // an operator has said that it is to go on without the peer
+	Forced    bool          // and that this holds although it does not vote
+
+	// Of the newest configuration in its log.
+	Votes      bool // this node
+	PeerVotes  bool
+	PeerListed bool          // with or without a vote
+	Leaderless time.Duration // for how long no leader has been known
+	Empty      bool          // neither log nor state
+
+	// Of the peer.
+	PeerUp     bool // hellos pass both ways
+	OnlySerial bool // and nothing but a serial line is left
+	PeerSaid   *Said
+	Silence    time.Duration // since it last proved that it hears this voter
+	Revoked    bool          // this voter has revoked its newest incarnation, durably
+
+	// Of the rule.
+	Fence      FenceState
+	Delay      time.Duration // priority_fencing_delay, when this node has less at stake; 0 otherwise
+	TieBreaker time.Duration // since the newest question was sent that the tie-breaker has answered; negative: never
+	Clear      time.Duration // for how long no address of the groups that are not here has answered
+}
+
+// Said is what the peer's hellos say of it. nil in Facts: it is not heard.
+type Said struct {
+	Generation Generation
+	Empty      bool // neither log nor state
+	Cold       bool // it may not act: it waits
+}
+
+// Decision is what is to be done now. Nothing in it takes effect by itself.
+type Decision struct {
+	Phase Phase
+	Why   string // for people; empty: nothing to explain
+
+	GoOn     bool // the peer's acknowledgement is not needed: extend the lease
+	Lapse    bool // going on alone has ended: MayGoOn becomes false
+	Stop     bool // nothing may run here
+	Revoke   bool // this voter is to revoke the peer
+	Intend   bool // record the intent, take no part in the old generation any more
+	Fence    bool // ask the devices
+	Probe    bool // look whether addresses answer
+	Open     bool // the intended generation becomes the current one, this node its only voter
+	Withdraw bool // forget the intent and take part again
+	Discard  bool // put the log aside and come back empty, in the peer's generation
+	Settle   bool // the peer is back in this generation: it is contested no longer
+}
+
+const (
+	// uselessAfter is how long a peer that is heard, and neither renews its lease
+	// nor takes part in the log, is borne with.
+	uselessAfter = 10 * time.Second
+	// silentShare of a lease without proof is silence: two renewals in a row.
+	silentNum, silentDen = 6, 10
+)
+
+// SilentAfter is how long a peer proves nothing until it counts as silent.
+func SilentAfter(lease time.Duration) time.Duration { return lease * silentNum / silentDen }
+
+// Decide says what a node of a pair does.
+func Decide(f Facts) Decision {
+	if s := f.PeerSaid; s != nil {
+		mine, theirs := f.Record.Current, s.Generation
+		switch {
+		case theirs.Counter > mine.Counter:
+			return f.rejoin(fmt.Sprintf("%s has opened generation %v, this node knows %v", f.Peer, theirs, mine))
+		case theirs.Counter == mine.Counter && theirs != mine:
+			if d, decided := f.rivals(); decided {
+				return d
+			}
+		}
+	}
+	if f.Empty {
+		return Decision{Phase: Joining, Why: "its log is empty: " + f.Peer + " has to take it in"}
+	}
+	d := f.going()
+	d.Settle = f.Record.Contested != "" && f.PeerListed
+	return d
+}
+
+// rejoin is what a node does whose history has been superseded.
+func (f Facts) rejoin(why string) Decision {
+	return Decision{Phase: Rejoining, Why: why, Stop: true, Discard: f.Idle && f.Fence != Asked}
+}
+
+// rivals: both have survived the other and opened the same number. Whoever
+// waits goes on waiting; when both act, which only a rule can bring about that
+// does not keep that from happening, the greater id stays.
+func (f Facts) rivals() (Decision, bool) {
+	mine, theirs := f.Record.Current, f.PeerSaid.Generation
+	why := fmt.Sprintf("%s and this node have each gone on without the other (generations %v and %v): `keepbeat quorum confirm` on the one whose state is to be kept", f.Peer, theirs, mine)
+	switch {
+	case f.MayGoOn && !f.PeerSaid.Cold:
+		if theirs.ID > mine.ID {
+			return f.rejoin(why), true
+		}
+		return Decision{}, false
+	case !f.PeerSaid.Cold:
+		return Decision{Phase: Rivals, Why: why, Stop: true}, true
+	case f.Confirmed:
+		return f.survive(Decision{Phase: Surviving, Why: "an operator has chosen this node's state"}), true
+	case f.MayGoOn:
+		return Decision{}, false
+	}
+	return Decision{Phase: Rivals, Why: why, Stop: true}, true
+}
+
+// going is the decision among nodes of one generation, or beside a peer that
+// is not heard or behind.
+func (f Facts) going() Decision {
+	contested := f.Record.Contested != "" && !f.PeerListed
+	surviving := f.Record.Intent != nil
+	switch {
+	case !f.Votes:
+		d := Decision{Phase: Joining, Why: "it does not vote yet"}
+		if f.Confirmed && f.Forced {
+			return f.survive(d)
+		}
+		if f.Confirmed {
+			d.Why = "it does not vote: " + f.Peer + " may know more than this node; `keepbeat quorum confirm --force` goes on with what this node knows"
+		}
+		return d
+	case !f.PeerVotes && !contested:
+		return Decision{Phase: Sole, Why: f.Peer + " does not vote", GoOn: true}
+	case !f.PeerVotes:
+		return f.sole()
+	case f.silent():
+		return f.alone()
+	case surviving && f.Fence == Done:
+		// It is heard, since it starts again.
+		return f.survive(Decision{})
+	case surviving && f.Fence != Asked:
+		return Decision{Phase: Whole, Why: f.Peer + " is heard again", Withdraw: true, GoOn: f.goOn()}
+	case surviving:
+		return Decision{Phase: Surviving, Why: f.Peer + " is heard again; a fencing device is still at work", GoOn: f.goOn()}
+	}
+	d := Decision{Phase: Whole, GoOn: f.overdue() && f.goOn()}
+	switch {
+	case f.OnlySerial:
+		d.Why = "only the serial line is left: leases are kept alive, nothing can be decided, and nobody is fenced or taken over"
+	case f.Left <= 0 && !f.Started:
+		d.Phase, d.Why = Waiting, "waiting for "+f.Peer+" to take part"
+	}
+	d.Lapse = f.lapses()
+	d.Stop = d.Lapse
+	return d
+}
+
+// silent says whether the peer counts as gone. A peer that is heard on a
+// serial line alone lives: it is neither fenced nor taken over.
+func (f Facts) silent() bool {
+	if f.PeerUp && f.OnlySerial {
+		return false
+	}
+	if f.PeerUp {
+		// A peer with an empty disk has lost the identity that votes.
+		lost := f.PeerSaid != nil && f.PeerSaid.Empty
+		return lost || f.Leaderless > uselessAfter && f.Silence > uselessAfter
+	}
+	return f.Silence > SilentAfter(f.Lease)
+}
+
+// overdue says whether the lease would soon end for want of the peer's word.
+func (f Facts) overdue() bool { return f.Left < SilentAfter(f.Lease) }
+
+// goOn says whether the rule keeps the peer from acting first, so that what
+// runs here may run on.
+func (f Facts) goOn() bool {
+	if !f.MayGoOn {
+		return false
+	}
+	switch f.Rule {
+	case conf.QuorumFencing:
+		return true // this node runs, so it has not been fenced
+	case conf.QuorumPing:
+		return (f.Left > 0 || f.Fresh) && f.reaches()
+	case conf.QuorumUnsafe:
+		// After a hang the peer may have taken over: a lease's time to hear of it.
+		return f.Left > 0 || f.Fresh || f.Lapsed > f.Lease
+	}
+	return false
+}
+
+func (f Facts) reaches() bool { return f.TieBreaker >= 0 && f.TieBreaker < f.Lease }
+
+// lapses says whether going on alone has just ended: by the rule ping, a lease
+// that ran out cannot be had back without looking who has the addresses now.
+func (f Facts) lapses() bool {
+	return f.Rule == conf.QuorumPing && f.MayGoOn && f.Left <= 0 && f.silentOrSole()
+}
+
+func (f Facts) silentOrSole() bool { return !f.PeerVotes || f.silent() }
+
+// harmless says whether the peer itself says that it does not act: it has just
+// started, and cannot begin to without hearing of this node.
+func (f Facts) harmless() bool {
+	return f.PeerUp && f.PeerSaid != nil && (f.PeerSaid.Empty || f.PeerSaid.Cold && f.PeerSaid.Generation.Counter < f.Record.Current.Counter)
+}
+
+// may says whether a node that is not alone by a running lease may become the survivor.
+func (f Facts) may() (bool, string) {
+	switch {
+	case f.Started, f.Confirmed:
+		return true, ""
+	case !f.WaitForAll && f.Uptime >= f.InitDead:
+		return true, ""
+	case !f.WaitForAll:
+		return false, fmt.Sprintf("it waits %v for %s after its start (initdead)", f.InitDead, f.Peer)
+	}
+	return false, fmt.Sprintf("it has not seen %s since its start (wait_for_all); if %s is surely off: `keepbeat quorum confirm`", f.Peer, f.Peer)
+}
+
+// alone: the peer votes and is silent.
+func (f Facts) alone() Decision {
+	if f.lapses() {
+		return Decision{Phase: Waiting, Why: "its lease ran out while it did not reach the tie-breaker", Lapse: true, Stop: true}
+	}
+	d := Decision{Phase: Alone, Why: f.Peer + " is silent", GoOn: f.goOn()}
+	if f.harmless() {
+		// It has lost its disk, and with it the identity that votes.
+		d.Why = f.Peer + " has lost its log"
+		return f.survive(d)
+	}
+	if ok, why := f.may(); !ok {
+		d.Phase, d.Why = Waiting, why
+		return d
+	}
+	return f.survive(d)
+}
+
+// sole: this node is the only voter of a generation that the peer may not know.
+func (f Facts) sole() Decision {
+	switch {
+	case f.lapses():
+		return Decision{Phase: Waiting, Why: "its lease ran out while it did not reach the tie-breaker", Lapse: true, Stop: true}
+	case f.MayGoOn:
+		why := f.Peer + " has not come back"
+		if f.Rule == conf.QuorumPing && !f.reaches() {
+			why += ", and the tie-breaker does not answer"
+		}
+		return Decision{Phase: Sole, Why: why, GoOn: f.goOn()}
+	case f.harmless():
+		return Decision{Phase: Sole, Why: f.Peer + " is back and does not act", GoOn: true}
+	}
+	d := Decision{Phase: Waiting}
+	ok, why := f.may()
+	if !ok {
+		d.Why = why
+		return d
+	}
+	return f.survive(d)
+}
+
+// survive goes through the steps that make this node the survivor.
+func (f Facts) survive(d Decision) Decision {
+	harmless := f.harmless() || f.PeerSaid != nil && f.PeerSaid.Cold
+	if f.Rule == conf.QuorumFencing && !harmless && !f.Confirmed && f.Record.Intent == nil {
+		if wait := SilentAfter(f.Lease) + f.Delay - f.Silence; f.Delay > 0 && wait > 0 {
+			d.Why += fmt.Sprintf("; it has more at stake, so it is given %v (priority_fencing_delay)", f.Delay)
+			return d
+		}
+	}
+	if f.Rule == conf.QuorumPing && !f.MayGoOn && !f.Idle {
+		d.Stop = true
+		return d
+	}
+	if !f.Revoked {
+		d.Revoke = true
+		return d
+	}
+	if f.Record.Intent == nil {
+		d.Intend = true
+		return d
+	}
+	d.Phase = Surviving
+	switch {
+	case harmless, f.Rule == conf.QuorumUnsafe:
+		d.Open = true
+	case f.Rule == conf.QuorumFencing:
+		f.fence(&d)
+	case f.Rule == conf.QuorumPing:
+		f.tieBreak(&d)
+	}
+	return d
+}
+
+func (f Facts) fence(d *Decision) {
+	switch f.Fence {
+	case NotAsked:
+		d.Fence = true
+		d.Why = "fencing " + f.Peer
+	case Asked:
+		d.Why = "a device is fencing " + f.Peer
+	case Failed:
+		d.Why = f.Peer + " could not be fenced; it is tried again"
+	case Done:
+		d.Open = true
+	}
+}
+
+// ClearFor is how long addresses have to be silent before they are taken under
+// the rule ping: the owner's lease, from the moment it stopped to reach the
+// tie-breaker, and as long again for the answer.
+func ClearFor(lease time.Duration) time.Duration { return 2 * lease }
+
+func (f Facts) tieBreak(d *Decision) {
+	if !f.reaches() {
+		d.Why = "the tie-breaker does not answer"
+		return
+	}
+	d.Probe = true
+	if f.Clear < ClearFor(f.Lease) {
+		d.Why = "looking whether the addresses answer elsewhere"
+		return
+	}
+	d.Open = true
+}

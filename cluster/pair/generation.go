@@ -1,0 +1,176 @@
+// Package pair decides for a cluster of two, where neither node is a majority:
+// when one may go on without the other, when it may take the other's groups,
+// and which history counts when they meet again. Decide is pure; the store
+// keeps what must outlive the process.
+package pair
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Generation tells the histories of a pair apart. A survivor opens a new one:
+// the counter grows and the id is random, so that two nodes which both survived
+// the same generation can be told apart too. The zero value is the first.
+type Generation struct {
+	Counter uint64 `json:"counter"`
+	ID      string `json:"id,omitempty"` // 8 hex digits; empty: of the first
+}
+
+// Next returns the generation that a survivor of g and other opens.
+func (g Generation) Next(other Generation) (Generation, error) {
+	var b [4]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return Generation{}, err
+	}
+	return Generation{max(g.Counter, other.Counter) + 1, hex.EncodeToString(b[:])}, nil
+}
+
+// Suffix is what a server id carries of the generation: empty for the first.
+func (g Generation) Suffix() string {
+	if g.Counter == 0 {
+		return ""
+	}
+	return fmt.Sprintf("/%d.%s", g.Counter, g.ID)
+}
+
+func (g Generation) String() string {
+	if g.Counter == 0 {
+		return "0"
+	}
+	return fmt.Sprintf("%d.%s", g.Counter, g.ID)
+}
+
+// Record is what a node of a pair keeps on disk.
+type Record struct {
+	Current Generation `json:"current"`
+	// Contested names the peer that this node survived, as long as that has not
+	// come back into this generation: it may believe in an older one and, where
+	// the rule lets it, act.
+	Contested string `json:"contested,omitempty"`
+	// Force says that the log still has to be given the configuration of the
+	// generation: this node alone.
+	Force bool `json:"force,omitempty"`
+	// Discard says that the log belongs to an older generation and is to be put aside.
+	Discard bool `json:"discard,omitempty"`
+	// Intent is the generation that this node is about to open: recorded before a
+	// fencing device is asked. One that is found at a start was not completed.
+	Intent *Intent `json:"intent,omitempty"`
+	// How says in words how the current generation came about.
+	How string `json:"how,omitempty"`
+}
+
+// Intent is a survival that is under way.
+type Intent struct {
+	Generation Generation `json:"generation"`
+	Peer       string     `json:"peer"`
+	At         time.Time  `json:"at"` // wall clock, for people
+}
+
+// Store keeps a Record. Save returns only when it is on disk.
+type Store interface{ Save(Record) error }
+
+// File is a Store in one file, replaced atomically.
+type File struct{ Path string }
+
+const maxRecord = 64 << 10
+
+// Load reads the record; a missing file is the first generation.
+func (f File) Load() (Record, error) {
+	b, err := os.ReadFile(f.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Record{}, nil
+	}
+	if err != nil {
+		return Record{}, err
+	}
+	r, err := decode(b)
+	if err != nil {
+		return r, fmt.Errorf("%s: damaged: %w; move the data directory away and start again: the node then rejoins as a new one", f.Path, err)
+	}
+	return r, nil
+}
+
+func decode(b []byte) (Record, error) {
+	var r Record
+	if len(b) > maxRecord {
+		return r, errors.New("too large")
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&r); err != nil {
+		return Record{}, err
+	}
+	if d.More() {
+		return Record{}, errors.New("something follows the record")
+	}
+	gens := []Generation{r.Current}
+	if r.Intent != nil {
+		gens = append(gens, r.Intent.Generation)
+	}
+	for _, g := range gens {
+		if !g.valid() {
+			return Record{}, fmt.Errorf("%q is no generation", g.String())
+		}
+	}
+	return r, nil
+}
+
+func (g Generation) valid() bool {
+	if g.Counter == 0 {
+		return g.ID == ""
+	}
+	return len(g.ID) == 8 && strings.Trim(g.ID, "0123456789abcdef") == ""
+}
+
+// Valid says whether a generation that another node told is one.
+func (g Generation) Valid() bool { return g.valid() }
+
+// Save implements Store: write beside, fsync, rename, fsync the directory.
+func (f File) Save(r Record) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	tmp := f.Path + ".new"
+	w, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err = w.Write(b); err == nil {
+		err = w.Sync()
+	}
+	if err = errors.Join(err, w.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, f.Path); err != nil {
+		return err
+	}
+	d, err := os.Open(filepath.Dir(f.Path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Memory is a Store for simulations: it outlives the node that writes it.
+type Memory struct{ Record Record }
+
+// Save implements Store.
+func (m *Memory) Save(r Record) error {
+	if r.Intent != nil {
+		i := *r.Intent
+		r.Intent = &i
+	}
+	m.Record = r
+	return nil
+}

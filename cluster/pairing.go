@@ -1,0 +1,595 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/keepbeat/keepbeat/cluster/consensus"
+	"github.com/keepbeat/keepbeat/cluster/link"
+	"github.com/keepbeat/keepbeat/cluster/pair"
+	"github.com/keepbeat/keepbeat/cluster/state"
+	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/fencing"
+)
+
+// ErrRejoin ends Run: the other node of the pair has gone on without this one,
+// so its log was put aside and the daemon has to start again, as an empty node.
+var ErrRejoin = errors.New("the other node went on without this one: this node's log is put aside, and it starts again")
+
+// fenceAgain is the pause between two attempts of a survivor to fence its peer: heartbeat's.
+const fenceAgain = 5 * time.Second
+
+// pairing is this node's part in a pair: it gathers what pair.Decide looks at,
+// and does what that decides. Its loop is the only one that extends the lease
+// without the peer.
+type pairing struct {
+	n     *Node
+	store pair.Store
+	wire  pair.Wire
+	kick  chan struct{}
+
+	mu        sync.Mutex // guards what follows
+	record    pair.Record
+	said      pair.Decision
+	peer      string // empty: no rule of a pair is in force
+	rule      conf.Quorum
+	mayGoOn   bool
+	started   bool
+	live      bool      // the lease ran when it was looked at last
+	lapsed    time.Time // when it ended
+	opened    time.Time // when this process opened a generation
+	confirmed string    // who has told it to go on alone; empty: nobody
+	forced    bool
+	busy      bool // a step that takes time is under way
+	fence     pair.FenceState
+	outcome   fencing.Outcome
+	since     time.Time     // since when no address of the others' has answered; zero: not known
+	probing   bool          //
+	tie       time.Duration // lease time at which the newest question was sent that the tie-breaker answered
+	tied      bool          // it has answered at all
+	config    serversSeen
+}
+
+// serversSeen is the newest configuration in the log, kept while raft is halted.
+type serversSeen struct {
+	votes, peerVotes, peerListed bool
+}
+
+func newPairing(n *Node) *pairing {
+	return &pairing{n: n, store: n.cfg.Generations, wire: n.cfg.Wire, kick: make(chan struct{}, 1), record: n.cfg.Generation}
+}
+
+// pairRule returns the rule of a pair and the other node, if one is in force.
+func (n *Node) pairRule(st *state.State) (rule conf.Quorum, peer string, ok bool) {
+	nodes, rule := n.members2(st)
+	if rule == conf.QuorumMajority || rule == 0 || len(nodes) != 2 {
+		return 0, "", false
+	}
+	for _, m := range nodes {
+		if m.Name != n.self {
+			peer = m.Name
+		}
+	}
+	return rule, peer, peer != ""
+}
+
+// members2 returns the nodes of the cluster and the rule: as the log has them, or ha.yaml.
+func (n *Node) members2(st *state.State) ([]conf.Node, conf.Quorum) {
+	if st.Members != nil {
+		return st.Members.Nodes, st.Members.Quorum
+	}
+	return n.cfg.Local.Nodes, n.cfg.Local.Quorum
+}
+
+func (p *pairing) wake() {
+	select {
+	case p.kick <- struct{}{}:
+	default:
+	}
+}
+
+// run turns until ctx ends.
+func (p *pairing) run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var changed <-chan struct{}
+	if w, stop := p.n.cfg.Datagrams.Watch(); w != nil {
+		defer stop()
+		changed = w
+	}
+	go p.ping(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.kick:
+		case <-changed:
+		case <-timer.C:
+		}
+		timer.Reset(p.turn(ctx))
+	}
+}
+
+// turn looks once, and returns when to look again.
+func (p *pairing) turn(ctx context.Context) time.Duration {
+	st := p.n.State()
+	rule, peer, ok := p.n.pairRule(st)
+	p.mu.Lock()
+	p.peer, p.rule = peer, rule
+	p.mu.Unlock()
+	if !ok {
+		p.n.keeper.Pair("", false)
+		return time.Second
+	}
+	// Lease time is read before anything is looked at: what follows from it holds from then.
+	now := p.n.keeper.Now()
+	f := p.facts(st, rule, peer)
+	d := pair.Decide(f)
+	p.note(d, f)
+	p.n.keeper.Pair(peer, f.Record.Contested != "" && !f.PeerListed)
+	if d.GoOn {
+		p.n.keeper.GoAlone(p.until(now, rule, f.Lease))
+	}
+	if d.Revoke {
+		p.n.keeper.RevokeHere(peer, st.Nodes[peer].Incarnation)
+	}
+	p.follow(ctx, st, f, d)
+	if d.Phase == pair.Whole && !d.GoOn {
+		return max(min(pair.SilentAfter(f.Lease)-f.Silence, f.Left-pair.SilentAfter(f.Lease)), 5*time.Millisecond)
+	}
+	if d.Phase == pair.Waiting || d.Phase == pair.Joining {
+		return 100 * time.Millisecond
+	}
+	return f.Lease / 20
+}
+
+// until is how far a look at the rule carries: a lease from when it was true.
+func (p *pairing) until(now time.Duration, rule conf.Quorum, lease time.Duration) time.Duration {
+	if rule != conf.QuorumPing {
+		return now + lease
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return min(now, p.tie) + lease
+}
+
+// leaseOf is the length of leases as the survivor counts it: never shorter than
+// what anybody asks for.
+func (p *pairing) facts(st *state.State, rule conf.Quorum, peer string) pair.Facts {
+	n := p.n
+	f := pair.Facts{
+		Rule: rule, WaitForAll: n.cfg.Local.WaitForAll, InitDead: n.cfg.Local.InitDead, Lease: n.lease(st), Self: n.self, Peer: peer,
+		Uptime: time.Since(n.started), Left: n.keeper.Left(), Idle: n.manager == nil || n.manager.Idle(),
+		Leaderless: n.cons.Leaderless(), Empty: n.cons.Empty(), Silence: n.keeper.Silence(peer),
+		Revoked: n.keeper.RevokedHere(peer, st.Nodes[peer].Incarnation), TieBreaker: -1,
+	}
+	if votes, follow, ok := n.cons.Servers(); ok {
+		p.see(votes, follow, peer)
+	}
+	for _, x := range n.cfg.Datagrams.Peers() {
+		if x.Node != peer {
+			continue
+		}
+		f.PeerUp = x.State == link.Up
+		f.OnlySerial = onlySerial(x)
+		if m, ok := parseMeta(x.Meta); ok && x.State != link.Down && x.Boot != 0 {
+			f.PeerSaid = &pair.Said{Generation: m.generation(), Empty: m.Empty, Cold: m.Cold}
+		}
+	}
+	mine, theirs := stake(st, n.self), stake(st, peer)
+	if c := fencingOf(st); c != nil && (mine < theirs || mine == theirs && n.self > peer) {
+		f.Delay = c.PriorityDelay
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if f.Left > 0 {
+		p.started, p.mayGoOn, p.live, p.lapsed = true, true, true, time.Time{}
+	} else if p.live {
+		p.live, p.lapsed = false, time.Now()
+	}
+	if !p.lapsed.IsZero() {
+		f.Lapsed = max(time.Since(p.lapsed), 1)
+	}
+	f.Record, f.Started, f.MayGoOn = p.record, p.started, p.mayGoOn
+	f.Fresh = !p.opened.IsZero() && time.Since(p.opened) < f.Lease
+	f.Confirmed, f.Forced = p.confirmed != "", p.forced
+	f.Votes, f.PeerVotes, f.PeerListed = p.config.votes, p.config.peerVotes, p.config.peerListed
+	f.Fence = p.fence
+	if p.tied {
+		f.TieBreaker = n.keeper.Now() - p.tie
+	}
+	if !p.since.IsZero() {
+		f.Clear = time.Since(p.since)
+	}
+	return f
+}
+
+func (p *pairing) see(votes, follow []string, peer string) {
+	is := func(ids []string, node string) bool {
+		return slices.ContainsFunc(ids, func(id string) bool { return consensus.NodeOf(id) == node })
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.config = serversSeen{
+		votes:      slices.Contains(votes, p.n.cons.Self()),
+		peerVotes:  is(votes, peer),
+		peerListed: is(votes, peer) || is(follow, peer),
+	}
+}
+
+// stake is what a node would lose: the priorities of the groups that it owns.
+func stake(st *state.State, node string) int {
+	sum := 0
+	for _, name := range st.OwnedBy(node) {
+		if _, c := st.Group(name); c != nil {
+			sum += c.Priority
+		}
+	}
+	return sum
+}
+
+func fencingOf(st *state.State) *conf.Fencing {
+	if st.Spec == nil {
+		return nil
+	}
+	return st.Spec.Fencing
+}
+
+// note keeps what was decided, for status, and says when it is something new.
+func (p *pairing) note(d pair.Decision, f pair.Facts) {
+	p.mu.Lock()
+	before := p.said
+	p.said = d
+	if d.Lapse {
+		p.mayGoOn = false
+	}
+	if !d.Probe {
+		p.since = time.Time{}
+	}
+	p.mu.Unlock()
+	if before.Phase != d.Phase || before.Stop != d.Stop {
+		p.n.logger.Info("pair: "+d.Phase.String(), "why", d.Why, "generation", f.Record.Current.String())
+		p.n.wake()
+	}
+}
+
+// stops says whether nothing may run here.
+func (p *pairing) stops() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.peer != "" && p.said.Stop
+}
+
+// cold says whether this node may not act, and cannot begin to without hearing of the peer.
+func (p *pairing) cold() bool {
+	left := p.n.keeper.Left()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.peer != "" && !p.mayGoOn && left <= 0 && p.record.Intent == nil && p.confirmed == ""
+}
+
+// follow begins the one step that takes time.
+func (p *pairing) follow(ctx context.Context, st *state.State, f pair.Facts, d pair.Decision) {
+	if d.Fence {
+		p.askDevices(ctx, st, f.Peer, f.Silence)
+	}
+	if d.Probe {
+		p.probe(ctx, st, f)
+	}
+	switch {
+	case d.Discard:
+		theirs := f.PeerSaid.Generation
+		p.step(func() error {
+			r := pair.Record{Current: theirs, Discard: true, How: "opened by " + f.Peer}
+			if err := p.save(r); err != nil {
+				return err
+			}
+			p.n.fail(ErrRejoin)
+			return nil
+		})
+	case d.Withdraw:
+		p.step(func() error {
+			r := f.Record
+			r.Intent = nil
+			if err := p.save(r); err != nil {
+				return err
+			}
+			p.setFence(pair.NotAsked)
+			return p.n.cons.Resume()
+		})
+	case d.Intend:
+		p.step(func() error {
+			// A generation that the peer has told of is passed by.
+			var theirs pair.Generation
+			if f.PeerSaid != nil {
+				theirs = f.PeerSaid.Generation
+			}
+			g, err := f.Record.Current.Next(theirs)
+			if err != nil {
+				return err
+			}
+			r := f.Record
+			r.Intent = &pair.Intent{Generation: g, Peer: f.Peer, At: time.Now().UTC()}
+			if err := p.save(r); err != nil {
+				return err
+			}
+			p.setFence(pair.NotAsked)
+			return p.n.cons.Halt()
+		})
+	case d.Open:
+		p.step(func() error { return p.open(f) })
+	case d.Settle:
+		p.step(func() error {
+			r := f.Record
+			r.Contested = ""
+			return p.save(r)
+		})
+	}
+}
+
+// step runs f unless a step is under way. The loop goes on meanwhile: it is
+// what extends the lease.
+func (p *pairing) step(f func() error) {
+	p.mu.Lock()
+	if p.busy {
+		p.mu.Unlock()
+		return
+	}
+	p.busy = true
+	p.mu.Unlock()
+	p.n.jobs.run(func() {
+		if err := f(); err != nil {
+			p.n.logger.Error("pair: a step failed and is tried again", "err", err)
+			time.Sleep(jobPause)
+		}
+		p.mu.Lock()
+		p.busy = false
+		p.mu.Unlock()
+		p.wake()
+	})
+}
+
+func (p *pairing) save(r pair.Record) error {
+	if err := p.store.Save(r); err != nil {
+		return fmt.Errorf("the generation cannot be stored: %w", err)
+	}
+	p.mu.Lock()
+	p.record = r
+	p.mu.Unlock()
+	return nil
+}
+
+func (p *pairing) setFence(s pair.FenceState) {
+	p.mu.Lock()
+	p.fence = s
+	p.mu.Unlock()
+}
+
+// open makes this node the only voter of the generation that it intended.
+func (p *pairing) open(f pair.Facts) error {
+	p.mu.Lock()
+	by, outcome, fenced := p.confirmed, p.outcome, p.fence == pair.Done
+	p.mu.Unlock()
+	g := f.Record.Intent.Generation
+	how := fmt.Sprintf("%s went on without %s (rule %v)", p.n.self, f.Peer, f.Rule)
+	if by != "" {
+		how += ", confirmed by " + by
+	}
+	if err := p.save(pair.Record{Current: g, Contested: f.Peer, Force: true, How: how, Intent: f.Record.Intent}); err != nil {
+		return err
+	}
+	inc := p.n.State().Nodes[f.Peer].Incarnation
+	err := p.n.cons.Reform(g, func() error {
+		return p.save(pair.Record{Current: g, Contested: f.Peer, How: how})
+	})
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.started, p.mayGoOn, p.opened, p.lapsed = true, true, time.Now(), time.Time{}
+	p.confirmed, p.forced, p.fence = "", false, pair.NotAsked
+	p.config = serversSeen{votes: true}
+	p.mu.Unlock()
+	p.n.keeper.Rename(p.n.cons.Self())
+	p.n.logger.Warn("pair: this node goes on alone under a new generation", "generation", g.String(), "how", how)
+	p.tellOfIt(how, f.Peer, inc, outcome, fenced)
+	p.n.wake()
+	return nil
+}
+
+// tellOfIt puts into the log how the generation came about and, when the peer
+// was fenced, that.
+func (p *pairing) tellOfIt(how, peer string, inc uint64, o fencing.Outcome, fenced bool) {
+	n := p.n
+	n.jobs.start("generation", n.wake, func(ctx context.Context) error {
+		_, err := n.cons.Propose(ctx, state.Command{Note: &state.Note{Node: n.self, Text: "generation " + n.cons.Generation().String() + ": " + how}})
+		return err
+	})
+	if fenced {
+		n.jobs.start("fenced "+peer, n.wake, func(ctx context.Context) error {
+			return n.reportFenced(ctx, peer, inc, o, nil)
+		})
+	}
+}
+
+// askDevices fences the peer, in the background; a failure is tried again after a pause.
+func (p *pairing) askDevices(ctx context.Context, st *state.State, peer string, silent time.Duration) {
+	p.mu.Lock()
+	if p.fence != pair.NotAsked {
+		p.mu.Unlock()
+		return
+	}
+	p.fence = pair.Asked
+	p.mu.Unlock()
+	c := fencingOf(st)
+	action := conf.FenceReboot
+	if c != nil && c.Action != 0 {
+		action = c.Action
+	}
+	p.n.logger.Warn("pair: fencing the peer", "node", peer, "action", action)
+	p.n.jobs.run(func() {
+		o, err := p.n.fence(ctx, fencing.Target{Node: peer, Silent: silent}, action)
+		p.mu.Lock()
+		p.outcome = o
+		p.fence = pair.Failed
+		if err == nil && o.Done {
+			p.fence = pair.Done
+		}
+		done := p.fence == pair.Done
+		p.mu.Unlock()
+		p.wake()
+		if done || ctx.Err() != nil {
+			return
+		}
+		p.n.logger.Error("pair: the peer could not be fenced", "node", peer, "err", err, "again_in", fenceAgain)
+		select {
+		case <-ctx.Done():
+		case <-time.After(fenceAgain):
+		}
+		p.mu.Lock()
+		if p.fence == pair.Failed {
+			p.fence = pair.NotAsked
+		}
+		p.mu.Unlock()
+		p.wake()
+	})
+}
+
+// probe looks whether an address that is not served here answers elsewhere.
+func (p *pairing) probe(ctx context.Context, st *state.State, f pair.Facts) {
+	p.mu.Lock()
+	if p.probing || p.wire == nil {
+		p.mu.Unlock()
+		return
+	}
+	p.probing = true
+	p.mu.Unlock()
+	var addrs []netip.Addr
+	if st.Spec != nil {
+		for i := range st.Spec.Groups {
+			g := &st.Spec.Groups[i]
+			if f.MayGoOn && st.Groups[g.Name].Owner == p.n.self {
+				continue
+			}
+			for _, r := range g.Resources {
+				if r.VIP != nil {
+					addrs = append(addrs, r.VIP.Address)
+				}
+			}
+		}
+	}
+	p.n.jobs.run(func() {
+		pctx, cancel := context.WithTimeout(ctx, max(f.Lease/4, 50*time.Millisecond))
+		defer cancel()
+		began := time.Now()
+		answered, err := p.wire.Probe(pctx, addrs)
+		if err != nil {
+			p.n.logger.Warn("pair: not every address can be asked for", "err", err)
+		}
+		p.mu.Lock()
+		switch {
+		case err != nil || len(answered) > 0:
+			p.since = time.Time{}
+		case p.since.IsZero():
+			p.since = began
+		}
+		p.probing = false
+		p.mu.Unlock()
+		if len(answered) > 0 {
+			p.n.logger.Info("pair: the peer has its addresses", "answered", answered)
+		}
+		p.wake()
+	})
+}
+
+// ping asks the tie-breaker, more often when its answer is needed.
+func (p *pairing) ping(ctx context.Context) {
+	for {
+		p.mu.Lock()
+		rule, phase := p.rule, p.said.Phase
+		p.mu.Unlock()
+		lease := p.n.lease(p.n.State())
+		pause := time.Second
+		if rule == conf.QuorumPing && p.wire != nil {
+			pause = lease / 8
+			if phase == pair.Whole {
+				pause = lease / 2
+			}
+			p.pingOnce(ctx, lease/2)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// pingOnce asks every address of the group; one answer is enough.
+func (p *pairing) pingOnce(ctx context.Context, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	sent := p.n.keeper.Now()
+	var wg sync.WaitGroup
+	for _, a := range p.n.cfg.Local.PingGroup {
+		wg.Go(func() {
+			if !p.wire.Ping(ctx, a) {
+				return
+			}
+			p.mu.Lock()
+			news := !p.tied || p.n.keeper.Now()-p.tie > limit
+			p.tie, p.tied = max(p.tie, sent), true
+			p.mu.Unlock()
+			cancel()
+			if news {
+				p.wake()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Confirm is an operator's word that this node is to go on without the other:
+// for a node that waits after a start. Under the rule fencing the other is
+// fenced first all the same. force lets a node go on that does not vote.
+func (n *Node) Confirm(by string, force bool) error {
+	p := n.pair
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.peer == "":
+		return errors.New("there is nothing to confirm: this is no pair, a majority of voters decides")
+	case p.said.Phase == pair.Whole || p.said.Phase == pair.Sole && p.mayGoOn:
+		return fmt.Errorf("there is nothing to confirm: this node takes part (%v)", p.said.Phase)
+	case p.said.Phase == pair.Rejoining:
+		return fmt.Errorf("not now: %s", p.said.Why)
+	case p.said.Phase == pair.Joining && !force:
+		return fmt.Errorf("this node does not vote, so %s may have decided things that this node does not know; with --force they are lost", p.peer)
+	}
+	p.confirmed, p.forced = by, force
+	p.wake()
+	return nil
+}
+
+// giveUpVote waits until this node, which is being stopped, votes no longer, so
+// that the other one of the pair can decide alone.
+func (p *pairing) giveUpVote(ctx context.Context) {
+	_, peer, ok := p.n.pairRule(p.n.State())
+	if !ok {
+		return
+	}
+	err := p.n.cons.Wait(ctx, func(st *state.State) bool {
+		alone := !slices.ContainsFunc(st.Voters.IDs, func(id string) bool { return consensus.NodeOf(id) == peer })
+		return alone || !slices.Contains(st.Voters.IDs, p.n.cons.Self())
+	})
+	if err != nil {
+		p.n.logger.Warn("stopping with a vote: the other node has to go on by the pair's rule", "err", err)
+	}
+}
+
+func onlySerial(p link.Peer) bool { return false }
