@@ -10,6 +10,8 @@ declare -A sets=(
 	[kernel]="make gcc libc6-dev flex bison bc libelf-dev libssl-dev binutils xz-utils perl linux-source-6.1"
 	# -race needs a C compiler.
 	[race]="gcc libc6-dev"
+	# What bench-failover PEERS=1 measures beside keepbeat. heartbeat brings its resource scripts and plugins with it.
+	[peers]="keepalived heartbeat"
 )
 
 wanted=()
