@@ -84,7 +84,7 @@ vuln:
 
 # The race detector needs cgo; the program itself is built without. Fuzz targets run their seeds here.
 test-unit:
-	@test/lab/deps.sh race lab
+	@test/lab/deps.sh race lab fencing
 	CGO_ENABLED=1 $(GO) test -race -timeout 15m $(UNIT_PACKAGES)
 
 # ---- simulation: the real code under testing/synctest

@@ -180,7 +180,7 @@ func (n *Node) own(st *state.State) {
 // wanted says whether the group should run here, as far as the log goes.
 func (n *Node) wanted(st *state.State, g state.Group) bool {
 	_, c := st.Group(g.Name)
-	return g.Owner == n.self && c != nil && (g.Target == "" || g.Target == n.self) && !n.leaving(st, g.Name) && !n.isHalting() && !n.pair.stops()
+	return g.Owner == n.self && c != nil && (g.Target == "" || g.Target == n.self) && !n.leaving(st, g.Name) && !n.isHalting() && !n.pair.stops() && !n.aside.given(st.Nodes[n.self], g.Name)
 }
 
 // leaving says whether this node is being stopped and nobody else can have the group.
@@ -250,6 +250,7 @@ func (n *Node) tellProblems(st *state.State) {
 		return
 	}
 	problems := n.manager.Ready()
+	n.aside.problems(st, n.self, problems)
 	if n.isStopping() {
 		for _, g := range st.Spec.Groups {
 			problems[g.Name] = stoppingWhy

@@ -24,14 +24,16 @@ type calls struct {
 }
 
 type request struct {
-	Op      string `json:"op"` // apply, status
-	Command []byte `json:"command,omitempty"`
+	Op      string       `json:"op"` // apply, status, keys
+	Command []byte       `json:"command,omitempty"`
+	Keys    *keysRequest `json:"keys,omitempty"`
 }
 
 type response struct {
 	Error  string          `json:"error,omitempty"`
 	Result *state.Result   `json:"result,omitempty"`
 	Status json.RawMessage `json:"status,omitempty"`
+	Keys   *NodeKeys       `json:"keys,omitempty"`
 }
 
 const (
@@ -128,6 +130,12 @@ func (c *calls) answer(ctx context.Context, conn net.Conn) {
 			a.Error = err.Error()
 		}
 		a.Status = b
+	case "keys":
+		k, err := c.n.changeKeys(q.Keys)
+		if err != nil {
+			a.Error = err.Error()
+		}
+		a.Keys = &k
 	default:
 		a.Error = fmt.Sprintf("request %q is not known here: run the same version on every node", q.Op)
 	}

@@ -53,6 +53,7 @@ type Config struct {
 	Guard       Guard              // nil: `guard: off`
 	Registry    resources.Registry // of a director
 	Journal     resources.Journal
+	Keys        *KeyRing // nil: keys cannot be changed while it runs
 	// Files reads and checks this node's own specification files.
 	Files func() (*conf.Spec, conf.Files, error)
 	// Write puts a version of the files into this node's configuration directory.
@@ -85,6 +86,7 @@ type Node struct {
 	leaderWake chan struct{}
 
 	jobs   jobs
+	aside  aside
 	turned atomic.Int64 // when the actor's loop turned last, nanoseconds since started
 
 	mu       sync.Mutex                  // guards what follows

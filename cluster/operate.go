@@ -59,43 +59,109 @@ func (w Which) means(c *conf.Group, node string) bool {
 type Moved struct {
 	Group string `json:"group"`
 	From  string `json:"from,omitempty"`
-	To    string `json:"to"`
-	Index uint64 `json:"index"` // of the entry that decided it
+	To    string `json:"to"`            // empty: it stops, and nobody has it
+	Why   string `json:"why,omitempty"` // nobody can have it
+	Index uint64 `json:"index"`         // of the entry that decided it
 }
 
 // Standby gives up this node's groups of a kind: to a node, or (to empty)
 // each to the best other one. It returns when the moves are committed; Settled waits for their end.
+// Groups that nobody else can have make it a ForceError; with Order.Force they stop here.
 func (n *Node) Standby(ctx context.Context, which Which, to string) ([]Moved, error) {
-	return n.move(ctx, "standby "+which.String()+" on "+n.self, func(st *state.State, g state.Group, c *conf.Group) (string, error) {
-		if g.Owner != n.self || !which.means(c, n.self) {
+	o := orderOf(ctx)
+	var lone []Moved
+	if to == "" {
+		lone = n.lone(which)
+	}
+	if len(lone) > 0 && !o.Dry {
+		if err := n.current(ctx); err != nil {
+			return nil, err
+		}
+		if !o.Force {
+			return nil, &ForceError{loneText(lone), "keepbeat standby --force"}
+		}
+	}
+	moved, err := n.move(ctx, "standby "+which.String()+" on "+n.self+o.by(), func(st *state.State, g state.Group, c *conf.Group) (string, error) {
+		if g.Owner != n.self || !which.means(c, n.self) || slices.ContainsFunc(lone, func(m Moved) bool { return m.Group == c.Name }) {
 			return "", nil
 		}
 		if to == n.self {
 			return "", fmt.Errorf("standby --to %s: that is this node", to)
 		}
-		return n.choose(st, c, to, placement.Exclude{n.self: "it gives the group up"})
-	})
-}
-
-// Takeover brings groups of a kind to this node.
-func (n *Node) Takeover(ctx context.Context, which Which) ([]Moved, error) {
-	return n.move(ctx, "takeover "+which.String()+" on "+n.self, func(st *state.State, g state.Group, c *conf.Group) (string, error) {
-		if g.Owner == n.self || !which.means(c, n.self) {
-			return "", nil
+		if to != "" {
+			return n.choose(st, c, to)
 		}
-		return n.choose(st, c, n.self, nil)
-	})
-}
-
-// choose checks a node that an operator named, or finds the best one.
-func (n *Node) choose(st *state.State, c *conf.Group, to string, without placement.Exclude) (string, error) {
-	if to == "" {
-		w := placement.Place(st, c, without)
+		w := placement.Place(st, c, placement.Exclude{n.self: givenUp})
 		if w.Node == "" {
 			return "", fmt.Errorf("group %s: %s", c.Name, w.Reason)
 		}
 		return w.Node, nil
+	})
+	if err != nil || o.Dry {
+		return append(moved, lone...), err
 	}
+	var names []string
+	for _, m := range lone {
+		names = append(names, m.Group)
+	}
+	if len(names) > 0 {
+		err = n.putAside(ctx, names, "given up here"+o.by()+", with --force")
+	}
+	return append(moved, lone...), err
+}
+
+const givenUp = "it gives the group up"
+
+// lone are the groups of this node that no other director can have now.
+func (n *Node) lone(which Which) []Moved {
+	st := n.State()
+	if st.Spec == nil {
+		return nil
+	}
+	var all []Moved
+	for i := range st.Spec.Groups {
+		c := &st.Spec.Groups[i]
+		if g := st.Groups[c.Name]; g.Owner != n.self || g.Blocked != "" || !which.means(c, n.self) {
+			continue
+		}
+		if w := placement.Place(st, c, placement.Exclude{n.self: givenUp}); w.Node == "" {
+			all = append(all, Moved{Group: c.Name, From: n.self, Why: w.Reason})
+		}
+	}
+	return all
+}
+
+func loneText(lone []Moved) string {
+	var lines []string
+	for _, m := range lone {
+		lines = append(lines, fmt.Sprintf("group %s would stop and run nowhere: %s", m.Group, m.Why))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Takeover brings groups of a kind to this node.
+func (n *Node) Takeover(ctx context.Context, which Which) ([]Moved, error) {
+	var mine []string
+	if st := n.State(); st.Spec != nil {
+		for i := range st.Spec.Groups {
+			if c := &st.Spec.Groups[i]; which.means(c, n.self) {
+				mine = append(mine, c.Name)
+			}
+		}
+	}
+	if err := n.takeBack(ctx, mine); err != nil {
+		return nil, err
+	}
+	return n.move(ctx, "takeover "+which.String()+" on "+n.self+orderOf(ctx).by(), func(st *state.State, g state.Group, c *conf.Group) (string, error) {
+		if g.Owner == n.self || !which.means(c, n.self) {
+			return "", nil
+		}
+		return n.choose(st, c, n.self)
+	})
+}
+
+// choose checks a node that an operator named.
+func (n *Node) choose(st *state.State, c *conf.Group, to string) (string, error) {
 	if !slices.Contains(placement.Order(st, c), to) {
 		return "", fmt.Errorf("group %s: %q is no director of this cluster; it has %s", c.Name, to, strings.Join(placement.Order(st, c), ", "))
 	}
@@ -172,8 +238,8 @@ func (n *Node) move(ctx context.Context, why string, pick func(*state.State, sta
 			})
 			moved = append(moved, Moved{Group: c.Name, From: g.Owner, To: to})
 		}
-		if len(moves) == 0 {
-			return nil, n.current(ctx)
+		if len(moves) == 0 || orderOf(ctx).Dry {
+			return moved, n.current(ctx)
 		}
 		r, err := n.propose(ctx, state.Command{Hand: &state.Hand{Moves: moves}})
 		for i := range moved {
@@ -197,6 +263,9 @@ func (n *Node) Settled(ctx context.Context, moved []Moved) error {
 			if st.Index < m.Index {
 				return false // this node has not applied the move yet
 			}
+			if m.To == "" {
+				return end.Owner != m.From || end.Blocked != ""
+			}
 			return end.Active && end.Target == "" || end.Blocked != "" || end.FailedOn(m.To)
 		})
 		switch {
@@ -204,6 +273,7 @@ func (n *Node) Settled(ctx context.Context, moved []Moved) error {
 			return fmt.Errorf("group %s: not settled in time: owner %q, moving to %q", m.Group, end.Owner, end.Target)
 		case end.Blocked != "":
 			return fmt.Errorf("group %s: %s", m.Group, end.Blocked)
+		case m.To == "":
 		case end.FailedOn(m.To):
 			f := end.Failures[m.To]
 			return fmt.Errorf("group %s: failed on %s: %s: %s", m.Group, m.To, f.Resource, f.Error)

@@ -132,7 +132,7 @@ func (n *Node) setSpec(ctx context.Context, base uint64, spec *conf.Spec, files 
 	if err != nil {
 		return 0, err
 	}
-	r, err := n.cons.Propose(ctx, state.Command{Spec: &state.SetSpec{Base: base, From: n.self, Spec: spec, Files: packed}})
+	r, err := n.cons.Propose(ctx, state.Command{Spec: &state.SetSpec{Base: base, From: n.self, By: orderOf(ctx).By, Spec: spec, Files: packed}})
 	return r.Number, err
 }
 
@@ -141,6 +141,8 @@ type Changes struct {
 	Base    uint64   `json:"base"`              // version it was made against
 	Version uint64   `json:"version,omitempty"` // after it was applied
 	Lines   []string `json:"changes"`
+	// Cost says that most of what runs would stop, which only Order.Force does; empty: it is not so.
+	Cost string `json:"cost,omitempty"`
 }
 
 // Apply makes this node's files the next version, if they are valid and base
@@ -170,11 +172,17 @@ func (n *Node) Apply(ctx context.Context, base uint64, dry bool) (Changes, error
 	if len(c.Lines) == 0 && !bytes.Equal(packed[filesKey], st.SpecFiles[filesKey]) {
 		c.Lines = []string{"nothing but comments and spelling"}
 	}
+	if cost, most := wouldStop(st, spec); most {
+		c.Cost = cost
+	}
 	if dry {
 		return c, nil
 	}
 	if err := n.current(ctx); err != nil || len(c.Lines) == 0 {
 		return c, err
+	}
+	if c.Cost != "" && !orderOf(ctx).Force {
+		return c, &ForceError{c.Cost, "keepbeat apply --force"}
 	}
 	c.Version, err = n.setSpec(ctx, c.Base, spec, files)
 	var refused *state.RefusedError

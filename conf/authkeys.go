@@ -16,8 +16,11 @@ import (
 // MinKey is the least length of a key in characters: 16 of base64 are 96 bits.
 const MinKey = 16
 
+// MaxKeyIndex is the highest number of a key; heartbeat takes 0 to 15.
+const MaxKeyIndex = 15
+
 const (
-	maxKeyIndex     = 15 // heartbeat takes 0 to 15
+	maxKeyIndex     = MaxKeyIndex
 	maxKey          = 1024
 	maxAuthKeysFile = 64 << 10
 )
@@ -190,22 +193,28 @@ func (a *keyReader) line(number int, text string) {
 // LoadAuthKeys reads authkeys. It refuses a file that others than its owner
 // may read or write, or that belongs neither to root nor to the user of the daemon.
 func LoadAuthKeys(path string) (keys []Key, active int, err error) {
-	fail := func(format string, args ...any) ([]Key, int, error) {
-		return nil, 0, Errors{{File: path, Msg: fmt.Sprintf(format, args...)}}
+	_, keys, active, err = ReadAuthKeys(path)
+	return keys, active, err
+}
+
+// ReadAuthKeys is LoadAuthKeys for who wants to edit the file: it returns that, too.
+func ReadAuthKeys(path string) (data []byte, keys []Key, active int, err error) {
+	fail := func(format string, args ...any) ([]byte, []Key, int, error) {
+		return nil, nil, 0, Errors{{File: path, Msg: fmt.Sprintf(format, args...)}}
 	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, &pathError{Errors{{File: path, Msg: "no such file; make it on one node and copy it to the others: " +
+		return nil, nil, 0, &pathError{Errors{{File: path, Msg: "no such file; make it on one node and copy it to the others: " +
 			"(umask 077; printf 'auth 1\\n1 sha1 %s\\n' $(openssl rand -hex 32) > " + path + ")"}}, err}
 	}
 	if err != nil {
-		return nil, 0, fileError(path, err)
+		return nil, nil, 0, fileError(path, err)
 	}
 	defer f.Close()
 	// Of the open file, so that it cannot be exchanged between the look and the reading.
 	st, err := f.Stat()
 	if err != nil {
-		return nil, 0, fileError(path, err)
+		return nil, nil, 0, fileError(path, err)
 	}
 	if mode := st.Mode().Perm(); mode&0o077 != 0 {
 		return fail("mode %04o lets others at the keys; run: chmod 600 %s", mode, path)
@@ -213,9 +222,9 @@ func LoadAuthKeys(path string) (keys []Key, active int, err error) {
 	if sys, ok := st.Sys().(*syscall.Stat_t); ok && sys.Uid != 0 && int(sys.Uid) != os.Geteuid() {
 		return fail("it belongs to user %d, who could change the keys; run: chown root %s", sys.Uid, path)
 	}
-	data, err := readOpen(f, path, maxAuthKeysFile)
-	if err != nil {
-		return nil, 0, err
+	if data, err = readOpen(f, path, maxAuthKeysFile); err != nil {
+		return nil, nil, 0, err
 	}
-	return parseAuthKeys(path, data)
+	keys, active, err = parseAuthKeys(path, data)
+	return data, keys, active, err
 }

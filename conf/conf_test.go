@@ -75,7 +75,7 @@ func TestTheClassicPairMeansWhatItsOldFilesSay(t *testing.T) {
 	ipvs.Name, ipvs.Pool = "ldirectord ldirectord.yaml", "ldirectord.yaml"
 	want := &Spec{
 		Settings: Settings{Profile: ProfileDefault, RestartLease: 30 * time.Second},
-		Groups:   []Group{{Name: "192.168.56.200", Prefer: []string{"director1"}, AutoFailback: true, Resources: []Resource{vip, ipvs}}},
+		Groups:   []Group{{Name: "192.168.56.200", Prefer: []string{"director1"}, AutoFailback: true, Priority: 1, Resources: []Resource{vip, ipvs}}},
 		Pools: map[string]Pool{"ldirectord.yaml": {Autoreload: true, Virtuals: []Virtual{{
 			Address: netip.MustParseAddrPort("192.168.56.200:80"), Protocol: TCP, Scheduler: "wlc", Netmask: 32, Quiescent: true, CleanStop: true,
 			Reals:    []Real{real("192.168.56.103:80"), real("192.168.56.104:80")},

@@ -3,8 +3,10 @@ package conf
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func seed(f *testing.F, patterns ...string) {
@@ -66,11 +68,21 @@ func FuzzParseLocal(f *testing.F) {
 		for _, n := range l.Nodes {
 			found = found || n.Name == l.Name
 		}
-		if !found || len(l.Links) == 0 || len(l.Nodes) == 2 || l.Profile.Lease <= 2*l.Profile.Keepalive || l.Quorum != QuorumMajority {
+		if !found || len(l.Links) == 0 || l.Profile.Lease <= 2*l.Profile.Keepalive || (len(l.Nodes) == 2) == (l.Quorum == QuorumMajority) ||
+			l.Quorum == 0 || (l.Quorum == QuorumPing) != (len(l.PingGroup) > 0) || len(l.Nodes) == 2 && !l.WaitForAll && l.InitDead < l.Profile.Lease {
 			t.Errorf("%+v", l)
 		}
+		if w := l.Watchdog; w != (Watchdog{}) && (!filepath.IsAbs(w.Device) || w.Timeout < time.Second || w.Timeout%time.Second != 0) {
+			t.Errorf("%+v", w)
+		}
 		for _, k := range l.Links {
-			if k.Interface == "" || k.Port == 0 || k.Type == 0 || k.Type == Serial || k.Type == Mcast && !k.Group.IsMulticast() || k.Type == Ucast && len(k.Addresses) == 0 {
+			if k.Type == Serial {
+				if len(l.Nodes) != 2 || len(l.Links) == 1 || !filepath.IsAbs(k.Device) || !slices.Contains(bauds, k.Baud) {
+					t.Errorf("%+v", k)
+				}
+				continue
+			}
+			if k.Interface == "" || k.Port == 0 || k.Type == 0 || k.Type == Mcast && !k.Group.IsMulticast() || k.Type == Ucast && len(k.Addresses) == 0 {
 				t.Errorf("%+v", k)
 			}
 		}

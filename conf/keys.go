@@ -2,6 +2,7 @@ package conf
 
 import (
 	"net/netip"
+	"time"
 
 	"gopkg.in/yaml.v3"
 )
@@ -29,6 +30,7 @@ func Keys() []KeyDoc {
 		text          opt[string]
 		number        opt[int]
 		yes           opt[bool]
+		duration      opt[time.Duration]
 		address       opt[netip.Addr]
 		forward       opt[Forward]
 		node          *yaml.Node
@@ -37,11 +39,15 @@ func Keys() []KeyDoc {
 		virtual       rawVirtual
 		own           realOwn
 		resourceExtra options
+		fencing       Fencing
+		device        rawDevice
 	)
 	add("ha.yaml", "", local.fields(r))
 	add("ha.yaml", "links[].bcast, mcast, ucast", linkFields(r, &text, &number))
+	add("ha.yaml", "links[].serial", serialFields(r, &text, &number))
+	add("ha.yaml", "watchdog", watchdogFields(r, &text, &duration))
 	s := &specReader{reader: r}
-	add("haresources.yaml", "", s.fields(&yes, &node, &node))
+	add("haresources.yaml", "", s.fields(&yes, &node, &node, &node))
 	add("haresources.yaml", "groups.NAME", s.groupFields(&group, &yes, &node))
 	add("haresources.yaml", "groups.NAME.resources[]", []field{
 		{"vip", "A virtual IP address: ADDRESS[/PREFIX[/INTERFACE[:LABEL]]][/BROADCAST], or a mapping.", nil},
@@ -49,6 +55,9 @@ func Keys() []KeyDoc {
 	})
 	add("haresources.yaml", "groups.NAME.resources[]", s.optionFields(&resourceExtra))
 	add("haresources.yaml", "groups.NAME.resources[].vip", s.vipFields(&vip, &address, &address))
+	add("haresources.yaml", "fencing", s.fencingFields(&fencing, &node, &node))
+	add("haresources.yaml", "fencing.devices.NAME", s.deviceFields(&device))
+	add("haresources.yaml", "fencing.devices.NAME.params.NAME", s.paramFields(&text, &text))
 	p := newPoolReader("")
 	add("ldirectord.yaml", "", p.fields(&node))
 	add("ldirectord.yaml", "virtual[]", p.virtualFields(&virtual))

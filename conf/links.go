@@ -52,13 +52,13 @@ func (raw *rawLocal) readLink(r *reader, n *yaml.Node) {
 		case "ucast":
 			l, ok = r.ucast(value)
 		case "serial":
-			r.errorf(key, "serial links are not built yet; use a second network interface")
+			l, ok = r.serial(value)
 		case "mcast6", "ucast6":
 			r.errorf(key, "%q is %q here; the family follows from the address", key.Value, strings.TrimSuffix(key.Value, "6"))
 		case "ping", "ping_group":
-			r.errorf(key, "%q is no link, and not built yet; take it out", key.Value)
+			r.errorf(key, "%q is no link; addresses that decide for a pair with \"quorum: ping\" are listed in \"ping_group\", beside \"links\"", key.Value)
 		default:
-			r.errorf(key, "unknown kind of link %s%s", quote(key.Value), didYouMean(key.Value, []string{"bcast", "mcast", "ucast"}))
+			r.errorf(key, "unknown kind of link %s%s", quote(key.Value), didYouMean(key.Value, []string{"bcast", "mcast", "ucast", "serial"}))
 		}
 		if ok {
 			raw.links = append(raw.links, rawLink{l, key})
@@ -284,7 +284,7 @@ func (raw *rawLocal) checkLinks(r *reader, root *yaml.Node, l *Local) {
 	}
 	sameWire := true
 	for _, x := range raw.links {
-		if x.Port == 0 {
+		if x.Port == 0 && x.Type != Serial {
 			x.Port = uint16(raw.udpport.or(DefaultPort))
 		}
 		for i, other := range l.Links {
@@ -295,6 +295,7 @@ func (raw *rawLocal) checkLinks(r *reader, root *yaml.Node, l *Local) {
 		sameWire = sameWire && x.Interface == raw.links[0].Interface
 		l.Links = append(l.Links, x.Link)
 	}
+	raw.checkSerial(r, l)
 	switch {
 	case len(r.errs) > 0: // what is missing may be what is faulty
 	case len(l.Links) == 1 && len(raw.linksAt.Content) == 1:

@@ -34,12 +34,14 @@ type rawLocal struct {
 	links                       []rawLink
 	udpport                     opt[int]
 	authkeys, data, run, conf   opt[string]
-	socketGroup                 opt[string]
+	socketGroup, adminGroup     opt[string]
+	watchdog                    opt[Watchdog]
 	guard                       opt[GuardMode]
 	quorum                      opt[Quorum]
 	profile                     opt[Profile]
 	keepalive, deadtime, retain opt[time.Duration]
 	autoreload                  opt[bool]
+	rawPair
 }
 
 type rawNode struct {
@@ -69,40 +71,43 @@ func oneFile(string) int { return 0 }
 
 func (raw *rawLocal) fields(r *reader) []field {
 	profiles := []string{"fast", "default", "calm"}
-	return []field{
+	return slices.Concat([]field{
 		{"cluster", "Name of the cluster, in every datagram: two clusters on one wire do not hear each other. The same on every node. Default linux-ha.", into(&raw.cluster, r.clusterName)},
 		{"name", "Name of this node. Default: what `uname -n` says. Has to be one of nodes.", into(&raw.name, r.nodeName)},
 		{"nodes", "The nodes: NAME: {} for a director, NAME: {role: witness} for a node that votes and owns nothing. The same on every node. Required.", raw.readNodes(r)},
-		{"links", "The heartbeat paths between the nodes: `- bcast: eth1`, `- mcast: {interface: eth1, group: 225.0.0.1, port: 694, ttl: 1}`, `- ucast: {interface: eth1, addresses: [10.0.0.1, 10.0.0.2]}`. There should be two or more, on separate wires. Required.", raw.readLinks(r)},
+		{"links", "The heartbeat paths between the nodes: `- bcast: eth1`, `- mcast: {interface: eth1, group: 225.0.0.1, port: 694, ttl: 1}`, `- ucast: {interface: eth1, addresses: [10.0.0.1, 10.0.0.2]}`, between two nodes also `- serial: /dev/ttyS0`. There should be two or more, on separate wires. Required.", raw.readLinks(r)},
 		{"udpport", "Port of every link that names none, 1 to 65535. Default 694.", into(&raw.udpport, r.integer(1, 65535))},
 		{"authkeys", "File of the keys that authenticate and encrypt the links. Default /etc/keepbeat/authkeys.", into(&raw.authkeys, r.path)},
 		{"data_dir", "Directory of the replicated log, the revocations and the journal. Default /var/lib/keepbeat.", into(&raw.data, r.path)},
 		{"run_dir", "Directory of the control socket. Default /run/keepbeat.", into(&raw.run, r.path)},
 		{"conf_dir", "Directory of haresources.yaml and the pools. Default: the directory of ha.yaml.", into(&raw.conf, r.path)},
 		{"guard", "on: the kernel cuts the addresses of a node off when its lease has run out, and the daemon refuses to start where the kernel cannot. off: nothing does. Default on.", into(&raw.guard, r.guardMode)},
-		{"quorum", "Who decides when a node is silent. witness: the majority of three nodes or more, the only rule that is built. Default witness.", into(&raw.quorum, r.quorumRule)},
+		{"quorum", "Who decides when a node is silent. witness: the majority of three nodes or more, and the default of those. Two directors alone have to choose: fencing (the survivor fences the other before it acts), ping (the side that reaches ping_group goes on; two owners when both reach it and not each other), unsafe (whoever misses the other takes over: two owners when the links are cut). The same on every node.", into(&raw.quorum, r.quorumRule)},
+	}, raw.rawPair.fields(r), []field{
+		{"watchdog", "A watchdog device that resets this machine when the daemon no longer feeds it: `/dev/watchdog`, or `{device: /dev/watchdog, timeout: 10s}`. Default: none.", into(&raw.watchdog, r.watchdog)},
 		{"profile", "The timings: fast (lease 200ms), default (500ms) or calm (2s, for busy or virtual machines). Seeds the replicated value. Default default.", into(&raw.profile, oneOf(r, profiles, ProfileFast, ProfileDefault, ProfileCalm))},
 		{"keepalive", "Period of the hellos on each link, 10ms to 10s. Default: the profile's.", into(&raw.keepalive, r.duration(10*time.Millisecond, 10*time.Second))},
 		{"deadtime", "Length of the lease: a silent node is dead after it, 100ms to 60s and more than twice keepalive. Default: the profile's.", into(&raw.deadtime, r.duration(100*time.Millisecond, time.Minute))},
 		{"autoreload", "Whether an edited haresources.yaml or pool is applied without `keepbeat apply`. Seeds the replicated value. Default no.", into(&raw.autoreload, r.boolean)},
 		{"restart_lease", "Lease taken before a planned restart of the daemon, so that nothing moves meanwhile, 1s to 10m. Seeds the replicated value. Default 30s.", into(&raw.retain, r.duration(time.Second, 10*time.Minute))},
 		{"socket_group", "Group that may read the control socket. Default: none, root only.", into(&raw.socketGroup, r.text)},
-	}
+		{"admin_group", "Group that may also give orders there. Default: none, root only.", into(&raw.adminGroup, r.text)},
+	})
 }
 
 // localElsewhere are the words of ha.cf that have no place in ha.yaml, and where the thing is now.
 func localElsewhere() map[string]string {
 	const (
-		later    = "%q is not built yet; take it out"
 		timings  = "%q has no use here: %s; take it out"
 		replaced = "%q is not a key of ha.yaml: %s"
 	)
 	m := map[string]string{}
-	for _, w := range strings.Fields("ping ping6 ping_group deadping hbaping stonith stonith_host watchdog respawn failfast apiauth quorum_server autojoin") {
-		m[w] = fmt.Sprintf(later, w)
-	}
-	m["stonith"] = `"stonith": fencing is not built yet; take it out (the lease and the guard keep a silent node from acting)`
-	m["stonith_host"] = m["stonith"]
+	m["stonith"] = `"stonith": devices are the cluster's and belong into haresources.yaml: fencing: {devices: {NAME: {external: ipmi, targets: [NODE], params: {...}}}}`
+	m["stonith_host"] = `"stonith_host": devices are the cluster's and belong into haresources.yaml: fencing: {devices: {NAME: {external: ipmi, targets: [NODE], run_on: [NODE], params: {...}}}}`
+	m["fencing"] = `"fencing" belongs into haresources.yaml: devices are the cluster's, and that file is replicated`
+	m["ping"] = `"ping": a pair with "quorum: ping" lists the addresses that decide: "ping_group: [10.0.0.254]"`
+	m["ping6"] = m["ping"]
+	m["hbaping"] = `"hbaping": nodes are not reached over Fibre Channel here; take it out`
 	m["respawn"] = `"respawn": programs are started by systemd; make a unit of it`
 	m["failfast"] = m["respawn"]
 	m["apiauth"] = `"apiauth": the control socket is root's; "socket_group" names a group that may read it`
@@ -110,10 +115,9 @@ func localElsewhere() map[string]string {
 	m["autojoin"] = `"autojoin": every node is named under "nodes"`
 	for w, why := range map[string]string{
 		"warntime":         "a link is late after two keepalives",
-		"initdead":         "a node acts only when a majority has granted it a lease, however long the others take to start",
+		"deadping":         "a node that no longer reaches ping_group stops within its lease (deadtime)",
 		"hbgenmethod":      "every start of the daemon has its own incarnation",
 		"hopfudge":         "there are no serial rings",
-		"baud":             "serial links are not built yet",
 		"compression":      "streams are not compressed",
 		"msgfmt":           "there is one format",
 		"max_rexmit_delay": "QUIC sends again what is lost",
@@ -144,7 +148,8 @@ func localElsewhere() map[string]string {
 		"mcast6":        `links are listed under "links": "- mcast: {interface: eth1, group: \"ff02::1234\"}"`,
 		"ucast":         `links are listed under "links": "- ucast: eth1 10.0.0.2"`,
 		"ucast6":        `links are listed under "links": "- ucast: eth1 2001:db8::2"`,
-		"serial":        "serial links are not built yet; use a second network interface",
+		"serial":        `links are listed under "links": "- serial: /dev/ttyS0"`,
+		"baud":          `it belongs to its link: "- serial: {device: /dev/ttyS0, baud: 19200}"`,
 		"auto_failback": "it is in haresources.yaml, for all groups or for each",
 		"nice_failback": `it was the opposite of "auto_failback", which is in haresources.yaml`,
 		"groups":        "it belongs into haresources.yaml",
@@ -195,22 +200,6 @@ func (r *reader) guardMode(n *yaml.Node) (GuardMode, bool) {
 		return GuardOn, ok
 	}
 	return GuardOff, ok
-}
-
-func (r *reader) quorumRule(n *yaml.Node) (Quorum, bool) {
-	s, ok := r.scalar(n, "witness")
-	if !ok {
-		return 0, false
-	}
-	switch s {
-	case "witness":
-		return QuorumMajority, true
-	case "fencing", "ping", "unsafe":
-		r.errorf(n, "quorum rule %q is not built yet; write \"witness\" and name a third node", s)
-	default:
-		r.errorf(n, "%s is no quorum rule; write \"witness\", the only one that is built", quote(s))
-	}
-	return 0, false
 }
 
 // readNodes reads the mapping of nodes, or a list of their names.
@@ -266,6 +255,8 @@ func (raw *rawLocal) local(r *reader, root *yaml.Node, hostname string) *Local {
 		Autoreload:   raw.autoreload.or(false),
 		RestartLease: raw.retain.or(DefaultRestartLease),
 		SocketGroup:  raw.socketGroup.or(""),
+		AdminGroup:   raw.adminGroup.or(""),
+		Watchdog:     raw.watchdog.or(Watchdog{}),
 	}
 	if raw.guard.ok && l.Guard == GuardOff {
 		r.warnf(raw.guard.at, "guard: off: a daemon that hangs keeps its addresses while another node takes them over; for tests only")
@@ -341,9 +332,8 @@ func (raw *rawLocal) checkNodes(r *reader, root *yaml.Node, l *Local, hostname s
 	switch n := len(raw.nodes); {
 	case n == 1:
 		r.warnf(at, "one node alone: nobody takes over when it dies")
-	case n == 2:
-		r.errorf(at, "two voters cannot tell a dead peer from a cut wire; add a third node, which may be any small machine: \"arbiter: {role: witness}\"")
 	case n > maxVoters:
 		r.warnf(raw.nodes[maxVoters].at, "only the first %d nodes vote; %s and those after it follow without a vote", maxVoters, raw.nodes[maxVoters].Name)
 	}
+	raw.checkQuorum(r, l, directors)
 }

@@ -26,7 +26,7 @@ func (s *specReader) oldLine(n *yaml.Node) {
 		s.errorf(n, "%s cannot name a node; the line begins with the node that is preferred", quote(words[0]))
 		return
 	}
-	g := Group{AutoFailback: s.failback}
+	g := Group{AutoFailback: s.failback, Priority: DefaultPriority}
 	if name := strings.ToLower(words[0]); s.isDirector(n, name) {
 		g.Prefer = []string{name}
 	}

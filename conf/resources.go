@@ -17,6 +17,7 @@ const (
 	DefaultARPCount        = 5
 	DefaultARPInterval     = time.Second
 	DefaultPool            = "ldirectord.yaml"
+	DefaultPriority        = 1 // of a group
 )
 
 // Kinds returns the kinds of resources that are built.
@@ -52,7 +53,7 @@ func (s *specReader) optionFields(o *options) []field {
 	timeout := s.duration(10*time.Millisecond, day)
 	return []field{
 		{"name", "Name, unique in the group. Default: kind and argument, \"vip 192.168.56.200\".", into(&o.name, s.text)},
-		{"class", "What makes it safe to start the resource elsewhere: guarded (the kernel cuts it off), shared (two copies are harmless). Default: guarded for vip and ldirectord.", into(&o.class, s.class)},
+		{"class", "What makes it safe to start the resource elsewhere: guarded (the kernel cuts it off), fenced (only a stop that was reported, or fencing), shared (two copies are harmless). Default: guarded for vip and ldirectord.", into(&o.class, s.class)},
 		{"start_timeout", "How long a start may take, 10ms to 24h. Default 20s.", into(&o.start, timeout)},
 		{"stop_timeout", "How long a stop may take, 10ms to 24h. Default 20s.", into(&o.stop, timeout)},
 		{"monitor_timeout", "How long a look at the resource may take, 10ms to 24h. Default 20s.", into(&o.monitor, timeout)},
@@ -61,12 +62,7 @@ func (s *specReader) optionFields(o *options) []field {
 }
 
 func (s *specReader) class(n *yaml.Node) (Class, bool) {
-	c, ok := oneOf(s.reader, []string{"guarded", "fenced", "shared"}, Guarded, Fenced, Shared)(n)
-	if ok && c == Fenced {
-		s.errorf(n, "class fenced needs fencing, which is not built yet; write guarded or shared")
-		return 0, false
-	}
-	return c, ok
+	return oneOf(s.reader, []string{"guarded", "fenced", "shared"}, Guarded, Fenced, Shared)(n)
 }
 
 // resource reads one entry of `resources:`.
@@ -187,6 +183,9 @@ func (s *specReader) finish(g *Group, n *yaml.Node, r Resource, o options) {
 			s.errorf(n, "duplicate resource name %s in group %s", quote(r.Name), quote(g.Name))
 			return
 		}
+	}
+	if r.Class == Fenced && s.fence.fencedAt == nil {
+		s.fence.fencedAt = n
 	}
 	g.Resources = append(g.Resources, r)
 }

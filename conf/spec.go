@@ -34,6 +34,8 @@ type specReader struct {
 	groupAt map[string]*yaml.Node
 	vipAt   map[netip.Addr]*yaml.Node
 	poolAt  map[string]poolUse
+	fence   fenceReader
+	root    *yaml.Node
 }
 
 type poolUse struct {
@@ -58,6 +60,7 @@ func ParseSpec(files Files, local *Local) (*Spec, []Warning, error) {
 		s.haresources(root)
 	}
 	s.pools()
+	s.together()
 	err := asError(s.errs, func(file string) int {
 		if file == files.Name {
 			return 0
@@ -84,25 +87,43 @@ func (s *specReader) init() {
 }
 
 // fields of haresources.yaml. Groups are read after auto_failback, wherever it is written.
-func (s *specReader) fields(failback *opt[bool], groups, lines **yaml.Node) []field {
+func (s *specReader) fields(failback *opt[bool], groups, lines, fencing **yaml.Node) []field {
 	keep := func(to **yaml.Node) func(*yaml.Node) { return func(n *yaml.Node) { *to = n } }
 	return []field{
 		{"auto_failback", "on: a group returns to the node it prefers as soon as that is there again; off: it stays where it is. Default off, since a return is a second interruption.", into(failback, s.failbackMode)},
 		{"groups", "The groups by name: resources that live together on one node.", keep(groups)},
 		{"haresources", "The groups in heartbeat's form, a list of lines: `- director1 192.168.56.200/32/eth1 ldirectord::ldirectord.yaml`. Each is named after its first resource.", keep(lines)},
+		{"fencing", "The devices that make certain from outside that a node does nothing any more (STONITH). Default: none.", keep(fencing)},
 	}
 }
 
-func (s *specReader) haresources(root *yaml.Node) {
-	var failback opt[bool]
-	var groups, lines *yaml.Node
-	elsewhere := map[string]string{
-		"resources": "\"resources\" belongs into a group: groups: {web: {resources: [...]}}",
-		"virtual":   "\"virtual\" belongs into a pool, ldirectord.yaml",
-		"nodes":     "\"nodes\" belongs into ha.yaml",
-		"links":     "\"links\" belongs into ha.yaml",
+// specElsewhere are the words that have no place in haresources.yaml, and where the thing is.
+func specElsewhere() map[string]string {
+	m := map[string]string{
+		"resources":    `"resources" belongs into a group: groups: {web: {resources: [...]}}`,
+		"virtual":      `"virtual" belongs into a pool, ldirectord.yaml`,
+		"devices":      `"devices" belongs into "fencing": fencing: {devices: {...}}`,
+		"topology":     `"topology" belongs into "fencing": fencing: {topology: {...}}`,
+		"priority":     `"priority" belongs into a group: groups: {web: {priority: 10, resources: [...]}}`,
+		"stonith":      `"stonith" is called "fencing": fencing: {devices: {NAME: {external: ipmi, targets: [NODE], params: {...}}}}`,
+		"serial":       `"serial" belongs into ha.yaml: "links: [{serial: /dev/ttyS0}]"`,
+		"baud":         `"baud" belongs into ha.yaml, to its link: "- serial: {device: /dev/ttyS0, baud: 19200}"`,
+		"ping":         `"ping" is "ping_group" in ha.yaml`,
+		"deadping":     `"deadping" has no use here: a node that no longer reaches ping_group stops within its lease (deadtime); take it out`,
+		"stonith_host": "",
 	}
-	if !s.mapping(root, "haresources.yaml", s.fields(&failback, &groups, &lines), elsewhere) {
+	m["stonith_host"] = strings.Replace(m["stonith"], "stonith", "stonith_host", 1)
+	for _, w := range strings.Fields("cluster nodes links quorum wait_for_all initdead ping_group watchdog guard profile keepalive deadtime authkeys admin_group socket_group") {
+		m[w] = fmt.Sprintf("%q belongs into ha.yaml", w)
+	}
+	return m
+}
+
+func (s *specReader) haresources(root *yaml.Node) {
+	s.root = root
+	var failback opt[bool]
+	var groups, lines, fencing *yaml.Node
+	if !s.mapping(root, "haresources.yaml", s.fields(&failback, &groups, &lines, &fencing), specElsewhere()) {
 		return
 	}
 	s.failback = failback.or(false)
@@ -111,6 +132,9 @@ func (s *specReader) haresources(root *yaml.Node) {
 	}
 	if lines != nil {
 		s.list(lines, "haresources", func(_ int, n *yaml.Node) { s.oldLine(n) })
+	}
+	if fencing != nil {
+		s.fencing(fencing)
 	}
 	if groups == nil && lines == nil {
 		if s.odd > 0 {
@@ -139,7 +163,7 @@ func groupNameOK(name string) bool {
 }
 
 func (s *specReader) group(key, value *yaml.Node) {
-	g := Group{Name: key.Value}
+	g := Group{Name: key.Value, Priority: DefaultPriority}
 	if !groupNameOK(g.Name) {
 		s.errorf(key, "%s cannot name a group: letters, digits, - . _ : and at most 64 of them", quote(g.Name))
 		return
@@ -166,6 +190,11 @@ func (s *specReader) groupFields(g *Group, failback *opt[bool], resources **yaml
 	return []field{
 		{"prefer", "Directors that should own the group, the best first; a single name or a list. Directors that are not named may own it too, last.", func(n *yaml.Node) { s.prefer(g, n) }},
 		{"auto_failback", "The same for this group. Default: the value for all.", into(failback, s.failbackMode)},
+		{"priority", "What the group weighs when the two nodes of a pair want to fence each other: the one that has more at stake goes first. 0 to 1000. Default 1.", func(n *yaml.Node) {
+			if p, ok := s.integer(0, 1000)(n); ok {
+				g.Priority = p
+			}
+		}},
 		{"resources", "What is started, in this order, and stopped in the reverse order. Required.", func(n *yaml.Node) { *resources = n }},
 	}
 }

@@ -27,3 +27,9 @@ func (f Forward) String() string  { return enumString([]string{"", "gate", "masq
 func (c CheckType) String() string {
 	return enumString([]string{"", "negotiate", "connect", "ping", "external", "on", "off"}, uint8(c))
 }
+func (a FenceAction) String() string {
+	return enumString([]string{"", "off", "reboot", "on"}, uint8(a))
+}
+func (t FenceType) String() string {
+	return enumString([]string{"", "agent", "external", "script", "manual", "watchdog"}, uint8(t))
+}

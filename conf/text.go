@@ -91,3 +91,19 @@ func (c CheckType) MarshalText() ([]byte, error) { return enumMarshal(c.String()
 func (c *CheckType) UnmarshalText(b []byte) error {
 	return enumUnmarshal(c, b, CheckType.String, "check type")
 }
+
+// MarshalText implements encoding.TextMarshaler.
+func (a FenceAction) MarshalText() ([]byte, error) { return enumMarshal(a.String(), a == 0) }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (a *FenceAction) UnmarshalText(b []byte) error {
+	return enumUnmarshal(a, b, FenceAction.String, "fence action")
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (t FenceType) MarshalText() ([]byte, error) { return enumMarshal(t.String(), t == 0) }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (t *FenceType) UnmarshalText(b []byte) error {
+	return enumUnmarshal(t, b, FenceType.String, "type of fencing device")
+}

@@ -126,8 +126,11 @@ type Link struct {
 }
 
 // Name is how status and logs call the link: "bcast eth1", "mcast eth2",
-// with ":port" when it is not 694.
+// with ":port" when it is not 694, "serial /dev/ttyS0".
 func (l Link) Name() string {
+	if l.Type == Serial {
+		return l.Type.String() + " " + l.Device
+	}
 	n := l.Type.String() + " " + l.Interface
 	if l.Port != DefaultPort {
 		n += ":" + utoa(l.Port)

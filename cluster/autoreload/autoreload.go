@@ -125,13 +125,14 @@ func (w *Watcher) look(ctx context.Context, node Node) (again bool) {
 	defer cancel()
 	c, err := node.Apply(ctx, base, false)
 	var faulty *conf.Error
+	var costly *cluster.ForceError
 	switch {
 	case err == nil && len(c.Lines) == 0:
 		w.clear(node)
 	case err == nil:
 		w.logger.Info("applied what was edited here", "files", names, "version", c.Version, "changes", c.Lines)
 		w.clear(node)
-	case errors.As(err, &faulty):
+	case errors.As(err, &faulty), errors.As(err, &costly):
 		w.fault(node, err.Error())
 	case c.Base > base:
 		// Somebody else's version is being written here; it puts this edit aside and says so.

@@ -39,12 +39,12 @@ func introduceTo(tb testing.TB, b, a *Mesh) *receiver {
 	r := &receiver{m: b, l: b.links[0]}
 	from := netip.MustParseAddrPort("10.0.0.1:694")
 	r.take(sealed(a, appendHello(nil, &hello{tick: 1})), from)
-	if len(b.byName["a"].candidates) != 1 {
+	if len(b.roster.Load().byName["a"].candidates) != 1 {
 		tb.Fatal("the first hello makes no candidate")
 	}
-	c := b.byName["a"].candidates[0].challenge
+	c := b.roster.Load().byName["a"].candidates[0].challenge
 	r.take(sealed(a, appendHello(nil, &hello{tick: 2, entries: []entry{{node: b.id, boot: b.boot, answer: c}}})), from)
-	if s := b.byName["a"].sess.Load(); s == nil || s.boot != a.boot {
+	if s := b.roster.Load().byName["a"].sess.Load(); s == nil || s.boot != a.boot {
 		tb.Fatal("the answer is not believed")
 	}
 	return r

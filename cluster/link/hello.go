@@ -123,7 +123,7 @@ func (m *Mesh) compose(frames []frame, l *meshLink, only *peer, to netip.AddrPor
 		}
 		h.entries = append(h.entries, e)
 	}
-	peers := m.peers
+	peers := m.roster.Load().peers
 	if only != nil {
 		peers, f.dst = []*peer{only}, only.id
 	}

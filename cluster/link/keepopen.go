@@ -173,7 +173,7 @@ func (m *Mesh) setProblem(l *meshLink, problem string, port Port) {
 		m.say(slog.LevelWarn, "link "+l.name+": "+problem)
 	}
 	now := time.Now()
-	for _, p := range m.peers {
+	for _, p := range m.roster.Load().peers {
 		m.judgeLink(p, l, now)
 	}
 	m.wake()

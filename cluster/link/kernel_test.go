@@ -340,7 +340,7 @@ func TestKernelNewAddressOfAPeerIsLearned(t *testing.T) {
 	learned := func() (string, bool) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		links := a.byName["b"].links
+		links := a.roster.Load().byName["b"].links
 		s := fmt.Sprint(links[0].addr, links[1].addr)
 		return s, s == "10.77.1.99:694 10.77.2.99:694"
 	}

@@ -3,7 +3,6 @@ package link
 import (
 	"cmp"
 	"context"
-	"crypto/cipher"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -66,30 +65,27 @@ const maxLinks = 14
 
 // Mesh is the links of this node to all others. It implements Datagrams.
 type Mesh struct {
-	self      string
-	id        uint32
-	cluster   uint32
-	boot      Boot
-	keys      []cryptKey
-	active    cryptKey
-	seal      cipher.AEAD // of the active key and our boot
-	open      func(conf.Link) (Port, error)
-	watch     func(ctx context.Context, changed func()) // follows interfaces until ctx ends; nil: nothing to follow
-	logger    *slog.Logger
-	links     []*meshLink
-	peers     []*peer // by name
-	byID      map[uint32]*peer
-	byName    map[string]*peer
-	timing    atomic.Pointer[Timing]
-	seq       atomic.Uint64
-	handlers  [256]atomic.Pointer[func(string, Boot, []byte)]
-	started   time.Time
-	running   atomic.Bool
-	kick      chan struct{} // cap 1: the beat looks at the clock again
-	hurry     atomic.Bool   // and says hello at once
-	lines     chan line     // to the logging goroutine
-	linesLost atomic.Uint64
-	tx        sync.Pool // *txBuf
+	self        string
+	id          uint32
+	cluster     uint32
+	clusterName string
+	boot        Boot
+	ring        atomic.Pointer[keyring] // written with mu held, like roster
+	roster      atomic.Pointer[roster]
+	open        func(conf.Link) (Port, error)
+	watch       func(ctx context.Context, changed func()) // follows interfaces until ctx ends; nil: nothing to follow
+	logger      *slog.Logger
+	links       []*meshLink
+	timing      atomic.Pointer[Timing]
+	seq         atomic.Uint64
+	handlers    [256]atomic.Pointer[func(string, Boot, []byte)]
+	started     time.Time
+	running     atomic.Bool
+	kick        chan struct{} // cap 1: the beat looks at the clock again
+	hurry       atomic.Bool   // and says hello at once
+	lines       chan line     // to the logging goroutine
+	linesLost   atomic.Uint64
+	tx          sync.Pool // *txBuf
 
 	mu       sync.Mutex // guards all below, every peer's fields that say so, and every meshLink's
 	meta     []byte
@@ -122,9 +118,8 @@ func New(cfg Config) (*Mesh, error) {
 		return nil, fmt.Errorf("links: %d configured; at most %d", len(cfg.Links), maxLinks)
 	}
 	m := &Mesh{
-		self: cfg.Self, id: nodeID(cfg.Self), cluster: clusterID(cfg.Cluster), boot: cfg.Boot,
+		self: cfg.Self, id: nodeID(cfg.Self), cluster: clusterID(cfg.Cluster), clusterName: cfg.Cluster, boot: cfg.Boot,
 		open: cfg.Open, logger: cfg.Logger,
-		byID: map[uint32]*peer{}, byName: map[string]*peer{},
 		started: time.Now(), kick: make(chan struct{}, 1), lines: make(chan line, 256),
 		watchers: map[chan struct{}]struct{}{},
 	}
@@ -136,13 +131,13 @@ func New(cfg Config) (*Mesh, error) {
 	for m.boot == 0 {
 		m.boot = Boot(random64())
 	}
-	if err := m.addKeys(cfg); err != nil {
+	if err := m.SetKeys(cfg.Keys, cfg.Active); err != nil {
 		return nil, err
 	}
 	if err := m.addLinks(cfg.Links); err != nil {
 		return nil, err
 	}
-	if err := m.addPeers(cfg.Nodes); err != nil {
+	if err := m.SetNodes(cfg.Nodes); err != nil {
 		return nil, err
 	}
 	if m.open == nil {
@@ -150,26 +145,6 @@ func New(cfg Config) (*Mesh, error) {
 		m.open, m.watch = s.open, s.watch
 	}
 	return m, nil
-}
-
-func (m *Mesh) addKeys(cfg Config) error {
-	for _, k := range cfg.Keys {
-		c, err := newCryptKey(cfg.Cluster, k)
-		if err != nil {
-			return err
-		}
-		if m.keyAt(c.index) >= 0 {
-			return fmt.Errorf("authkeys: key %d is there twice", k.Index)
-		}
-		m.keys = append(m.keys, c)
-	}
-	if cfg.Active < 1 || cfg.Active > 255 || m.keyAt(uint8(cfg.Active)) < 0 {
-		return fmt.Errorf("authkeys: auth %d: there is no such key", cfg.Active)
-	}
-	m.active = m.keys[m.keyAt(uint8(cfg.Active))]
-	var err error
-	m.seal, err = m.active.aead(m.id, m.boot)
-	return err
 }
 
 func (m *Mesh) addLinks(links []conf.Link) error {
@@ -215,45 +190,6 @@ func (m *Mesh) addLinks(links []conf.Link) error {
 	return nil
 }
 
-func (m *Mesh) addPeers(nodes []string) error {
-	for _, name := range nodes {
-		if name == m.self {
-			continue
-		}
-		p := &peer{name: name, id: nodeID(name), nonceKey: newNonceKey(), links: make([]peerLink, len(m.links))}
-		switch other := m.byID[p.id]; {
-		case name == "":
-			return errors.New("links: a node has no name")
-		case m.byName[name] != nil:
-			return fmt.Errorf("links: node %s is there twice", name)
-		case other != nil:
-			return fmt.Errorf("links: the names %s and %s have the same hash; rename one", name, other.name)
-		case p.id == m.id:
-			return fmt.Errorf("links: the names %s and %s have the same hash; rename one", name, m.self)
-		}
-		for i := range p.links {
-			p.links[i].state, p.links[i].since, p.links[i].why = Down, m.started, m.links[i].problem
-		}
-		m.byID[p.id], m.byName[name] = p, p
-		m.peers = append(m.peers, p)
-	}
-	slices.SortFunc(m.peers, func(a, b *peer) int { return cmp.Compare(a.name, b.name) })
-	for _, p := range m.peers {
-		m.retarget(p)
-	}
-	return nil
-}
-
-// keyAt is the place of a key in m.keys; -1: none.
-func (m *Mesh) keyAt(index uint8) int {
-	for i := range m.keys {
-		if m.keys[i].index == index {
-			return i
-		}
-	}
-	return -1
-}
-
 // Boot is the boot id of this node.
 func (m *Mesh) Boot() Boot { return m.boot }
 
@@ -293,8 +229,9 @@ func (m *Mesh) Peers() []Peer {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now, t := time.Now(), m.Timing()
-	out := make([]Peer, 0, len(m.peers))
-	for _, p := range m.peers {
+	peers := m.roster.Load().peers
+	out := make([]Peer, 0, len(peers))
+	for _, p := range peers {
 		s := p.sess.Load()
 		pub := Peer{Node: p.name, State: Down, Links: make([]PeerLink, 0, len(m.links))}
 		if s != nil {
@@ -358,7 +295,7 @@ func (m *Mesh) wake() {
 
 // Send implements Datagrams.
 func (m *Mesh) Send(to string, ch Channel, payload []byte) error {
-	p := m.byName[to]
+	p := m.roster.Load().byName[to]
 	switch {
 	case p == nil:
 		return fmt.Errorf("send to %s: no such node in the configuration; there are %s", to, m.nodeNames())
@@ -386,8 +323,9 @@ func (m *Mesh) Send(to string, ch Channel, payload []byte) error {
 }
 
 func (m *Mesh) nodeNames() string {
-	names := make([]string, len(m.peers))
-	for i, p := range m.peers {
+	peers := m.roster.Load().peers
+	names := make([]string, len(peers))
+	for i, p := range peers {
 		names[i] = p.name
 	}
 	return strings.Join(names, ", ")
@@ -413,9 +351,10 @@ func (m *Mesh) untaken(p *peer, targets []target) error {
 
 // sealTo seals the n bytes of plain text after the header in tx.
 func (m *Mesh) sealTo(tx *txBuf, dst uint32, seq uint64, n int) []byte {
-	header{cluster: m.cluster, key: m.active.index, src: m.id, dst: dst, boot: m.boot, seq: seq}.put(tx.b[:headerLen])
+	ring := m.ring.Load()
+	header{cluster: m.cluster, key: ring.active, src: m.id, dst: dst, boot: m.boot, seq: seq}.put(tx.b[:headerLen])
 	putNonce(&tx.nonce, seq)
-	sealed := m.seal.Seal(tx.b[headerLen:headerLen], tx.nonce[:], tx.b[headerLen:headerLen+n], tx.b[:headerLen])
+	sealed := ring.seal.Seal(tx.b[headerLen:headerLen], tx.nonce[:], tx.b[headerLen:headerLen+n], tx.b[:headerLen])
 	return tx.b[:headerLen+len(sealed)]
 }
 

@@ -1,7 +1,6 @@
 package link
 
 import (
-	"crypto/cipher"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -65,8 +64,8 @@ type target struct {
 // session is one boot of a peer, believed or asking to be.
 type session struct {
 	boot  Boot
-	aeads []cipher.AEAD // by place in Mesh.keys
-	win   *window       // set before the session is believed
+	opens atomic.Pointer[opener] // written with Mesh.mu held
+	win   *window                // set before the session is believed
 
 	// Guarded by Mesh.mu.
 	challenge      uint64 // ours to it, while it is not believed
@@ -102,13 +101,11 @@ func (p *peer) challengeFor(boot Boot) uint64 {
 
 func (m *Mesh) newSession(p *peer, boot Boot) (*session, error) {
 	s := &session{boot: boot, links: make([]rxLink, len(m.links))}
-	for _, k := range m.keys {
-		a, err := k.aead(p.id, boot)
-		if err != nil {
-			return nil, err
-		}
-		s.aeads = append(s.aeads, a)
+	o, err := newOpener(m.ring.Load(), p.id, boot)
+	if err != nil {
+		return nil, err
 	}
+	s.opens.Store(o)
 	return s, nil
 }
 
@@ -213,7 +210,7 @@ func (m *Mesh) judgeLink(p *peer, l *meshLink, now time.Time) (next time.Time) {
 // judgeAll brings all states up to date, with m.mu held, and says when to look again.
 func (m *Mesh) judgeAll(now time.Time) (next time.Time) {
 	dead := m.Timing().DeadTime
-	for _, p := range m.peers {
+	for _, p := range m.roster.Load().peers {
 		p.expire(now, dead)
 		for _, l := range m.links {
 			if n := m.judgeLink(p, l, now); !n.IsZero() && (next.IsZero() || n.Before(next)) {

@@ -1,7 +1,6 @@
 package link
 
 import (
-	"crypto/cipher"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -41,25 +40,24 @@ func (r *receiver) take(b []byte, from netip.AddrPort) {
 		l.counters[cNotOurs].Add(1)
 		return
 	}
-	p := m.byID[h.src]
+	p := m.roster.Load().byID[h.src]
 	if p == nil {
 		l.count(cUnknownNode, from)
 		return
 	}
-	k := m.keyAt(h.key)
-	if k < 0 {
-		l.count(cAuth, from)
-		return
-	}
 	if s := p.sess.Load(); s != nil && s.boot == h.boot {
-		r.known(p, s, k, h, b, from)
+		r.known(p, s, h, b, from)
 		return
 	}
-	r.stranger(p, k, h, b, from)
+	r.stranger(p, h, b, from)
 }
 
 // unseal decrypts in place; nil means that authentication failed.
-func (r *receiver) unseal(a cipher.AEAD, h header, b []byte) []byte {
+func (r *receiver) unseal(s *session, h header, b []byte) []byte {
+	a := s.opens.Load().aead(h.key)
+	if a == nil {
+		return nil // a key that is not listed
+	}
 	putNonce(&r.nonce, h.seq)
 	plain, err := a.Open(b[headerLen:headerLen], r.nonce[:], b[headerLen:], b[:headerLen])
 	if err != nil {
@@ -69,13 +67,13 @@ func (r *receiver) unseal(a cipher.AEAD, h header, b []byte) []byte {
 }
 
 // known handles a datagram of the boot that is believed.
-func (r *receiver) known(p *peer, s *session, k int, h header, b []byte, from netip.AddrPort) {
+func (r *receiver) known(p *peer, s *session, h header, b []byte, from netip.AddrPort) {
 	m, l := r.m, r.l
 	if v := s.win.check(h.seq, l.idx); v != fresh {
 		l.countVerdict(v, from)
 		return
 	}
-	plain := r.unseal(s.aeads[k], h, b)
+	plain := r.unseal(s, h, b)
 	if plain == nil {
 		l.count(cAuth, from)
 		return
@@ -102,7 +100,7 @@ func (r *receiver) known(p *peer, s *session, k int, h header, b []byte, from ne
 	}
 	m.mu.Lock()
 	var frames []frame
-	if p.sess.Load() == s {
+	if p.sess.Load() == s && m.roster.Load().has(p) {
 		frames = m.heardHello(l, p, s, &r.hello, h.seq, from)
 	}
 	m.mu.Unlock()
@@ -111,7 +109,7 @@ func (r *receiver) known(p *peer, s *session, k int, h header, b []byte, from ne
 
 // stranger handles a datagram of a boot that is not believed: only a hello
 // counts, and only as a step towards being believed.
-func (r *receiver) stranger(p *peer, k int, h header, b []byte, from netip.AddrPort) {
+func (r *receiver) stranger(p *peer, h header, b []byte, from netip.AddrPort) {
 	m, l := r.m, r.l
 	m.mu.Lock()
 	refused := slices.Contains(p.refused, h.boot)
@@ -122,13 +120,17 @@ func (r *receiver) stranger(p *peer, k int, h header, b []byte, from netip.AddrP
 		return
 	}
 	if s == nil {
+		if !m.ring.Load().has(h.key) {
+			l.count(cAuth, from)
+			return
+		}
 		var err error
 		if s, err = m.newSession(p, h.boot); err != nil {
 			l.count(cAuth, from)
 			return
 		}
 	}
-	plain := r.unseal(s.aeads[k], h, b)
+	plain := r.unseal(s, h, b)
 	switch {
 	case plain == nil:
 		l.count(cAuth, from)
@@ -160,9 +162,15 @@ func (r *receiver) introduce(p *peer, s *session, h header, from netip.AddrPort)
 	if slices.Contains(p.refused, h.boot) {
 		return nil, false
 	}
+	if !r.m.roster.Load().has(p) {
+		return nil, true
+	}
 	if c := p.candidate(h.boot); c != nil {
 		s = c
 	} else {
+		if err := r.m.rekey(p, s); err != nil {
+			return nil, false
+		}
 		p.admit(s)
 	}
 	return r.m.heardHello(r.l, p, s, &r.hello, h.seq, from), true

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -94,6 +95,7 @@ const streamTime = time.Second
 type Membership struct {
 	cfg    Config
 	list   *memberlist.Memberlist
+	gossip *transport.Gossip
 	log    *slog.Logger
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -143,7 +145,7 @@ func New(cfg Config) (*Membership, error) {
 		_ = gossip.Shutdown()
 		return nil, fmt.Errorf("membership: %w", err)
 	}
-	m.list = list
+	m.list, m.gossip = list, gossip
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	changed, stop := cfg.Datagrams.Watch()
 	m.wg.Go(func() {
@@ -192,6 +194,35 @@ func (m *Membership) Members() []Member {
 	}
 	slices.SortFunc(out, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
 	return out
+}
+
+// SetNodes tells which nodes there are, this one among them. One that is new is
+// Absent until it joins; one that is gone is a stranger to the gossip. Streams
+// and links have to be told as well.
+func (m *Membership) SetNodes(names []string) error {
+	if !slices.Contains(names, m.cfg.Self) {
+		return fmt.Errorf("membership: this node, %s, is none of %s", m.cfg.Self, strings.Join(names, ", "))
+	}
+	m.gossip.SetNodes(names)
+	m.mu.Lock()
+	var added []string
+	maps.DeleteFunc(m.members, func(name string, _ *Member) bool { return !slices.Contains(names, name) })
+	for _, n := range names {
+		if m.members[n] == nil {
+			m.members[n] = &Member{Name: n, State: Absent, Since: time.Now()}
+			added = append(added, n)
+		}
+	}
+	(*delegate)(m).notify()
+	m.mu.Unlock()
+	// memberlist tells nothing anew of a node that it has not missed: one that was
+	// taken away and is back within the time of detection.
+	for _, n := range m.list.Members() {
+		if slices.Contains(added, n.Name) {
+			(*delegate)(m).alive(n)
+		}
+	}
+	return nil
 }
 
 // Watch returns a channel that gets a value after any change of Members; changes
@@ -362,7 +393,10 @@ func (d *delegate) notify() {
 // NotifyAlive implements memberlist.AliveDelegate: nodes that are not configured,
 // or come with an address that is not their name's, are not let in.
 func (d *delegate) NotifyAlive(n *memberlist.Node) error {
-	if !slices.Contains(d.cfg.Nodes, n.Name) {
+	d.mu.Lock()
+	known := d.members[n.Name] != nil
+	d.mu.Unlock()
+	if !known {
 		return fmt.Errorf("%q is not a configured node", n.Name)
 	}
 	if want := transport.GossipAddr(n.Name); !slices.Equal(n.Addr.To16(), want.AsSlice()) || n.Port != transport.GossipPort {

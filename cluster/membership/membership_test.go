@@ -273,3 +273,39 @@ func FuzzMeta(f *testing.F) {
 		}
 	})
 }
+
+func TestNodesAreAddedAndTakenAwayAtRunTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "a", "b", "c")
+		for i, n := range w.names {
+			w.start(n, link.Boot(i+1))
+		}
+		set := func(names ...string) {
+			t.Helper()
+			for _, n := range []string{"a", "b"} {
+				x := w.nodes[n]
+				for _, s := range []interface{ SetNodes([]string) error }{x.links, x.streams, x} {
+					if err := s.SetNodes(names); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+		w.until("a", "a alive, b alive, c alive", 10*time.Second)
+		w.until("b", "a alive, b alive, c alive", 10*time.Second)
+		set("a", "b")
+		w.until("a", "a alive, b alive", 0)
+		set("a", "b", "c") // before anybody has missed it
+		w.until("a", "a alive, b alive, c alive", 10*time.Second)
+		set("a", "b")
+		time.Sleep(time.Minute)
+		w.until("a", "a alive, b alive", 0)
+		set("a", "b", "c")
+		w.until("a", "a alive, b alive, c alive", 20*time.Second)
+		w.until("c", "a alive, b alive, c alive", 20*time.Second)
+		if err := w.nodes["a"].SetNodes([]string{"b"}); err == nil || err.Error() != "membership: this node, a, is none of b" {
+			t.Errorf("error is %v", err)
+		}
+		w.stop()
+	})
+}

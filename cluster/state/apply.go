@@ -487,7 +487,11 @@ func (e *edit) setSpec(s SetSpec) Result {
 	old := e.Spec
 	e.Spec, e.SpecFiles = s.Spec, s.Files
 	e.SpecInfo = SpecInfo{Version: s.Base + 1, From: s.From, At: e.at}
-	e.note("", s.From, fmt.Sprintf("specification version %d applied", e.SpecInfo.Version))
+	by := ""
+	if s.By != "" {
+		by = " by " + s.By
+	}
+	e.note("", s.From, fmt.Sprintf("specification version %d applied%s", e.SpecInfo.Version, by))
 	for i := range s.Spec.Groups {
 		c := &s.Spec.Groups[i]
 		g, ok := e.Groups[c.Name]

@@ -156,6 +156,7 @@ type LongLease struct {
 type SetSpec struct {
 	Base  uint64            `json:"base"`
 	From  string            `json:"from"`
+	By    string            `json:"by,omitempty"` // user who applied it; empty: the daemon by itself
 	Spec  *conf.Spec        `json:"spec"`
 	Files map[string][]byte `json:"files"`
 }

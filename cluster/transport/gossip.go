@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -32,7 +33,7 @@ type GossipConfig struct {
 // that comes with another address.
 type Gossip struct {
 	cfg     GossipConfig
-	names   map[netip.Addr]string
+	nodes   atomic.Pointer[gossipNodes]
 	listen  net.Listener
 	packets chan *memberlist.Packet
 	conns   chan net.Conn
@@ -42,6 +43,12 @@ type Gossip struct {
 }
 
 var _ memberlist.NodeAwareTransport = (*Gossip)(nil)
+
+// gossipNodes is the configured nodes, both ways. One in use is never changed.
+type gossipNodes struct {
+	names map[netip.Addr]string
+	addrs map[string]net.Addr
+}
 
 // GossipAddr returns the address that stands for a node in memberlist: one of
 // fd00::/8 (RFC 4193) whose other bits are a hash of the name.
@@ -59,19 +66,15 @@ func GossipSeed(node string) string {
 // NewGossip starts memberlist's transport on this node.
 func NewGossip(cfg GossipConfig) *Gossip {
 	g := &Gossip{
-		cfg: cfg, names: map[netip.Addr]string{},
+		cfg:     cfg,
 		listen:  cfg.Streams.Listen(KindGossip),
 		packets: make(chan *memberlist.Packet, 256),
 		conns:   make(chan net.Conn),
 		done:    make(chan struct{}),
 	}
-	from := map[string]net.Addr{}
-	for _, n := range cfg.Nodes {
-		g.names[GossipAddr(n)] = n
-		from[n] = net.UDPAddrFromAddrPort(netip.AddrPortFrom(GossipAddr(n), GossipPort))
-	}
+	g.SetNodes(cfg.Nodes)
 	cfg.Datagrams.Handle(link.ChannelGossip, func(node string, _ link.Boot, payload []byte) {
-		addr := from[node]
+		addr := g.nodes.Load().addrs[node]
 		if addr == nil {
 			return
 		}
@@ -82,6 +85,16 @@ func NewGossip(cfg GossipConfig) *Gossip {
 	})
 	g.wg.Go(g.accept)
 	return g
+}
+
+// SetNodes tells which nodes there are, this one among them: packets of others are dropped.
+func (g *Gossip) SetNodes(names []string) {
+	nodes := &gossipNodes{names: map[netip.Addr]string{}, addrs: map[string]net.Addr{}}
+	for _, n := range names {
+		nodes.names[GossipAddr(n)] = n
+		nodes.addrs[n] = net.UDPAddrFromAddrPort(netip.AddrPortFrom(GossipAddr(n), GossipPort))
+	}
+	g.nodes.Store(nodes)
 }
 
 func (g *Gossip) accept() {
@@ -113,7 +126,7 @@ func (g *Gossip) node(a memberlist.Address) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("gossip address %q: %w", a.Addr, err)
 	}
-	if n, ok := g.names[ap.Addr()]; ok {
+	if n, ok := g.nodes.Load().names[ap.Addr()]; ok {
 		return n, nil
 	}
 	return "", fmt.Errorf("gossip address %s belongs to no configured node", a.Addr)

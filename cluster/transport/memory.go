@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keepbeat/keepbeat/cluster/link"
@@ -39,6 +40,7 @@ type Memory struct {
 	name   string
 	d      link.Datagrams // may be nil
 	lists  *listeners
+	nodes  atomic.Pointer[map[string]bool] // nil: all
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -265,6 +267,30 @@ func (p *memPair) end(a bool, far, own error) {
 	}
 }
 
+// SetNodes tells which nodes there are, as QUIC.SetNodes does; before the first
+// call all on the network are. Connections with a node that is gone are reset.
+func (m *Memory) SetNodes(names []string) error {
+	nodes := map[string]bool{}
+	for _, n := range names {
+		if n == "" {
+			return errors.New("streams: a node has no name")
+		}
+		nodes[n] = true
+	}
+	m.nodes.Store(&nodes)
+	for _, p := range m.net.pairs(func(p *memPair) bool {
+		return p.nodeA == m && !m.has(p.b) || p.nodeB == m && !m.has(p.a)
+	}) {
+		p.reset(m, errRemoved)
+	}
+	return nil
+}
+
+func (m *Memory) has(node string) bool {
+	nodes := m.nodes.Load()
+	return nodes == nil || (*nodes)[node]
+}
+
 // Listen implements Streams.
 func (m *Memory) Listen(kind Kind) net.Listener { return m.lists.listen(kind) }
 
@@ -292,6 +318,9 @@ func (m *Memory) dial(ctx context.Context, node string, kind Kind) (net.Conn, er
 	for {
 		if m.ctx.Err() != nil {
 			return nil, net.ErrClosed
+		}
+		if !m.has(node) {
+			return nil, errors.New("no such node")
 		}
 		if m.d != nil {
 			if err := reachable(m.d, node); err != nil {
@@ -338,6 +367,11 @@ func (m *Memory) connect(node string, kind Kind) (net.Conn, error) {
 	n.conns[p] = struct{}{}
 	n.watchCut(p)
 	n.mu.Unlock()
+	// Looked at with the connection in n.conns: SetNodes comes before this, or resets it.
+	if !m.has(node) || !peer.has(m.name) {
+		p.detach()
+		return nil, fmt.Errorf("%s: %w", node, errRemoved)
+	}
 	if code, text := peer.lists.check(kind); code != statusOK {
 		p.detach()
 		return nil, fmt.Errorf("%w: %q", errRefused, text)

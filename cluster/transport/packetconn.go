@@ -20,7 +20,9 @@ type packetConn struct {
 	d    link.Datagrams
 	in   chan inPacket
 	done chan struct{}
-	last map[string]*atomic.Uint64 // boot of the latest packet, by node; the map is never changed
+
+	// from is the other nodes by name. A map in use is never changed; setNodes puts another in its place.
+	from atomic.Pointer[map[string]*sender]
 
 	mu       sync.Mutex // guards the rest
 	closed   bool
@@ -36,27 +38,26 @@ type inPacket struct {
 // nodeAddr exists so that a packet's net.Addr costs no allocation.
 type nodeAddr struct{ Addr }
 
+// sender is a node whose packets are taken.
+type sender struct {
+	addr *nodeAddr
+	last atomic.Uint64 // boot of its latest packet
+}
+
 func newPacketConn(self string, nodes []string, d link.Datagrams) *packetConn {
 	c := &packetConn{
 		self: self, d: d,
 		in: make(chan inPacket, queued), done: make(chan struct{}), wake: make(chan struct{}),
-		last: map[string]*atomic.Uint64{},
 	}
-	addrs := map[string]*nodeAddr{}
-	for _, n := range nodes {
-		if n != self {
-			c.last[n] = new(atomic.Uint64)
-			addrs[n] = &nodeAddr{Addr(n)}
-		}
-	}
+	c.setNodes(nodes)
 	d.Handle(link.ChannelQUIC, func(from string, boot link.Boot, payload []byte) {
-		a := addrs[from]
-		if a == nil {
+		s := (*c.from.Load())[from]
+		if s == nil {
 			return
 		}
-		c.last[from].Store(uint64(boot))
+		s.last.Store(uint64(boot))
 		select {
-		case c.in <- inPacket{a, append([]byte(nil), payload...)}:
+		case c.in <- inPacket{s.addr, append([]byte(nil), payload...)}:
 		default:
 		}
 	})
@@ -65,10 +66,26 @@ func newPacketConn(self string, nodes []string, d link.Datagrams) *packetConn {
 
 // boot returns the boot that sent the latest packet of a node; 0: none yet.
 func (c *packetConn) boot(node string) link.Boot {
-	if b := c.last[node]; b != nil {
-		return link.Boot(b.Load())
+	if s := (*c.from.Load())[node]; s != nil {
+		return link.Boot(s.last.Load())
 	}
 	return 0
+}
+
+// setNodes is not called twice at once.
+func (c *packetConn) setNodes(names []string) {
+	from := make(map[string]*sender, len(names))
+	for _, n := range names {
+		if n == c.self {
+			continue
+		}
+		if old := c.from.Load(); old != nil && (*old)[n] != nil {
+			from[n] = (*old)[n]
+		} else {
+			from[n] = &sender{addr: &nodeAddr{Addr(n)}}
+		}
+	}
+	c.from.Store(&from)
 }
 
 func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {

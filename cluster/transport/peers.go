@@ -3,6 +3,7 @@ package transport
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/keepbeat/keepbeat/cluster/link"
@@ -21,9 +22,18 @@ type loss struct {
 // errRestarted ends what was under way with a peer's earlier boot; asking again may help.
 var errRestarted = errors.New("node has restarted")
 
-// losses returns the peers that went down, or have a new boot, since last time.
+// errRemoved ends what was open with a node that was taken out of the configuration.
+var errRemoved = errors.New("no longer a node of this cluster")
+
+// losses returns the peers that went down, have a new boot, or are no longer nodes, since last time.
 func (v view) losses(now []link.Peer) []loss {
 	var out []loss
+	for node := range v {
+		if !slices.ContainsFunc(now, func(p link.Peer) bool { return p.Node == node }) {
+			delete(v, node)
+			out = append(out, loss{node: node, why: errRemoved.Error()})
+		}
+	}
 	for _, p := range now {
 		old, known := v[p.Node]
 		v[p.Node] = p

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -24,7 +25,8 @@ type QUICConfig struct {
 	// link.ChannelQUIC, so it is called before the mesh runs.
 	Datagrams link.Datagrams
 	// Keys are the cluster's secrets. The identity comes from the first, the
-	// active one; peers with any of them are accepted, so that keys can be rotated.
+	// active one; peers with any of them are accepted, so that keys can be
+	// rotated (SetKeys).
 	Keys    [][]byte
 	Cluster string       // name of the cluster, part of the identity
 	Logger  *slog.Logger // nil: silent
@@ -68,7 +70,7 @@ const streamRefused quic.StreamErrorCode = 1
 type QUIC struct {
 	cfg    QUICConfig
 	log    *slog.Logger
-	tls    *tls.Config
+	id     atomic.Pointer[tls.Config]
 	conf   *quic.Config
 	pc     *packetConn
 	tr     *quic.Transport
@@ -115,7 +117,7 @@ func NewQUIC(cfg QUICConfig) (*QUIC, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	q := &QUIC{
-		cfg: cfg, log: cfg.Logger, tls: id,
+		cfg: cfg, log: cfg.Logger,
 		lists: newListeners(cfg.Self),
 		peers: map[string]*quicPeer{},
 		conf: &quic.Config{
@@ -132,6 +134,7 @@ func NewQUIC(cfg QUICConfig) (*QUIC, error) {
 			MaxConnectionReceiveWindow:     8 << 20,
 		},
 	}
+	q.id.Store(id)
 	for _, n := range cfg.Nodes {
 		if n != cfg.Self {
 			q.peers[n] = &quicPeer{name: n}
@@ -146,7 +149,7 @@ func NewQUIC(cfg QUICConfig) (*QUIC, error) {
 	}
 	q.pc = newPacketConn(cfg.Self, cfg.Nodes, cfg.Datagrams)
 	q.tr = &quic.Transport{Conn: q.pc, ConnectionIDLength: 8, StatelessResetKey: &reset, DisableVersionNegotiationPackets: true}
-	q.ln, err = q.tr.Listen(q.tls, q.conf)
+	q.ln, err = q.tr.Listen(q.server(), q.conf)
 	if err != nil {
 		_ = q.pc.Close()
 		return nil, fmt.Errorf("streams: %w", err)
@@ -408,7 +411,7 @@ func (q *QUIC) session(ctx context.Context, node string) (*session, error) {
 		q.mu.Unlock()
 		select {
 		case <-call.done:
-			if call.err != nil && !errors.Is(call.err, errRestarted) {
+			if call.err != nil && !errors.Is(call.err, errRestarted) && !errors.Is(call.err, errRekeyed) {
 				return nil, call.err
 			}
 		case <-ctx.Done():
@@ -435,7 +438,7 @@ func (q *QUIC) pick(p *quicPeer) *session {
 
 func (q *QUIC) connect(ctx context.Context, p *quicPeer, call *dialing) {
 	defer call.cancel(nil)
-	conn, err := q.tr.Dial(ctx, Addr(p.name), q.tls, q.conf)
+	conn, err := q.tr.Dial(ctx, Addr(p.name), q.id.Load(), q.conf)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause

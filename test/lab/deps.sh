@@ -8,8 +8,12 @@ declare -A sets=(
 	# ip, nft, unshare and friends; systemd for systemd-analyze verify.
 	[lab]="iproute2 nftables ipvsadm iputils-ping util-linux procps curl systemd ca-certificates git"
 	[kernel]="make gcc libc6-dev flex bison bc libelf-dev libssl-dev binutils xz-utils perl linux-source-6.1"
+	# Devices for the tests of package fencing: fence_dummy and its library, the external/* plugins.
+	[fencing]="fence-agents cluster-glue"
 	# -race needs a C compiler.
 	[race]="gcc libc6-dev"
+	# What bench-failover PEERS=1 measures beside keepbeat. heartbeat brings its resource scripts and plugins with it.
+	[peers]="keepalived heartbeat"
 )
 
 wanted=()

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/keepbeat/keepbeat/test/lab/probe"
@@ -23,8 +24,12 @@ type Host struct {
 
 	lab   *Lab
 	index int
-	ns    *namespaces // nil while dead
 	ports []*Port
+
+	// power guards off, and ns against PowerOff: everything else about ns is for the lab's own goroutine.
+	power sync.Mutex
+	ns    *namespaces // nil while dead
+	off   bool        // switched off by PowerOff: Revive buries what is left
 	// afterRevival does again what a death undid.
 	afterRevival []func()
 }
@@ -202,7 +207,7 @@ func (h *Host) addressOnLo(address string) {
 // HasAddress says whether one of the host's interfaces has the address; a dead host has none.
 func (h *Host) HasAddress(address string) bool {
 	h.lab.t.Helper()
-	if h.ns == nil {
+	if h.Dead() {
 		return false
 	}
 	ip := net.ParseIP(address)
@@ -226,8 +231,12 @@ func (h *Host) Neighbour(ifname, address string, mac net.HardwareAddr) {
 	}
 }
 
-// Dead says whether the host has died and was not revived.
-func (h *Host) Dead() bool { return h.ns == nil }
+// Dead says whether the host has died, or was switched off, and was not revived.
+func (h *Host) Dead() bool {
+	h.power.Lock()
+	defer h.power.Unlock()
+	return h.ns == nil || h.off
+}
 
 // Die is the loss of power: all links are cut and all processes killed in the
 // same instant. The instant just before is returned, so that what is measured from
@@ -235,32 +244,68 @@ func (h *Host) Dead() bool { return h.ns == nil }
 // /etc/keepbeat and /var/lib/keepbeat remain.
 func (h *Host) Die() probe.Instant {
 	h.lab.t.Helper()
-	ns := h.alive()
+	h.alive()
 	at := probe.Now()
+	err := h.PowerOff()
+	h.power.Lock()
+	defer h.power.Unlock()
+	if err == nil {
+		err = h.bury()
+	}
+	if err != nil {
+		h.lab.t.Fatalf("lab: %s dies: %v", h.Name, err)
+	}
+	return at
+}
+
+// PowerOff is Die for a device that fences: any goroutine may call it, and a
+// dead host stays so. When it returns nil, nothing that the host does reaches
+// anybody any more.
+func (h *Host) PowerOff() error {
+	h.power.Lock()
+	defer h.power.Unlock()
+	if h.ns == nil || h.off {
+		return nil
+	}
 	// First the ports, in microseconds: a dying process must not be able to say goodbye,
 	// and the kernel sends resets for its connections.
 	if err := h.lab.disablePorts(h.ports); err != nil {
-		h.lab.t.Fatalf("lab: %s dies: %v", h.Name, err)
+		return err
 	}
-	if err := ns.kill(); err != nil {
-		h.lab.t.Fatalf("lab: %s dies: %v", h.Name, err)
+	if err := h.ns.kill(); err != nil {
+		return err
 	}
-	ns.end()
-	h.ns = nil
+	h.off = true
+	return nil
+}
+
+// bury takes away what is left of a host that was switched off; power is held.
+func (h *Host) bury() error {
+	if h.ns == nil {
+		return nil
+	}
+	h.ns.end()
+	h.ns, h.off = nil, false
 	for _, p := range h.ports {
 		if err := p.unplug(); err != nil {
-			h.lab.t.Fatalf("lab: %s dies: %v", h.Name, err)
+			return err
 		}
 	}
-	return at
+	return nil
 }
 
 // Revive switches a dead host on: with its interfaces as Attach made them, its
 // responder if it had one, and its addresses on lo. No other process runs.
 func (h *Host) Revive() {
 	h.lab.t.Helper()
-	if h.ns != nil {
+	if !h.Dead() {
 		h.lab.t.Fatalf("lab: host %s is not dead", h.Name)
+	}
+	// A device that wants to switch it off waits until it is there as a whole.
+	h.power.Lock()
+	defer h.power.Unlock()
+	if err := h.bury(); err != nil {
+		h.lab.t.Fatalf("lab: %s: what was left of it: %v", h.Name, err)
 	}
 	h.start()
 	for _, p := range h.ports {

@@ -130,7 +130,7 @@ func (r *run) applied() bool {
 		r.async(func() func() {
 			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 			defer cancel()
-			_, err := newest.Apply(ctx, 0, false)
+			_, err := newest.Apply(cluster.WithOrder(ctx, cluster.Order{Force: true}), 0, false)
 			time.Sleep(200 * time.Millisecond) // a refusal costs no time
 			return func() { r.w.note("    apply at the end: %v", err) }
 		})
@@ -451,7 +451,7 @@ func (r *run) onNode(e event, m *machine) func() {
 		r.async(func() func() {
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 			defer cancel()
-			_, err := n.Apply(ctx, 0, false)
+			_, err := n.Apply(cluster.WithOrder(ctx, cluster.Order{Force: true}), 0, false)
 			return func() { r.w.note("    apply on %s: %v", m.name, err) }
 		})
 	case restart:

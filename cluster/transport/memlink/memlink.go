@@ -4,7 +4,9 @@ package memlink
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sort"
 	"sync"
 	"time"
@@ -96,13 +98,17 @@ func (n *Network) Start(name string, boot link.Boot) *Node {
 	defer n.mu.Unlock()
 	for _, other := range n.names {
 		if other != name {
-			d.peers[other] = &link.Peer{Node: other, State: link.Down, Links: []link.PeerLink{{Link: "mem", State: link.Down, Why: "no hello yet"}}}
+			d.peers[other] = absent(other)
 		}
 	}
 	n.nodes[name] = d
 	n.settle()
 	go d.run()
 	return d
+}
+
+func absent(name string) *link.Peer {
+	return &link.Peer{Node: name, State: link.Down, Links: []link.PeerLink{{Link: "mem", State: link.Down, Why: "no hello yet"}}}
 }
 
 // Cut drops what goes from one node to the other, in that direction only.
@@ -150,7 +156,7 @@ func (n *Network) settle() {
 		for name, p := range a.peers {
 			b := n.nodes[name]
 			// A hello must echo ours, so that a one-way cut is Down on both sides.
-			heard := b != nil && !b.closed && !n.cut[[2]string{name, a.name}] && !n.cut[[2]string{a.name, name}]
+			heard := b != nil && !b.closed && b.peers[a.name] != nil && !n.cut[[2]string{name, a.name}] && !n.cut[[2]string{a.name, name}]
 			key := [2]string{a.name, name}
 			if heard {
 				if t := n.pending[key]; t != nil {
@@ -183,6 +189,11 @@ func (n *Network) settle() {
 func (d *Node) setState(p *link.Peer, s link.State, why string) {
 	p.State = s
 	p.Links = []link.PeerLink{{Link: "mem", State: s, Why: why, Since: time.Now()}}
+	d.notify()
+}
+
+// notify needs net.mu.
+func (d *Node) notify() {
 	for w := range d.watchers {
 		select {
 		case w <- struct{}{}:
@@ -203,7 +214,7 @@ func (d *Node) run() {
 			}
 			d.net.mu.Lock()
 			f := d.handlers[p.channel]
-			if d.net.cut[[2]string{p.from, d.name}] {
+			if d.net.cut[[2]string{p.from, d.name}] || d.peers[p.from] == nil {
 				f = nil
 			}
 			d.net.mu.Unlock()
@@ -291,12 +302,29 @@ func (d *Node) Peers() []link.Peer {
 	d.net.mu.Lock()
 	defer d.net.mu.Unlock()
 	var out []link.Peer
-	for _, name := range d.net.names {
-		if p := d.peers[name]; p != nil {
-			out = append(out, *p)
-		}
+	for _, name := range slices.Sorted(maps.Keys(d.peers)) {
+		out = append(out, *d.peers[name])
 	}
 	return out
+}
+
+// SetNodes tells this node which nodes there are, as link.Mesh.SetNodes does; the network may not know them yet.
+func (d *Node) SetNodes(names []string) error {
+	n := d.net
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	maps.DeleteFunc(d.peers, func(name string, _ *link.Peer) bool { return !slices.Contains(names, name) })
+	for _, name := range names {
+		if name != d.name && d.peers[name] == nil {
+			d.peers[name] = absent(name)
+		}
+		if i, known := slices.BinarySearch(n.names, name); !known {
+			n.names = slices.Insert(n.names, i, name)
+		}
+	}
+	n.settle()
+	d.notify()
+	return nil
 }
 
 // Watch implements link.Datagrams.

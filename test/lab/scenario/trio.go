@@ -1,14 +1,11 @@
 // Package scenario builds the clusters that lab tests, the demonstration and
-// the benchmarks share: the classic pair of directors with a witness.
+// the benchmarks share: two directors with a witness, or alone.
 package scenario
 
 import (
-	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
-	"github.com/keepbeat/keepbeat/cluster"
 	"github.com/keepbeat/keepbeat/test/lab"
 )
 
@@ -20,10 +17,7 @@ const (
 	Client   = "192.168.56.1"
 )
 
-// authkeys is every node's.
-const authkeys = "auth 1\n1 sha1 a-secret-of-the-lab-only\n"
-
-// Options shape a Trio.
+// Options shape a Trio or a Pair.
 type Options struct {
 	Profile  string   // fast, default, calm; empty: default
 	Links    []string // lines below `links:`; empty: bcast on both
@@ -31,42 +25,24 @@ type Options struct {
 	Groups   string   // haresources.yaml below `groups:`; empty: group web with the VIP
 	Pools    map[string]string
 	Extra    string // more lines of ha.yaml
+	Fencing  string // haresources.yaml below `fencing:`; empty: a Pair under rule Fencing has its Power, a Trio none
 }
 
 // Trio is two directors, a witness and a client: two heartbeat switches and the service network.
 type Trio struct {
-	Lab       *lab.Lab
-	Heartbeat [2]*lab.Switch
-	Service   *lab.Switch
-	Director1 *lab.Host
-	Director2 *lab.Host
-	Arbiter   *lab.Host
-	Client    *lab.Host
-	Daemons   map[string]*lab.Process
+	*Directors
+	Arbiter *lab.Host
 }
 
-// TB is what a Trio needs of a test.
+// TB is what a scenario needs of a test.
 type TB = lab.TB
 
 // NewTrio makes the machines, writes their files and starts no daemon.
 // Interfaces: eth0 service, eth1 and eth2 heartbeat.
 func NewTrio(t TB, o Options) *Trio {
-	l := lab.New(t)
-	c := &Trio{Lab: l, Daemons: map[string]*lab.Process{}}
-	c.Heartbeat[0], c.Heartbeat[1], c.Service = l.Switch("heartbeat1"), l.Switch("heartbeat2"), l.Switch("service")
-	for i, h := range []**lab.Host{&c.Director1, &c.Director2, &c.Arbiter} {
-		name := []string{"director1", "director2", "arbiter"}[i]
-		*h = l.Host(name)
-		for n, s := range c.Heartbeat {
-			(*h).Attach(s, fmt.Sprintf("eth%d", n+1), fmt.Sprintf("10.0.%d.%d/24", n+1, i+1))
-		}
-		if name != "arbiter" {
-			(*h).Attach(c.Service, "eth0", fmt.Sprintf("192.168.56.1%d/24", i+1), fmt.Sprintf("fd56::1%d/64", i+1))
-			(*h).StartResponder()
-		}
-	}
-	c.Client = l.Host("client")
-	c.Client.Attach(c.Service, "eth0", Client+"/24", "fd56::1/64")
+	c := &Trio{Directors: NewDirectors(t)}
+	c.Arbiter = c.Lab.Host("arbiter")
+	c.attachHeartbeats(c.Arbiter, 3)
 	c.WriteFiles(o)
 	return c
 }
@@ -76,44 +52,12 @@ func (c *Trio) Nodes() []*lab.Host { return []*lab.Host{c.Director1, c.Director2
 
 // WriteFiles writes every node's configuration.
 func (c *Trio) WriteFiles(o Options) {
-	if o.Profile == "" {
-		o.Profile = "default"
-	}
-	if len(o.Links) == 0 {
-		o.Links = []string{"- bcast: eth1", "- bcast: eth2"}
-	}
-	ha := "cluster: lab\nnodes:\n  director1: {}\n  director2: {}\n  arbiter: {role: witness}\nlinks:\n  " +
-		strings.Join(o.Links, "\n  ") + "\nprofile: " + o.Profile + "\n" + o.Extra
 	for _, h := range c.Nodes() {
-		h.WriteFile("/etc/keepbeat/ha.yaml", ha, 0o644)
-		h.WriteFile("/etc/keepbeat/authkeys", authkeys, 0o600)
+		c.writeLocal(h, "  director1: {}\n  director2: {}\n  arbiter: {role: witness}\n", o)
 		if h != c.Arbiter {
 			c.WriteSpec(h, o)
 		}
 	}
-}
-
-// WriteSpec writes haresources.yaml and the pools of one node.
-func (c *Trio) WriteSpec(h *lab.Host, o Options) {
-	failback := "off"
-	if o.Failback {
-		failback = "on"
-	}
-	groups := o.Groups
-	if groups == "" {
-		groups = "  web:\n    prefer: [director1, director2]\n    resources:\n      - vip: " + VIP + "/24/eth0\n"
-	}
-	h.WriteFile("/etc/keepbeat/haresources.yaml", "auto_failback: "+failback+"\ngroups:\n"+groups, 0o644)
-	for name, text := range o.Pools {
-		h.WriteFile("/etc/keepbeat/"+name, text, 0o644)
-	}
-}
-
-// Start starts the daemon of a node.
-func (c *Trio) Start(h *lab.Host) *lab.Process {
-	p := h.StartKeepbeat("run")
-	c.Daemons[h.Name] = p
-	return p
 }
 
 // StartAll starts every daemon and waits until every group is active.
@@ -124,27 +68,13 @@ func (c *Trio) StartAll(limit time.Duration) {
 	c.WaitActive(limit)
 }
 
-// Status asks a node; ok is false when it does not answer.
-func (c *Trio) Status(h *lab.Host) (s cluster.Status, ok bool) {
-	out, err := h.Keepbeat("status", "--json")
-	if err != nil {
-		return s, false
-	}
-	return s, json.Unmarshal([]byte(out), &s) == nil
-}
-
 // Active says whether every group is active, as a node sees it, and where the first one is.
 func (c *Trio) Active(h *lab.Host) (owner string, active bool) {
 	s, ok := c.Status(h)
-	if !ok || len(s.Groups) == 0 {
+	if !ok {
 		return "", false
 	}
-	for _, g := range s.Groups {
-		if g.State != "active" {
-			return g.Owner, false
-		}
-	}
-	return s.Groups[0].Owner, true
+	return activeIn(s)
 }
 
 // WaitActive waits until every group is active.

@@ -1,0 +1,236 @@
+package conf
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// misfit is a place where a specification and a node's ha.yaml do not go together.
+type misfit struct {
+	device string     // a device it is about
+	vip    netip.Addr // an address it is about
+	fenced bool       // it is about the first resource of class fenced
+	msg    string
+}
+
+// ValidFor says whether a specification may run with the nodes, the quorum
+// rule, the ping group and the watchdog of a node's ha.yaml; the error has a
+// line for each fault. ParseSpec has looked already, with the ha.yaml of the
+// node where it was called. The daemon asks again with its own, and before
+// the nodes are changed.
+func (s *Spec) ValidFor(l *Local) error {
+	var errs []error
+	for _, m := range misfits(s, l) {
+		errs = append(errs, errors.New(m.msg))
+	}
+	return errors.Join(errs...)
+}
+
+func misfits(s *Spec, l *Local) []misfit {
+	var out []misfit
+	bare := unfenced(s.Fencing, l)
+	if l.Quorum == QuorumFencing {
+		if len(bare) > 0 {
+			out = append(out, misfit{msg: fmt.Sprintf("quorum is fencing in ha.yaml, and no device can fence %s; add one under \"fencing: {devices: ...}\"", strings.Join(bare, " and "))})
+		}
+		out = append(out, pairFencing(s.Fencing, l)...)
+	}
+	if name := firstFenced(s); name != "" {
+		switch {
+		case l.Quorum == QuorumPing || l.Quorum == QuorumUnsafe:
+			out = append(out, misfit{fenced: true, msg: fmt.Sprintf("%s is of class fenced, and under quorum %s two nodes could own it; use quorum fencing, or a witness and fencing devices", name, l.Quorum)})
+		case len(bare) > 0 && l.Quorum != QuorumFencing:
+			out = append(out, misfit{fenced: true, msg: fmt.Sprintf("%s is of class fenced, and no device can fence %s; add one under \"fencing: {devices: ...}\"", name, strings.Join(bare, " and "))})
+		}
+	}
+	for _, g := range s.Groups {
+		for _, r := range g.Resources {
+			if r.VIP != nil && slices.Contains(l.PingGroup, r.VIP.Address) {
+				out = append(out, misfit{vip: r.VIP.Address, msg: fmt.Sprintf("group %s: vip %s is in ping_group of ha.yaml, and its owner would always reach it; the tie-breaker has to be another machine", g.Name, r.VIP.Address)})
+			}
+		}
+	}
+	return append(out, ownWatchdog(s.Fencing, l)...)
+}
+
+// unfenced returns the directors that nothing can fence.
+func unfenced(f *Fencing, l *Local) (names []string) {
+	for _, n := range l.Nodes {
+		if n.Role == Director && len(f.Levels(n.Name)) == 0 {
+			names = append(names, n.Name)
+		}
+	}
+	return names
+}
+
+// pairFencing looks at what the rule fencing needs of the devices of a pair.
+func pairFencing(f *Fencing, l *Local) (out []misfit) {
+	for _, target := range l.Nodes {
+		levels := f.Levels(target.Name)
+		for _, peer := range l.Nodes {
+			cannot := ""
+			operable := func(level []string) bool {
+				for _, name := range level {
+					if d := f.Device(name); d != nil && !d.MayRunOn(peer.Name, target.Name) {
+						cannot = name
+						return false
+					}
+				}
+				return true
+			}
+			if peer != target && len(levels) > 0 && !slices.ContainsFunc(levels, operable) {
+				out = append(out, misfit{device: cannot, msg: fmt.Sprintf("quorum is fencing in ha.yaml, and %s may not operate the devices that fence %s; add it to their run_on, or leave that out", peer.Name, target.Name)})
+			}
+		}
+		for _, level := range levels {
+			// Waiting is proof only where a silent node stops feeding its
+			// watchdog; one of a pair whose links are cut fences the other and goes on.
+			if only := level[0]; !slices.ContainsFunc(level, func(name string) bool { d := f.Device(name); return d == nil || d.Type != FenceWatchdog }) {
+				out = append(out, misfit{device: only, msg: fmt.Sprintf("device %s alone cannot fence %s in a pair: when the links are cut, both nodes would wait for the other's watchdog, and both go on; put a device that switches it off before it, or add a witness", quote(only), target.Name)})
+			}
+		}
+	}
+	return out
+}
+
+// ownWatchdog looks at the devices that count on the watchdog of this node.
+func ownWatchdog(f *Fencing, l *Local) (out []misfit) {
+	if f == nil {
+		return nil
+	}
+	for _, d := range f.Devices {
+		if d.Type != FenceWatchdog || d.Target(l.Name) == nil {
+			continue
+		}
+		if l.Watchdog.Device == "" {
+			out = append(out, misfit{device: d.Name, msg: fmt.Sprintf("device %s counts on the watchdog of %s, and ha.yaml there names none; add \"watchdog: /dev/watchdog\" to it", quote(d.Name), l.Name)})
+			continue
+		}
+		// The daemon may have fed it just before it fell silent, and a watchdog
+		// may be late.
+		if least := l.Watchdog.Timeout * 3 / 2; d.Timeout < least {
+			out = append(out, misfit{device: d.Name, msg: fmt.Sprintf("device %s waits %s, and the watchdog of %s takes up to %s (ha.yaml); make its timeout %s or more", quote(d.Name), brief(d.Timeout), l.Name, brief(l.Watchdog.Timeout), brief(least))})
+		}
+	}
+	return out
+}
+
+func firstFenced(s *Spec) string {
+	for _, g := range s.Groups {
+		for _, r := range g.Resources {
+			if r.Class == Fenced {
+				return fmt.Sprintf("group %s: %s", g.Name, r.Name)
+			}
+		}
+	}
+	return ""
+}
+
+// together checks what needs the groups, the devices and ha.yaml.
+func (s *specReader) together() {
+	if s.fence.faulty || s.odd > 0 || len(s.errs) > 0 && s.fence.at == nil {
+		return // what is missing may be what is faulty
+	}
+	s.fencingWarnings()
+	if s.local == nil {
+		return
+	}
+	for _, m := range misfits(s.spec, s.local) {
+		at := s.fence.at
+		switch {
+		case m.device != "":
+			at = s.fence.deviceAt[m.device]
+		case m.fenced:
+			at = s.fence.fencedAt
+		case m.vip.IsValid():
+			at = s.vipAt[m.vip]
+		}
+		if at == nil {
+			at = s.root
+		}
+		s.errorf(at, "%s", m.msg)
+	}
+}
+
+// fencingWarnings tells what is allowed and should be known.
+func (s *specReader) fencingWarnings() {
+	f := s.spec.Fencing
+	if f == nil {
+		return
+	}
+	var slowest time.Duration
+	for i := range f.Devices {
+		d := &f.Devices[i]
+		slowest = max(slowest, d.Delay)
+		used := slices.ContainsFunc(d.Targets, func(t FenceTarget) bool {
+			return slices.ContainsFunc(f.Levels(t.Node), func(level []string) bool { return slices.Contains(level, d.Name) })
+		})
+		if !used {
+			s.warnf(s.fence.deviceAt[d.Name], "device %s is in no level of topology and is never used; add it there, or take it out", quote(d.Name))
+		}
+	}
+	pair := s.local != nil && s.local.Quorum == QuorumFencing
+	at := s.fence.priorityAt
+	if at == nil {
+		at = s.fence.at
+	}
+	switch wait := f.RandomDelay + slowest; {
+	case pair && f.PriorityDelay == 0 && f.RandomDelay == 0:
+		s.warnf(at, "priority_fencing_delay and random_delay are both 0s: when the links are cut, the two nodes may fence each other at the same moment")
+	case f.PriorityDelay > 0 && wait > 0 && f.PriorityDelay < 2*wait:
+		s.warnf(at, "priority_fencing_delay (%s) is less than twice what random_delay and the delay of a device may add (%s): the node with more at stake may be fenced by the other; make it %s or more", brief(f.PriorityDelay), brief(wait), brief(2*wait))
+	}
+	s.personWarnings(f)
+	s.watchdogWarnings(f)
+}
+
+// personWarnings names the nodes that only a person can fence.
+func (s *specReader) personWarnings(f *Fencing) {
+	var first *FenceDevice
+	var names []string
+	for _, d := range f.Devices {
+		for _, t := range d.Targets {
+			levels := f.Levels(t.Node)
+			byHand := func(level []string) bool {
+				return slices.ContainsFunc(level, func(name string) bool { return f.Device(name).Type == FenceManual })
+			}
+			if d.Type == FenceManual && !slices.ContainsFunc(levels, func(level []string) bool { return !byHand(level) }) && !slices.Contains(names, t.Node) {
+				names = append(names, t.Node)
+				if first == nil {
+					first = &d
+				}
+			}
+		}
+	}
+	if first != nil {
+		s.warnf(s.fence.deviceAt[first.Name], "%s can be fenced by a person only: until somebody says \"keepbeat fence confirm\", what has to wait for fencing stays down", strings.Join(names, " and "))
+	}
+}
+
+// watchdogWarnings compares a watchdog device with all that comes before the
+// reset of a node that has fallen silent: its lease, stops that hang, its watchdog.
+func (s *specReader) watchdogWarnings(f *Fencing) {
+	var longest time.Duration
+	for _, g := range s.spec.Groups {
+		var stops time.Duration
+		for _, r := range g.Resources {
+			if r.Class == Fenced {
+				stops += r.StopTimeout
+			}
+		}
+		longest = max(longest, stops)
+	}
+	if s.local == nil || s.local.Watchdog.Device == "" || longest == 0 {
+		return
+	}
+	need := s.spec.Settings.Profile.Lease + longest + s.local.Watchdog.Timeout
+	for _, d := range f.Devices {
+		if d.Type == FenceWatchdog && d.Target(s.local.Name) != nil && d.Timeout < need {
+			s.warnf(s.fence.deviceAt[d.Name], "device %s waits %s; a stop that hangs ends in a reset after up to %s (lease, stop_timeout of the fenced resources of a group, watchdog): make its timeout that or more", quote(d.Name), brief(d.Timeout), brief(need))
+		}
+	}
+}
