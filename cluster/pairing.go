@@ -58,6 +58,7 @@ type pairing struct {
 // serversSeen is the newest configuration in the log, kept while raft is halted.
 type serversSeen struct {
 	votes, peerVotes, peerListed bool
+	peer                         string // identity of the one that votes
 }
 
 func newPairing(n *Node) *pairing {
@@ -178,7 +179,13 @@ func (p *pairing) facts(st *state.State, rule conf.Quorum, peer string) pair.Fac
 		f.PeerUp = x.State == link.Up
 		f.OnlySerial = onlySerial(x)
 		if m, ok := parseMeta(x.Meta); ok && x.State != link.Down && x.Boot != 0 {
-			f.PeerSaid = &pair.Said{Generation: m.generation(), Empty: m.Empty, Cold: m.Cold}
+			p.mu.Lock()
+			voting := p.config.peer
+			p.mu.Unlock()
+			f.PeerSaid = &pair.Said{
+				Generation: m.generation(), Empty: m.Empty, Cold: m.Cold,
+				Stranger: voting != "" && voting != consensus.ID(peer, m.UUID),
+			}
 		}
 	}
 	mine, theirs := stake(st, n.self), stake(st, peer)
@@ -210,16 +217,16 @@ func (p *pairing) facts(st *state.State, rule conf.Quorum, peer string) pair.Fac
 }
 
 func (p *pairing) see(votes, follow []string, peer string) {
-	is := func(ids []string, node string) bool {
-		return slices.ContainsFunc(ids, func(id string) bool { return consensus.NodeOf(id) == node })
+	of := func(ids []string) int {
+		return slices.IndexFunc(ids, func(id string) bool { return consensus.NodeOf(id) == peer })
+	}
+	c := serversSeen{votes: slices.Contains(votes, p.n.cons.Self()), peerListed: of(follow) >= 0}
+	if i := of(votes); i >= 0 {
+		c.peerVotes, c.peerListed, c.peer = true, true, consensus.Identity(votes[i])
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.config = serversSeen{
-		votes:      slices.Contains(votes, p.n.cons.Self()),
-		peerVotes:  is(votes, peer),
-		peerListed: is(votes, peer) || is(follow, peer),
-	}
+	p.config = c
+	p.mu.Unlock()
 }
 
 // stake is what a node would lose: the priorities of the groups that it owns.

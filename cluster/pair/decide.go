@@ -101,6 +101,7 @@ type Facts struct {
 type Said struct {
 	Generation Generation
 	Empty      bool // neither log nor state
+	Stranger   bool // its disk is not the one that votes: that is lost
 	Cold       bool // it may not act: it waits
 }
 
@@ -229,11 +230,14 @@ func (f Facts) silent() bool {
 		return false
 	}
 	if f.PeerUp {
-		// A peer with an empty disk has lost the identity that votes.
-		lost := f.PeerSaid != nil && f.PeerSaid.Empty
-		return lost || f.Leaderless > uselessAfter && f.Silence > uselessAfter
+		return f.lost() || f.Leaderless > uselessAfter && f.Silence > uselessAfter
 	}
 	return f.Silence > SilentAfter(f.Lease)
+}
+
+// lost says whether the peer has lost its disk, and with it the identity that votes.
+func (f Facts) lost() bool {
+	return f.PeerUp && f.PeerSaid != nil && f.PeerSaid.Empty && f.PeerSaid.Stranger
 }
 
 // overdue says whether the lease would soon end for want of the peer's word.
@@ -270,7 +274,10 @@ func (f Facts) silentOrSole() bool { return !f.PeerVotes || f.silent() }
 // harmless says whether the peer itself says that it does not act: it has just
 // started, and cannot begin to without hearing of this node.
 func (f Facts) harmless() bool {
-	return f.PeerUp && f.PeerSaid != nil && (f.PeerSaid.Empty || f.PeerSaid.Cold && f.PeerSaid.Generation.Counter < f.Record.Current.Counter)
+	if !f.PeerUp || f.PeerSaid == nil {
+		return false
+	}
+	return f.lost() || !f.PeerVotes && f.PeerSaid.Empty || f.PeerSaid.Cold && f.PeerSaid.Generation.Counter < f.Record.Current.Counter
 }
 
 // may says whether a node that is not alone by a running lease may become the survivor.
@@ -293,7 +300,6 @@ func (f Facts) alone() Decision {
 	}
 	d := Decision{Phase: Alone, Why: f.Peer + " is silent", GoOn: f.goOn()}
 	if f.harmless() {
-		// It has lost its disk, and with it the identity that votes.
 		d.Why = f.Peer + " has lost its log"
 		return f.survive(d)
 	}

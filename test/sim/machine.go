@@ -14,6 +14,7 @@ import (
 	"github.com/keepbeat/keepbeat/cluster/consensus"
 	"github.com/keepbeat/keepbeat/cluster/lease"
 	"github.com/keepbeat/keepbeat/cluster/link"
+	"github.com/keepbeat/keepbeat/cluster/pair"
 	"github.com/keepbeat/keepbeat/conf"
 	"github.com/keepbeat/keepbeat/resources"
 )
@@ -26,8 +27,10 @@ type machine struct {
 	kernel   *kernel
 	stores   consensus.Stores
 	promises *lease.Memory
-	uuid     string
-	disks    int
+	// generations outlives a discarded log, and not the disk.
+	generations *pair.Memory
+	uuid        string
+	disks       int
 
 	mu         sync.Mutex // guards what follows
 	delay      time.Duration
@@ -68,6 +71,7 @@ func (m *machine) newDisk() {
 	m.uuid = fmt.Sprintf("%s-disk%d", m.name, m.disks)
 	m.stores = consensus.MemoryStores()
 	m.promises = &lease.Memory{}
+	m.generations = &pair.Memory{}
 }
 
 func (m *machine) journal() resources.Journal {
@@ -104,6 +108,8 @@ func (m *machine) start() error {
 		Stores: m.stores, Promises: m.promises, Promised: m.promises.Record,
 		Clock: m.kernel.clock, Guard: guard{m.kernel, g},
 		Registry: resources.Registry{conf.KindVIP: maker{m, g}}, Journal: m.journal(),
+		Generations: generations{m.generations, g}, Generation: m.generations.Record,
+		Wire: wires{m.w, m, g}, Fencing: m.w.fencing(m, g),
 		Files: m.w.files, NoMembership: true, Logger: logger,
 	})
 	if err != nil {
@@ -123,6 +129,17 @@ func (m *machine) start() error {
 		cancel()
 		wg.Wait()
 		done <- errors.Join(err, streams.Close())
+		if errors.Is(err, cluster.ErrRejoin) {
+			m.w.later(func() {
+				if m.node == n {
+					m.end()
+					m.rejoin()
+					if err := m.start(); err != nil {
+						m.w.violate("the simulation itself failed: %v", err)
+					}
+				}
+			})
+		}
 	}()
 	return nil
 }

@@ -35,10 +35,27 @@ func newRun(w *world, s schedule) *run {
 	return &run{w: w, s: s, back: make(chan func()), undo: map[int]func(){}, dice: rand.New(rand.NewPCG(s.Seed, 0x646f))}
 }
 
+// cutPower is what the fencing device does: the machine is off before it
+// returns, and comes back later.
+func (r *run) cutPower(node string, again time.Duration) {
+	off := make(chan struct{})
+	r.w.later(func() {
+		m := r.w.machine(node)
+		m.powerOff()
+		close(off)
+		r.async(func() func() {
+			time.Sleep(again)
+			return func() { r.ok(m.powerOn()) }
+		})
+	})
+	<-off
+}
+
 // play runs the whole schedule and judges it.
 func (r *run) play() {
 	w := r.w
 	w.note("%v", r.s)
+	w.power.ask = r.cutPower
 	begin := time.Now()
 	for i, m := range w.machines {
 		at := r.s.Starts[i]
@@ -169,6 +186,8 @@ func (r *run) until(d time.Duration, ok func() bool) bool {
 		case f := <-r.back:
 			r.wait--
 			f()
+		case f := <-r.w.posted:
+			f()
 		case <-tick.C:
 			if time.Since(last) >= observeEvery {
 				last = time.Now()
@@ -187,9 +206,13 @@ func (r *run) rest(d time.Duration) {
 // drain waits for everything that is still under way.
 func (r *run) drain() {
 	for r.wait > 0 {
-		f := <-r.back
-		r.wait--
-		f()
+		select {
+		case f := <-r.back:
+			r.wait--
+			f()
+		case f := <-r.w.posted:
+			f()
+		}
 	}
 }
 

@@ -26,7 +26,8 @@ type Config struct {
 	Groups    int
 	Profile   conf.Profile
 	Failback  bool
-	Dir       string // for journals
+	Rule      conf.Quorum // 0: a majority
+	Dir       string      // for journals
 	// GuardIgnored makes the guard of every machine have no effect.
 	GuardIgnored bool
 	Log          bool // keep the daemons' logs in the transcript
@@ -49,23 +50,29 @@ type world struct {
 
 	tables sync.Mutex // guards every kernel's tables, and answering
 
+	power  *powerSwitch
+	posted chan func() // to run in the schedule's goroutine
+
 	answering map[netip.Addr][]string // who answered when it was last looked at
 
-	mu         sync.Mutex // guards what follows
-	spec       *conf.Spec // what the files of every node say
-	transcript bytes.Buffer
-	violations []string
-	still      bool // from now on no address may be silent for an instant, or move
-	moves      int
+	mu          sync.Mutex      // guards what follows
+	unreachable map[string]bool // machines that the tie-breaker does not answer
+	spec        *conf.Spec      // what the files of every node say
+	transcript  bytes.Buffer
+	violations  []string
+	still       bool // from now on no address may be silent for an instant, or move
+	moves       int
 }
 
 func newWorld(cfg Config) *world {
 	w := &world{
 		cfg: cfg, rand: rand.New(rand.NewPCG(cfg.Seed, 0x6b656570)), medium: linktest.New(cfg.Seed),
 		streams: transport.NewMemoryNetwork(transport.MemoryConfig{Latency: 200 * time.Microsecond, FailAfter: time.Second}),
-		dir:     cfg.Dir, epoch: time.Now(), answering: map[netip.Addr][]string{}, history: newHistory(),
+		posted:  make(chan func(), 64), unreachable: map[string]bool{},
+		dir: cfg.Dir, epoch: time.Now(), answering: map[netip.Addr][]string{}, history: newHistory(),
 	}
 	w.net = newNetwork(w)
+	w.power = &powerSwitch{w: w, back: 2 * time.Second, delay: 100 * time.Millisecond}
 	for i := range cfg.Directors + cfg.Witnesses {
 		m := &machine{w: w, name: fmt.Sprintf("director%d", i+1), role: conf.Director}
 		if i >= cfg.Directors {
@@ -77,6 +84,9 @@ func newWorld(cfg Config) *world {
 		w.machines = append(w.machines, m)
 	}
 	w.spec = &conf.Spec{Settings: conf.Settings{Profile: cfg.Profile, RestartLease: restartLease}, Pools: map[string]conf.Pool{}}
+	if w.rule() == conf.QuorumFencing {
+		w.spec.Fencing = &conf.Fencing{Action: conf.FenceReboot, PriorityDelay: time.Second}
+	}
 	for i := range cfg.Groups {
 		w.spec.Groups = append(w.spec.Groups, w.group(i))
 	}
@@ -87,7 +97,7 @@ func newWorld(cfg Config) *world {
 func (w *world) group(i int) conf.Group {
 	a := w.address(i)
 	return conf.Group{
-		Name: fmt.Sprintf("group%d", i+1), Prefer: []string{w.machines[i%w.cfg.Directors].name}, AutoFailback: w.cfg.Failback,
+		Name: fmt.Sprintf("group%d", i+1), Priority: 1, Prefer: []string{w.machines[i%w.cfg.Directors].name}, AutoFailback: w.cfg.Failback,
 		Resources: []conf.Resource{{Kind: conf.KindVIP, Name: "vip " + a.String(), Class: conf.Guarded, VIP: &conf.VIP{Address: a}, MonitorInterval: time.Second}},
 	}
 }
@@ -123,7 +133,7 @@ var simLinks = []conf.Link{
 
 func (w *world) local(name string) *conf.Local {
 	l := &conf.Local{
-		Cluster: "sim", Name: name, Links: simLinks, Guard: conf.GuardOn, Quorum: conf.QuorumMajority,
+		Cluster: "sim", Name: name, Links: simLinks, Guard: conf.GuardOn, Quorum: w.rule(), WaitForAll: true, PingGroup: []netip.Addr{tieBreaker},
 		Profile: w.cfg.Profile, RestartLease: restartLease,
 	}
 	for _, m := range w.machines {

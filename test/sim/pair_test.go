@@ -1,0 +1,59 @@
+package sim
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+// pairSchedule is a schedule of two directors under a rule.
+func pairSchedule(rule conf.Quorum, events ...event) schedule {
+	s := schedule{Config: Config{Seed: 1, Directors: 2, Groups: 2, Profile: conf.ProfileDefault, Rule: rule, Log: os.Getenv("KEEPBEAT_SIM_LOG") != ""}}
+	s.Starts = []time.Duration{0, 300 * time.Millisecond}
+	s.Events = events
+	for _, e := range events {
+		s.Calm = max(s.Calm, e.At+e.For)
+	}
+	return s
+}
+
+var pairRules = []conf.Quorum{conf.QuorumFencing, conf.QuorumPing, conf.QuorumUnsafe}
+
+func TestPairs(t *testing.T) {
+	sec := time.Second
+	for name, events := range map[string][]event{
+		"one dies and returns":              {{At: sec, For: 5 * sec, Do: power, On: []string{"director1"}}},
+		"one daemon dies and returns":       {{At: sec, For: 5 * sec, Do: crash, On: []string{"director1"}}},
+		"one hangs for a second":            {{At: sec, For: sec, Do: pause, On: []string{"director1"}}},
+		"one hangs for half a lease":        {{At: sec, For: sec / 4, Do: pause, On: []string{"director1"}}},
+		"the links are cut":                 {{At: sec, For: 5 * sec, Do: partition, On: []string{"director1"}}},
+		"one direction is cut":              {{At: sec, For: 5 * sec, Do: oneWay, On: []string{"director1"}}},
+		"the other direction is cut":        {{At: sec, For: 5 * sec, Do: oneWay, On: []string{"director1"}, From: true}},
+		"one is stopped and comes back":     {{At: sec, For: 5 * sec, Do: cleanStop, On: []string{"director1"}}},
+		"one after the other":               {{At: sec, For: 5 * sec, Do: power, On: []string{"director1"}}, {At: 20 * sec, For: 5 * sec, Do: power, On: []string{"director2"}}},
+		"both die at once":                  {{At: sec, For: 5 * sec, Do: power, On: []string{"director1", "director2"}}},
+		"the survivor dies before a return": {{At: sec, For: 9 * sec, Do: power, On: []string{"director1"}}, {At: 4 * sec, For: 9 * sec, Do: power, On: []string{"director2"}}},
+		"a planned restart":                 {{At: sec, For: sec, Do: restart, On: []string{"director1"}}},
+		"one loses its disk":                {{At: sec, For: 5 * sec, Do: diskLoss, On: []string{"director2"}}},
+	} {
+		for _, rule := range pairRules {
+			t.Run(strings.ReplaceAll(name, " ", "_")+"/"+rule.String(), func(t *testing.T) {
+				s := pairSchedule(rule, events...)
+				w := playSchedule(t, s)
+				for _, v := range w.violations {
+					if rule == conf.QuorumUnsafe && strings.Contains(v, "at once") {
+						t.Log("as it was chosen: " + v)
+						continue
+					}
+					t.Error(v)
+				}
+				if t.Failed() || testing.Verbose() && os.Getenv("KEEPBEAT_SIM_LOG") != "" {
+					t.Logf("%s", w.transcript.Bytes())
+				}
+			})
+		}
+	}
+}
