@@ -23,7 +23,8 @@ type Boot uint64
 // Datagrams is what the rest of the cluster needs of the mesh; the simulation has another one.
 type Datagrams interface {
 	// Send hands one datagram to every link over which the node may be
-	// reachable. It does not block. It returns an error only when no link took it.
+	// reachable, a serial line only for ChannelLease. It does not block. It returns
+	// an error only when no link took it.
 	Send(to string, ch Channel, payload []byte) error
 	// Handle registers the receiver of a channel, before Run. It is called from
 	// receiving goroutines, once per datagram whatever the number of links,
@@ -52,11 +53,14 @@ const (
 // Peer is what the mesh knows of another node.
 type Peer struct {
 	Node  string
-	Boot  Boot      // the boot that is believed; 0: none yet
-	Meta  []byte    // of the last hello of that boot
-	State State     // the best of its links
-	Heard time.Time // last authenticated datagram of that boot, on any link
-	Links []PeerLink
+	Boot  Boot   // the boot that is believed; 0: none yet
+	Meta  []byte // of the last hello of that boot
+	State State  // the best of its links
+	// OnlySerial: it is heard, but every network link to it is down. A serial line
+	// carries hellos and ChannelLease; no stream, and nothing else that is sent.
+	OnlySerial bool
+	Heard      time.Time // last authenticated datagram of that boot, on any link
+	Links      []PeerLink
 }
 
 // PeerLink is one link towards one peer.

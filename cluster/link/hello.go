@@ -76,12 +76,13 @@ func (m *Mesh) beat(ctx context.Context) {
 
 // frame is a hello that is ready but for sealing.
 type frame struct {
-	link *meshLink
-	to   netip.AddrPort // invalid: broadcast
-	dst  uint32
-	seq  uint64
-	tx   *txBuf
-	n    int // bytes of plain text
+	link  *meshLink
+	to    netip.AddrPort // invalid: broadcast
+	dst   uint32
+	class class // on a serial line
+	seq   uint64
+	tx    *txBuf
+	n     int // bytes of plain text
 }
 
 // greet sends one hello to everybody on every link.
@@ -90,7 +91,7 @@ func (m *Mesh) greet(now time.Time) {
 	m.mu.Lock()
 	m.tick++
 	for _, l := range m.links {
-		if l.port.Load() != nil {
+		if l.port.Load() != nil && l.helloDue(now, m.Timing()) {
 			frames = m.compose(frames, l, nil, netip.AddrPort{}, now)
 		}
 	}
@@ -101,6 +102,9 @@ func (m *Mesh) greet(now time.Time) {
 // compose makes the hello of one link, with m.mu held: to all, or promptly to
 // one. It is several datagrams when there are many nodes.
 func (m *Mesh) compose(frames []frame, l *meshLink, only *peer, to netip.AddrPort, now time.Time) []frame {
+	if l.serial {
+		return m.composeLine(frames, l, only, now)
+	}
 	h := hello{prompt: only != nil, tick: m.tick, hasMeta: true, meta: m.meta, entries: l.entries[:0]}
 	f := frame{link: l, to: to}
 	add := func() {
@@ -142,7 +146,7 @@ func (m *Mesh) compose(frames []frame, l *meshLink, only *peer, to netip.AddrPor
 
 func (m *Mesh) dispatch(frames []frame) {
 	for _, f := range frames {
-		f.link.send(m.sealTo(f.tx, f.dst, f.seq, f.n), f.to)
+		f.link.send(m.sealTo(f.tx, f.dst, f.seq, f.n), f.to, f.class)
 		m.tx.Put(f.tx)
 	}
 }
@@ -150,7 +154,7 @@ func (m *Mesh) dispatch(frames []frame) {
 // heardHello takes an authenticated hello of session s, which is believed or a
 // candidate. It returns the prompt hellos to be sent. Called with m.mu held.
 func (m *Mesh) heardHello(l *meshLink, p *peer, s *session, h *hello, seq uint64, from netip.AddrPort) []frame {
-	now, t := time.Now(), m.Timing()
+	now, t := time.Now(), l.timing(m.Timing())
 	believed := p.sess.Load() == s
 	s.seen = now
 	p.links[l.idx].saw = now
@@ -162,10 +166,14 @@ func (m *Mesh) heardHello(l *meshLink, p *peer, s *session, h *hello, seq uint64
 	if newestHere {
 		rx.seq, rx.hello = seq, now
 	}
+	meta, hasMeta := h.meta, h.hasMeta
+	if newestHere && !hasMeta {
+		meta, hasMeta = rx.parts.add(h.part)
+	}
 	if newest {
 		s.newest = seq
-		if h.hasMeta && !bytes.Equal(h.meta, s.meta) {
-			s.meta = slices.Clone(h.meta)
+		if hasMeta && !bytes.Equal(meta, s.meta) {
+			s.meta = slices.Clone(meta)
 			if believed {
 				m.notify()
 			}
@@ -197,9 +205,12 @@ func (m *Mesh) heardHello(l *meshLink, p *peer, s *session, h *hello, seq uint64
 		m.believe(p, s, l, seq)
 		believed = true
 	}
-	if believed && newestHere && p.links[l.idx].addr != from {
-		p.links[l.idx].addr = from
-		m.retarget(p)
+	if believed && newestHere {
+		m.goesTo(l, p, now)
+		if p.links[l.idx].addr != from {
+			p.links[l.idx].addr = from
+			m.retarget(p)
+		}
 	}
 	if proved {
 		for _, other := range m.links {

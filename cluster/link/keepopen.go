@@ -15,6 +15,7 @@ import (
 // meshLink is one configured link.
 type meshLink struct {
 	conf     conf.Link
+	serial   bool
 	name     string
 	idx      int
 	changed  chan struct{} // cap 1: look at the interface again
@@ -23,11 +24,17 @@ type meshLink struct {
 	poked    atomic.Int64          // when a failure of sending last made us look, Unix nanoseconds
 	counters [counterKinds]atomic.Uint64
 	alarms   alarms
+	other    atomic.Uint32 // serial: the node at the other end; 0: not known. Written with Mesh.mu held
 
 	// Guarded by Mesh.mu.
 	problem string // why the port is not open, in words; empty: it is
 	ring    ring
 	entries []entry // scratch of compose
+
+	// Of a serial link, guarded by Mesh.mu.
+	beats     uint64 // hellos so far
+	nextHello time.Time
+	parts     partsOut
 }
 
 // openPort is a Port behind an atomic pointer.
@@ -45,14 +52,16 @@ func (l *meshLink) poke() {
 	}
 }
 
-// send reports whether the link took the datagram.
-func (l *meshLink) send(b []byte, to netip.AddrPort) bool {
+// send reports whether the link took the datagram. The class counts on a serial link.
+func (l *meshLink) send(b []byte, to netip.AddrPort, c class) bool {
 	port := l.port.Load()
 	if port == nil {
 		return false
 	}
 	var err error
-	if to.IsValid() {
+	if l.serial {
+		err = l.sendLine(port, b, c)
+	} else if to.IsValid() {
 		err = port.Send(b, to)
 	} else {
 		err = port.Broadcast(b)
@@ -76,6 +85,16 @@ func (l *meshLink) send(b []byte, to netip.AddrPort) bool {
 		}
 	}
 	return false
+}
+
+func (l *meshLink) sendLine(port *openPort, b []byte, c class) error {
+	b = squeeze(make([]byte, 0, len(b)), b)
+	if p, ok := port.Port.(prioritised); ok {
+		dropped, err := p.offer(c, b)
+		l.counters[cDropped].Add(dropped)
+		return err
+	}
+	return port.Broadcast(b)
 }
 
 // keepOpen opens the link, receives, and opens it again whatever happens, until ctx ends.
@@ -148,6 +167,16 @@ func (m *Mesh) receive(l *meshLink, port Port) error {
 	r := &receiver{m: m, l: l}
 	for {
 		n, from, err := port.Receive(r.buf[:])
+		if l.serial && (err == nil || errors.Is(err, ErrNoise)) {
+			from = lineTo
+			if err == nil {
+				n = expand(r.buf[:], n, m.cluster)
+			}
+			if err != nil || n == 0 {
+				l.count(cMalformed, from)
+				continue
+			}
+		}
 		if err != nil {
 			return err
 		}
@@ -166,6 +195,7 @@ func (m *Mesh) setProblem(l *meshLink, problem string, port Port) {
 		return
 	}
 	l.problem = problem
+	l.nextHello = time.Time{}
 	if problem == "" {
 		m.say(slog.LevelInfo, "link "+l.name+" is open")
 		m.hurry.Store(true)

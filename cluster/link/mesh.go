@@ -154,7 +154,7 @@ func (m *Mesh) addLinks(links []conf.Link) error {
 	}
 	taken := map[place]string{}
 	for i, l := range links {
-		if l.Port == 0 {
+		if l.Port == 0 && l.Type != conf.Serial {
 			l.Port = conf.DefaultPort
 		}
 		if l.Type == conf.Mcast {
@@ -174,17 +174,30 @@ func (m *Mesh) addLinks(links []conf.Link) error {
 			if len(l.Addresses) == 0 {
 				return fmt.Errorf("link %s: no addresses; name those of the other nodes", l.Name())
 			}
+		case conf.Serial:
+			if l.Device == "" {
+				return fmt.Errorf("link %s: no device; name one, as /dev/ttyS0", l.Name())
+			}
+			if l.Baud = cmp.Or(l.Baud, conf.DefaultBaud); l.Baud < 300 {
+				return fmt.Errorf("link %s: %d baud are too slow", l.Name(), l.Baud)
+			}
 		default:
-			return fmt.Errorf("link %s: %v links are not built; use bcast, mcast or ucast", l.Name(), l.Type)
+			return fmt.Errorf("link %s: no kind of link; use bcast, mcast, ucast or serial", l.Name())
 		}
 		at := place{l.Interface, l.Port}
+		if l.Type == conf.Serial {
+			at = place{l.Device, 0}
+		}
 		if other, ok := taken[at]; ok {
+			if l.Type == conf.Serial {
+				return fmt.Errorf("link %s is there twice", l.Name())
+			}
 			// Two sockets on one port share what arrives, so neither would hear all of it.
 			return fmt.Errorf("link %s: %s has the same interface and port; give one of them another port", l.Name(), other)
 		}
 		taken[at] = l.Name()
 		m.links = append(m.links, &meshLink{
-			conf: l, name: l.Name(), idx: i, changed: make(chan struct{}, 1), problem: "not open yet",
+			conf: l, serial: l.Type == conf.Serial, name: l.Name(), idx: i, changed: make(chan struct{}, 1), problem: "not open yet",
 		})
 	}
 	return nil
@@ -238,7 +251,9 @@ func (m *Mesh) Peers() []Peer {
 			pub.Boot, pub.Meta = s.boot, slices.Clone(s.meta)
 			pub.Heard = m.started.Add(time.Duration(p.heard.Load()))
 		}
+		network := false
 		for i, l := range m.links {
+			t := l.timing(t)
 			_, why, _ := judge(m.evidence(p, l), now, t)
 			pl := PeerLink{Link: l.name, State: p.links[i].state, Since: p.links[i].since}
 			if pl.State != Up {
@@ -256,8 +271,10 @@ func (m *Mesh) Peers() []Peer {
 			if pl.State.better(pub.State) {
 				pub.State = pl.State
 			}
+			network = network || !l.serial && pl.State != Down
 			pub.Links = append(pub.Links, pl)
 		}
+		pub.OnlySerial = pub.State != Down && !network
 		out = append(out, pub)
 	}
 	return out
@@ -312,14 +329,17 @@ func (m *Mesh) Send(to string, ch Channel, payload []byte) error {
 	took := false
 	targets := *p.targets.Load()
 	for i := range targets {
-		if targets[i].link.send(b, targets[i].addr) {
+		if l := targets[i].link; l.serial && !(ch == ChannelLease && l.leadsTo(p)) {
+			continue
+		}
+		if targets[i].link.send(b, targets[i].addr, classOf(p.id, payload)) {
 			took = true
 		}
 	}
 	if took {
 		return nil
 	}
-	return m.untaken(p, targets)
+	return m.untaken(p, ch, targets)
 }
 
 func (m *Mesh) nodeNames() string {
@@ -332,12 +352,18 @@ func (m *Mesh) nodeNames() string {
 }
 
 // untaken says why no link took a datagram.
-func (m *Mesh) untaken(p *peer, targets []target) error {
+func (m *Mesh) untaken(p *peer, ch Channel, targets []target) error {
 	var why []string
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if len(targets) == 1 && targets[0].link.serial && ch != ChannelLease {
+		return fmt.Errorf("send to %s: only the link %s is left, and a serial line carries no streams", p.name, targets[0].link.name)
+	}
 	for _, t := range targets {
-		reason := t.link.problem
+		if t.link.serial && ch != ChannelLease {
+			continue
+		}
+		reason := cmp.Or(t.link.problem, m.elsewhere(p, t.link))
 		if reason == "" {
 			reason = "sending failed"
 			if err := t.link.lastErr.Load(); err != nil {

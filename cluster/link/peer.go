@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -83,6 +84,7 @@ type rxLink struct {
 	echo  time.Time // see evidence
 	rtt   time.Duration
 	loss  lossWindow
+	parts partsIn
 }
 
 func newNonceKey() (k [32]byte) {
@@ -154,6 +156,9 @@ func (m *Mesh) believe(p *peer, s *session, l *meshLink, seq uint64) {
 	p.candidates = nil
 	p.nonceKey = newNonceKey()
 	m.retarget(p)
+	for _, o := range m.links {
+		o.parts.again()
+	}
 	if old == nil {
 		m.say(slog.LevelInfo, "node "+p.name+" is there", "boot", s.boot.String(), "link", l.name)
 	} else {
@@ -164,7 +169,7 @@ func (m *Mesh) believe(p *peer, s *session, l *meshLink, seq uint64) {
 
 // evidence is called with m.mu held.
 func (m *Mesh) evidence(p *peer, l *meshLink) evidence {
-	e := evidence{problem: l.problem, saw: p.links[l.idx].saw}
+	e := evidence{problem: cmp.Or(l.problem, m.elsewhere(p, l)), saw: p.links[l.idx].saw}
 	if s := p.sess.Load(); s != nil {
 		e.hello, e.echo = s.links[l.idx].hello, s.links[l.idx].echo
 	}
@@ -174,7 +179,7 @@ func (m *Mesh) evidence(p *peer, l *meshLink) evidence {
 // judgeLink brings the state of one link up to date, with m.mu held; next is as judge's.
 func (m *Mesh) judgeLink(p *peer, l *meshLink, now time.Time) (next time.Time) {
 	e := m.evidence(p, l)
-	s, why, next := judge(e, now, m.Timing())
+	s, why, next := judge(e, now, l.timing(m.Timing()))
 	pl := &p.links[l.idx]
 	if pl.young && s == pl.state {
 		if until := pl.since.Add(settling); now.Before(until) {
@@ -209,7 +214,10 @@ func (m *Mesh) judgeLink(p *peer, l *meshLink, now time.Time) (next time.Time) {
 
 // judgeAll brings all states up to date, with m.mu held, and says when to look again.
 func (m *Mesh) judgeAll(now time.Time) (next time.Time) {
-	dead := m.Timing().DeadTime
+	var dead time.Duration
+	for _, l := range m.links {
+		dead = max(dead, l.timing(m.Timing()).DeadTime)
+	}
 	for _, p := range m.roster.Load().peers {
 		p.expire(now, dead)
 		for _, l := range m.links {
@@ -228,7 +236,7 @@ func (m *Mesh) retarget(p *peer) {
 	for i, l := range m.links {
 		t := target{link: l, addr: p.links[i].addr}
 		all = append(all, t)
-		if s := p.links[i].state; (s == Up || s == Late) && t.addr.IsValid() {
+		if s := p.links[i].state; (s == Up || s == Late) && (t.addr.IsValid() || l.serial) {
 			if p.links[i].young && l.conf.Type != conf.Ucast {
 				t.addr = netip.AddrPort{}
 			}

@@ -58,6 +58,13 @@ func (s *sockets) within(f func() error) error {
 }
 
 func (s *sockets) open(l conf.Link) (Port, error) {
+	if l.Type == conf.Serial {
+		line, err := openSerial(l)
+		if err != nil {
+			return nil, err
+		}
+		return NewLine(line, l.Baud), nil
+	}
 	var p *udpPort
 	err := s.within(func() error {
 		w, err := findWay(l)
@@ -125,7 +132,7 @@ func findWay(l conf.Link) (way, error) {
 			return way{}, errors.New("all its addresses are this node's own; name those of the other nodes")
 		}
 	default:
-		return way{}, fmt.Errorf("%v links are not built", l.Type)
+		return way{}, fmt.Errorf("%v links have no socket", l.Type)
 	}
 	return w, hasFamily(dev, l.Interface, w)
 }

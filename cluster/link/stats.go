@@ -42,6 +42,22 @@ var complaint = [counterKinds]string{
 	cOwnName:     "datagram in our own name refused: another machine with this name, or a replay",
 }
 
+// complaint is the text for a link.
+func (l *meshLink) complaint(k counter) string {
+	if l.serial && k == cMalformed {
+		return "noise: damaged frames ignored; look at the cable, and at the rate of both ends"
+	}
+	return complaint[k]
+}
+
+// sender is who sent a datagram, as it claims.
+func (l *meshLink) sender(from netip.AddrPort) string {
+	if l.serial {
+		return "the line"
+	}
+	return from.String()
+}
+
 // Stats are counters since the mesh was made.
 type Stats struct {
 	Links []LinkStats // in the order of the configuration
@@ -90,7 +106,7 @@ func (l *meshLink) count(k counter, from netip.AddrPort) {
 }
 
 func (l *meshLink) countVerdict(v verdict, from netip.AddrPort) {
-	if v == duplicate {
+	if v == duplicate || v == tooOld && l.serial { // a line is slow enough for thousands to be quicker
 		l.counters[cDuplicate].Add(1)
 		return
 	}
@@ -157,12 +173,12 @@ func (m *Mesh) Refused() (all []Refused) {
 			l.alarms.mu.Lock()
 			al := l.alarms.kinds[k]
 			l.alarms.mu.Unlock()
-			limit, what := refusedFor, complaint[k]
+			limit, what := refusedFor, l.complaint(k)
 			if k == cOwnName {
 				limit, what = refusedNameFor, "datagram in our own name refused"+secondOfOurName
 			}
 			if al.total >= refusedAtLeast && now.Sub(al.last) < limit {
-				all = append(all, Refused{l.name, what, al.from.String(), al.total, al.last})
+				all = append(all, Refused{l.name, what, l.sender(al.from), al.total, al.last})
 			}
 		}
 	}
@@ -207,13 +223,13 @@ func (m *Mesh) report(now time.Time) {
 					args = append(args, "error", (*err).Error())
 				}
 			} else {
-				args = append(args, "from", a.from.String())
+				args = append(args, "from", l.sender(a.from))
 			}
 			level := slog.LevelWarn
 			if a.kind == cForeign {
 				level = slog.LevelInfo // two clusters may share a wire
 			}
-			m.say(level, fmt.Sprintf("link %s: %s", l.name, complaint[a.kind]), args...)
+			m.say(level, fmt.Sprintf("link %s: %s", l.name, l.complaint(a.kind)), args...)
 		}
 	}
 }

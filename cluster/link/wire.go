@@ -73,13 +73,17 @@ func clusterID(name string) uint32 { return hashID("cluster", name) }
 type hello struct {
 	// prompt: sent between the beats to one node, not counted for loss.
 	prompt bool
-	// tick counts the keepalives of the sender's boot; all links share it.
+	// tick counts the beats on which the sender's boot said hello; all links share
+	// it, but for serial ones, which have one each.
 	tick uint64
 	// meta is what SetMeta set; hasMeta is false in the second and later parts
 	// of a hello that did not fit one datagram.
 	hasMeta bool
 	meta    []byte
+	// bare: all boots have proved themselves; no entry has a challenge or an answer.
+	bare    bool
 	entries []entry
+	part    metaPart // on serial lines, which carry no whole meta
 }
 
 // entry is what a hello tells one boot of one node.
@@ -100,8 +104,14 @@ const (
 	helloFixed = 1 + 1 + 8 + 1 // channel, flags, tick, number of entries
 	entryLen   = 4 + 8 + 8 + 8 + 8 + 4
 
+	bareEntryLen = entryLen - 8 - 8
+	partFixed    = 4 + 2 + 2 + 1
+
 	flagPrompt = 1 << 0
 	flagMeta   = 1 << 1
+	flagBare   = 1 << 2
+	flagPart   = 1 << 3
+	flagsKnown = flagPrompt | flagMeta | flagBare | flagPart
 )
 
 // entriesThatFit is how many entries a hello holds beside a meta of n bytes; n < 0: without one.
@@ -122,18 +132,32 @@ func appendHello(b []byte, h *hello) []byte {
 	if h.hasMeta {
 		flags |= flagMeta
 	}
+	if h.bare {
+		flags |= flagBare
+	}
+	if h.part.total > 0 {
+		flags |= flagPart
+	}
 	b = append(b, byte(ChannelHello), flags)
 	b = binary.BigEndian.AppendUint64(b, h.tick)
 	if h.hasMeta {
 		b = binary.BigEndian.AppendUint16(b, uint16(len(h.meta)))
 		b = append(b, h.meta...)
 	}
+	if p := h.part; p.total > 0 {
+		b = binary.BigEndian.AppendUint32(b, p.digest)
+		b = binary.BigEndian.AppendUint16(b, uint16(p.total))
+		b = binary.BigEndian.AppendUint16(b, uint16(p.offset))
+		b = append(append(b, byte(len(p.data))), p.data...)
+	}
 	b = append(b, byte(len(h.entries)))
 	for _, e := range h.entries {
 		b = binary.BigEndian.AppendUint32(b, e.node)
 		b = binary.BigEndian.AppendUint64(b, uint64(e.boot))
-		b = binary.BigEndian.AppendUint64(b, e.challenge)
-		b = binary.BigEndian.AppendUint64(b, e.answer)
+		if !h.bare {
+			b = binary.BigEndian.AppendUint64(b, e.challenge)
+			b = binary.BigEndian.AppendUint64(b, e.answer)
+		}
 		b = binary.BigEndian.AppendUint64(b, e.heard)
 		us := min(max(e.delay.Microseconds(), 0), math.MaxUint32)
 		b = binary.BigEndian.AppendUint32(b, uint32(us))
@@ -150,12 +174,12 @@ func parseHello(b []byte, h *hello) error {
 		return fmt.Errorf("%w: %d bytes", errHello, len(b))
 	}
 	flags := b[1]
-	if flags&^(flagPrompt|flagMeta) != 0 {
+	if flags&^flagsKnown != 0 {
 		return fmt.Errorf("%w: flags %#x", errHello, flags)
 	}
-	h.prompt, h.hasMeta = flags&flagPrompt != 0, flags&flagMeta != 0
+	h.prompt, h.hasMeta, h.bare = flags&flagPrompt != 0, flags&flagMeta != 0, flags&flagBare != 0
 	h.tick = binary.BigEndian.Uint64(b[2:])
-	h.meta, h.entries = nil, h.entries[:0]
+	h.meta, h.part, h.entries = nil, metaPart{}, h.entries[:0]
 	b = b[10:]
 	if h.hasMeta {
 		if len(b) < 2 {
@@ -167,18 +191,45 @@ func parseHello(b []byte, h *hello) error {
 		}
 		h.meta, b = b[2:2+n:2+n], b[2+n:]
 	}
-	if len(b) < 1 || len(b) != 1+int(b[0])*entryLen {
+	if flags&flagPart != 0 {
+		var ok bool
+		if h.part, b, ok = parsePart(b); !ok {
+			return fmt.Errorf("%w: part of a meta", errHello)
+		}
+	}
+	size := entryLen
+	if h.bare {
+		size = bareEntryLen
+	}
+	if len(b) < 1 || len(b) != 1+int(b[0])*size {
 		return fmt.Errorf("%w: %d bytes of entries", errHello, len(b))
 	}
-	for b = b[1:]; len(b) > 0; b = b[entryLen:] {
-		h.entries = append(h.entries, entry{
-			node:      binary.BigEndian.Uint32(b),
-			boot:      Boot(binary.BigEndian.Uint64(b[4:])),
-			challenge: binary.BigEndian.Uint64(b[12:]),
-			answer:    binary.BigEndian.Uint64(b[20:]),
-			heard:     binary.BigEndian.Uint64(b[28:]),
-			delay:     time.Duration(binary.BigEndian.Uint32(b[36:])) * time.Microsecond,
-		})
+	for b = b[1:]; len(b) > 0; b = b[size:] {
+		e := entry{node: binary.BigEndian.Uint32(b), boot: Boot(binary.BigEndian.Uint64(b[4:]))}
+		if !h.bare {
+			e.challenge, e.answer = binary.BigEndian.Uint64(b[12:]), binary.BigEndian.Uint64(b[20:])
+		}
+		e.heard = binary.BigEndian.Uint64(b[size-12:])
+		e.delay = time.Duration(binary.BigEndian.Uint32(b[size-4:])) * time.Microsecond
+		h.entries = append(h.entries, e)
 	}
 	return nil
+}
+
+// parsePart parses a part of a meta, which points into b.
+func parsePart(b []byte) (p metaPart, rest []byte, ok bool) {
+	if len(b) < partFixed {
+		return p, b, false
+	}
+	p = metaPart{
+		digest: binary.BigEndian.Uint32(b),
+		total:  int(binary.BigEndian.Uint16(b[4:])),
+		offset: int(binary.BigEndian.Uint16(b[6:])),
+	}
+	n := int(b[8])
+	if b = b[partFixed:]; n == 0 || n > len(b) || p.total > MaxMeta || p.offset+n > p.total {
+		return p, b, false
+	}
+	p.data = b[:n:n]
+	return p, b[n:], true
 }
