@@ -177,7 +177,7 @@ func (p *pairing) facts(st *state.State, rule conf.Quorum, peer string) pair.Fac
 			continue
 		}
 		f.PeerUp = x.State == link.Up
-		f.OnlySerial = onlySerial(x)
+		f.OnlySerial = x.OnlySerial
 		if m, ok := parseMeta(x.Meta); ok && x.State != link.Down && x.Boot != 0 {
 			p.mu.Lock()
 			voting := p.config.peer
@@ -598,5 +598,3 @@ func (p *pairing) giveUpVote(ctx context.Context) {
 		p.n.logger.Warn("stopping with a vote: the other node has to go on by the pair's rule", "err", err)
 	}
 }
-
-func onlySerial(p link.Peer) bool { return false }

@@ -118,6 +118,7 @@ func run(configPath string, logger *slog.Logger) error {
 	cfg := cluster.Config{
 		Local: local, UUID: data.UUID, Boot: boot, Version: version,
 		Stores: stores, Promises: data.Promises, Promised: data.Promised,
+		Generations: data.Generations, Generation: data.Generation,
 		Clock: &lease.KernelClock{}, Journal: journal(local), Logger: logger,
 		Files: func() (*conf.Spec, conf.Files, error) {
 			files, err := conf.ReadFiles(local.ConfDir)
@@ -208,6 +209,10 @@ func run(configPath string, logger *slog.Logger) error {
 	notify(daemon.SdNotifyReady, logger)
 	clean, err := wait(node, cancel, done, failed, logger)
 	background.Wait() // the guard's loop would put back what is cleared
+	if errors.Is(err, cluster.ErrRejoin) {
+		logger.Warn("starting again as an empty node of the other one's generation")
+		return rejoin()
+	}
 	if clean && err == nil && director && cfg.Guard != nil {
 		err = guard.Clear(context.Background(), guard.Config{Logger: logger})
 	}
@@ -322,6 +327,16 @@ func reexec(node *cluster.Node, logger *slog.Logger) {
 	logger.Error("re-exec failed; going on", "err", err)
 	notify(daemon.SdNotifyReady, logger)
 	node.CancelRestart()
+}
+
+// rejoin starts the daemon again from nothing. Nothing runs any more; the
+// guard that stands is the next one's.
+func rejoin() error {
+	path, err := executable()
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("start again: %w", unix.Exec(path, os.Args, os.Environ()))
 }
 
 // executable returns the program's path. After an upgrade the running file is
