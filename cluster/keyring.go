@@ -32,7 +32,7 @@ type KeyRing struct {
 }
 
 // NewKeyRing returns the ring of a file whose keys are in force. set puts
-// others in force while everything runs; it changes nothing when it fails.
+// others in force while everything runs; when it fails it is called again with those of before.
 func NewKeyRing(path, cluster string, keys []conf.Key, active int, set func(keys []conf.Key, active int) error) *KeyRing {
 	return &KeyRing{path: path, cluster: cluster, set: set, keys: keys, active: active, prints: map[string]string{}}
 }
@@ -174,7 +174,7 @@ func (r *KeyRing) change(token string, edit func(authkeys []byte) ([]byte, error
 		return err
 	}
 	if err := r.set(keys, active); err != nil {
-		return errors.Join(err, conf.WriteAuthKeys(r.path, old))
+		return errors.Join(err, r.set(r.keys, r.active), conf.WriteAuthKeys(r.path, old))
 	}
 	r.keys, r.active = keys, active
 	return nil

@@ -174,7 +174,7 @@ type keysCommand struct {
 }
 
 func (n *Node) beginKeys(ctx context.Context) keysCommand {
-	c := keysCommand{n: n, token: rand.Text(), by: orderOf(ctx).By}
+	c := keysCommand{n: n, token: rand.Text(), by: OrderOf(ctx).By}
 	c.nodes = n.askKeysOf(ctx, n.names(), func(string) keysRequest { return keysRequest{Do: "claim", Token: c.token, By: c.by} })
 	return c
 }
@@ -326,7 +326,7 @@ func heldByAll(nodes []NodeKeys, index int) (print string, err error) {
 func (n *Node) RemoveKey(ctx context.Context, index int) (KeyChange, error) {
 	c := n.beginKeys(ctx)
 	defer c.end()
-	if err := removable(c.nodes, index, orderOf(ctx).Force); err != nil {
+	if err := removable(c.nodes, index, OrderOf(ctx).Force); err != nil {
 		return KeyChange{}, err
 	}
 	return c.on(ctx, KeyInfo{Index: index}, keysRequest{Do: "remove"})

@@ -68,7 +68,7 @@ type Moved struct {
 // each to the best other one. It returns when the moves are committed; Settled waits for their end.
 // Groups that nobody else can have make it a ForceError; with Order.Force they stop here.
 func (n *Node) Standby(ctx context.Context, which Which, to string) ([]Moved, error) {
-	o := orderOf(ctx)
+	o := OrderOf(ctx)
 	var lone []Moved
 	if to == "" {
 		lone = n.lone(which)
@@ -152,7 +152,7 @@ func (n *Node) Takeover(ctx context.Context, which Which) ([]Moved, error) {
 	if err := n.takeBack(ctx, mine); err != nil {
 		return nil, err
 	}
-	return n.move(ctx, "takeover "+which.String()+" on "+n.self+orderOf(ctx).by(), func(st *state.State, g state.Group, c *conf.Group) (string, error) {
+	return n.move(ctx, "takeover "+which.String()+" on "+n.self+OrderOf(ctx).by(), func(st *state.State, g state.Group, c *conf.Group) (string, error) {
 		if g.Owner == n.self || !which.means(c, n.self) {
 			return "", nil
 		}
@@ -238,7 +238,7 @@ func (n *Node) move(ctx context.Context, why string, pick func(*state.State, sta
 			})
 			moved = append(moved, Moved{Group: c.Name, From: g.Owner, To: to})
 		}
-		if len(moves) == 0 || orderOf(ctx).Dry {
+		if len(moves) == 0 || OrderOf(ctx).Dry {
 			return moved, n.current(ctx)
 		}
 		r, err := n.propose(ctx, state.Command{Hand: &state.Hand{Moves: moves}})

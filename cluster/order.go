@@ -26,7 +26,15 @@ func WithOrder(ctx context.Context, o Order) context.Context {
 	return context.WithValue(ctx, orderKey{}, o)
 }
 
-func orderOf(ctx context.Context) Order {
+// ExtendOrder returns a context whose order is as before and has these marks, too.
+func ExtendOrder(ctx context.Context, force, dry bool) context.Context {
+	o := OrderOf(ctx)
+	o.Force, o.Dry = o.Force || force, o.Dry || dry
+	return WithOrder(ctx, o)
+}
+
+// OrderOf returns the order of a context; the zero Order: nobody's.
+func OrderOf(ctx context.Context) Order {
 	o, _ := ctx.Value(orderKey{}).(Order)
 	return o
 }

@@ -132,7 +132,7 @@ func (n *Node) setSpec(ctx context.Context, base uint64, spec *conf.Spec, files 
 	if err != nil {
 		return 0, err
 	}
-	r, err := n.cons.Propose(ctx, state.Command{Spec: &state.SetSpec{Base: base, From: n.self, By: orderOf(ctx).By, Spec: spec, Files: packed}})
+	r, err := n.cons.Propose(ctx, state.Command{Spec: &state.SetSpec{Base: base, From: n.self, By: OrderOf(ctx).By, Spec: spec, Files: packed}})
 	return r.Number, err
 }
 
@@ -181,7 +181,7 @@ func (n *Node) Apply(ctx context.Context, base uint64, dry bool) (Changes, error
 	if err := n.current(ctx); err != nil || len(c.Lines) == 0 {
 		return c, err
 	}
-	if c.Cost != "" && !orderOf(ctx).Force {
+	if c.Cost != "" && !OrderOf(ctx).Force {
 		return c, &ForceError{c.Cost, "keepbeat apply --force"}
 	}
 	c.Version, err = n.setSpec(ctx, c.Base, spec, files)

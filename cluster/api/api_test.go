@@ -5,17 +5,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -45,6 +44,8 @@ type fake struct {
 	restarts int
 	waited   time.Duration
 	status   cluster.Status
+	orders   []cluster.Order
+	patience time.Duration
 }
 
 func (f *fake) say(s string) {
@@ -72,7 +73,8 @@ func (f *fake) Why(_ context.Context, group string) (cluster.Why, error) {
 func (f *fake) History(group string) ([]state.Decision, error) {
 	return []state.Decision{{Group: group, Text: "moved"}}, f.err
 }
-func (f *fake) Standby(_ context.Context, which cluster.Which, to string) ([]cluster.Moved, error) {
+func (f *fake) Standby(ctx context.Context, which cluster.Which, to string) ([]cluster.Moved, error) {
+	f.orders = append(f.orders, cluster.OrderOf(ctx))
 	f.say("standby " + which.String() + " to " + to)
 	return f.moved, f.err
 }
@@ -85,7 +87,8 @@ func (f *fake) Settled(ctx context.Context, _ []cluster.Moved) error {
 	f.waited = time.Until(end)
 	return f.settle
 }
-func (f *fake) Apply(_ context.Context, base uint64, dry bool) (cluster.Changes, error) {
+func (f *fake) Apply(ctx context.Context, base uint64, dry bool) (cluster.Changes, error) {
+	f.orders = append(f.orders, cluster.OrderOf(ctx))
 	if dry {
 		f.say("dry")
 	} else {
@@ -94,9 +97,25 @@ func (f *fake) Apply(_ context.Context, base uint64, dry bool) (cluster.Changes,
 	return cluster.Changes{Base: base, Version: base + 1, Lines: []string{"group web added"}}, f.err
 }
 func (f *fake) PrepareRestart(context.Context) error { f.say("prepare"); return f.err }
+func (f *fake) StopCost() string                     { return "the quorum would be lost" }
+func (f *fake) Keys(context.Context) []cluster.NodeKeys {
+	return []cluster.NodeKeys{{Node: "director1", Active: 1, Keys: []cluster.KeyInfo{{Index: 1, Fingerprint: "0123"}}}}
+}
+func (f *fake) AddKey(_ context.Context, index int, key conf.Secret) (cluster.KeyChange, error) {
+	f.say(fmt.Sprintf("add key %d of %d characters", index, len(key.Bytes())))
+	return cluster.KeyChange{Key: cluster.KeyInfo{Index: 2}, Done: []string{"director1"}}, f.err
+}
+func (f *fake) UseKey(_ context.Context, index int) (cluster.KeyChange, error) {
+	f.say(fmt.Sprintf("use key %d", index))
+	return cluster.KeyChange{}, f.err
+}
+func (f *fake) RemoveKey(ctx context.Context, index int) (cluster.KeyChange, error) {
+	f.say(fmt.Sprintf("remove key %d", index))
+	return cluster.KeyChange{}, f.err
+}
 
 // serve puts a fake behind a real socket.
-func serve(t *testing.T, f *fake, group string) (*Client, string) {
+func serve(t *testing.T, f *fake, groups Groups) (*Client, string) {
 	t.Helper()
 	// t.TempDir is closed to others, and one test is about others.
 	dir, err := os.MkdirTemp("", "keepbeat-api-")
@@ -107,14 +126,14 @@ func serve(t *testing.T, f *fake, group string) (*Client, string) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	l, err := Listen(dir, group)
+	l, err := Listen(dir, groups)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- Serve(ctx, l, Config{Node: f, Logger: slog.New(slog.DiscardHandler), Restart: func() {
+		done <- Serve(ctx, l, Config{Node: f, Logger: slog.New(slog.DiscardHandler), Patience: f.patience, Restart: func() {
 			f.mu.Lock()
 			f.restarts++
 			f.mu.Unlock()
@@ -131,7 +150,7 @@ func serve(t *testing.T, f *fake, group string) (*Client, string) {
 
 func TestCommandsReachTheNode(t *testing.T) {
 	f := &fake{moved: []cluster.Moved{{Group: "web", From: "director1", To: "director2"}}}
-	c, _ := serve(t, f, "")
+	c, _ := serve(t, f, Groups{})
 	ctx := t.Context()
 	r, err := c.Standby(ctx, Move{Which: "failback", To: "director2", Wait: 60_000})
 	if err != nil || len(r.Moved) != 1 || !r.Settled {
@@ -155,7 +174,19 @@ func TestCommandsReachTheNode(t *testing.T) {
 	if l, err := c.Local(ctx); err != nil || l.Boot != "01" {
 		t.Errorf("local: %+v, %v", l, err)
 	}
-	want := "standby foreign to director2; takeover all; dry; why a group/with ?odd"
+	if k, err := c.Keys(ctx); err != nil || len(k.Nodes) != 1 || k.Nodes[0].Keys[0].Fingerprint != "0123" {
+		t.Errorf("keys: %+v, %v", k, err)
+	}
+	if k, err := c.AddKey(ctx, Key{Index: 2, Key: "a-key-of-24-characters--"}); err != nil || k.Key.Index != 2 {
+		t.Errorf("add: %+v, %v", k, err)
+	}
+	if _, err := c.UseKey(ctx, Key{Index: 2}); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.RemoveKey(ctx, Key{Index: 1}); err != nil {
+		t.Error(err)
+	}
+	want := "standby foreign to director2; takeover all; dry; why a group/with ?odd; add key 2 of 24 characters; use key 2; remove key 1"
 	if f.said() != want {
 		t.Errorf("the node heard %q, not %q", f.said(), want)
 	}
@@ -163,7 +194,7 @@ func TestCommandsReachTheNode(t *testing.T) {
 
 func TestARefusalKeepsItsWords(t *testing.T) {
 	f := &fake{err: errors.New("group web is blocked: it does not stop")}
-	c, _ := serve(t, f, "")
+	c, _ := serve(t, f, Groups{})
 	var refused *RefusedError
 	if _, err := c.Standby(t.Context(), Move{}); !errors.As(err, &refused) || err.Error() != f.err.Error() || refused.Files {
 		t.Errorf("%v", err)
@@ -180,7 +211,7 @@ func TestARefusalKeepsItsWords(t *testing.T) {
 
 func TestAWitnessRefusesStandby(t *testing.T) {
 	f := &fake{witness: true}
-	c, _ := serve(t, f, "")
+	c, _ := serve(t, f, Groups{})
 	for name, do := range map[string]func(context.Context, Move) (Moves, error){"standby": c.Standby, "takeover": c.Takeover} {
 		if _, err := do(t.Context(), Move{Which: "all"}); err == nil || !strings.Contains(err.Error(), "director1 is a witness") {
 			t.Errorf("%s: %v", name, err)
@@ -193,7 +224,7 @@ func TestAWitnessRefusesStandby(t *testing.T) {
 
 func TestARestartIsBegunAfterTheAnswer(t *testing.T) {
 	f := &fake{}
-	c, _ := serve(t, f, "")
+	c, _ := serve(t, f, Groups{})
 	if err := c.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +259,7 @@ func TestWithoutADaemonTheErrorSaysWhatToDo(t *testing.T) {
 
 func TestAStaleSocketIsReplacedAndALivingOneIsNot(t *testing.T) {
 	dir := t.TempDir()
-	l, err := Listen(dir, "")
+	l, err := Listen(dir, Groups{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,108 +275,34 @@ func TestAStaleSocketIsReplacedAndALivingOneIsNot(t *testing.T) {
 			c.Close()
 		}
 	}()
-	if _, err := Listen(dir, ""); err == nil || !strings.Contains(err.Error(), "another keepbeat runs here") {
+	if _, err := Listen(dir, Groups{}); err == nil || !strings.Contains(err.Error(), "another keepbeat runs here") {
 		t.Errorf("%v", err)
 	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Listener.(*net.UnixListener).SetUnlinkOnClose(false)
 	l.Close()
-	again, err := Listen(dir, "")
+	again, err := Listen(dir, Groups{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	again.Close()
-	if _, err := Listen(dir, "no-such-group-here"); err == nil || !strings.Contains(err.Error(), "socket_group no-such-group-here") {
+	if _, err := Listen(dir, Groups{Read: "no-such-group-here"}); err == nil || !strings.Contains(err.Error(), "socket_group no-such-group-here") {
 		t.Errorf("%v", err)
 	}
 }
 
-// Users without rights have their own program: this test binary again.
-
-const (
-	nobody  = 65534
-	nogroup = "nogroup"
-)
-
-func stranger(path string) int {
-	c := NewClientAt(path)
-	_, err := c.Status(context.Background())
-	say := func(what string, err error) {
-		text := "ok"
-		if err != nil {
-			text = err.Error()
-		}
-		os.Stdout.WriteString(what + ": " + text + "\n")
-	}
-	say("status", err)
-	_, err = c.Standby(context.Background(), Move{Which: "all"})
-	say("standby", err)
-	_, err = c.Apply(context.Background(), Apply{})
-	say("apply", err)
-	say("restart", c.Restart(context.Background()))
-	return 0
-}
-
-func runAs(t *testing.T, socket string, uid, gid uint32) string {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Fatal("this test changes users: run it as root")
-	}
-	// The binary lies where only root may look.
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	copied := filepath.Join(filepath.Dir(socket), "stranger")
-	b, err := os.ReadFile(exe)
-	if err == nil {
-		err = os.WriteFile(copied, b, 0o755)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(copied)
-	cmd.Dir = "/"
-	cmd.Env = []string{"KEEPBEAT_TEST_STRANGER=" + socket}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return string(out)
-}
-
-func TestMembersOfTheGroupReadAndDoNotWrite(t *testing.T) {
-	f := &fake{}
-	_, socket := serve(t, f, nogroup)
-	st, err := os.Stat(socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	gid := st.Sys().(*syscall.Stat_t).Gid
-	if st.Mode().Perm() != 0o660 {
-		t.Errorf("mode %v", st.Mode())
-	}
-	const no = "only root may do this; members of the socket's group may read\n"
-	if got, want := runAs(t, socket, nobody, gid), "status: ok\nstandby: "+no+"apply: "+no+"restart: "+no; got != want {
-		t.Errorf("a member of the group got:\n%s\nnot\n%s", got, want)
-	}
-	if f.said() != "" {
-		t.Errorf("the node heard %s", f.said())
-	}
-}
-
-func TestOthersDoNotEvenRead(t *testing.T) {
-	_, socket := serve(t, &fake{}, nogroup)
-	if got := runAs(t, socket, nobody, nobody-1); !strings.HasPrefix(got, "status: ") || strings.Contains(got, "status: ok") || !strings.Contains(got, "socket_group") {
-		t.Errorf("a stranger got:\n%s", got)
-	}
-}
-
 func request(f *fake, method, path, body string) *httptest.ResponseRecorder {
-	h := handler(Config{Node: f, Logger: slog.New(slog.DiscardHandler), Restart: func() {}})
+	return requestBy(f, peer{uid: os.Geteuid()}, method, path, body)
+}
+
+func requestBy(f *fake, p peer, method, path, body string) *httptest.ResponseRecorder {
+	return requestTo(f, access{self: os.Geteuid(), read: -1, admin: -1}, p, method, path, body)
+}
+
+func requestTo(f *fake, a access, p peer, method, path, body string) *httptest.ResponseRecorder {
+	h := handler(Config{Node: f, Logger: slog.New(slog.DiscardHandler), Restart: func() {}}, a)
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), credKey{}, os.Geteuid())))
+	h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, p)))
 	return w
 }
 
@@ -375,11 +332,8 @@ func TestBadRequestsAreRefusedInWords(t *testing.T) {
 			t.Errorf("%s: the node heard %s", name, f.said())
 		}
 	}
-	r := httptest.NewRequest("POST", "/v1/restart", nil)
-	w := httptest.NewRecorder()
 	f := &fake{}
-	handler(Config{Node: f, Logger: slog.New(slog.DiscardHandler)}).ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), credKey{}, -1)))
-	if w.Code != http.StatusForbidden || f.said() != "" {
+	if w := requestBy(f, peer{uid: -1}, "POST", "/v1/restart", ""); w.Code != http.StatusForbidden || f.said() != "" {
 		t.Errorf("without credentials: %d, the node heard %q", w.Code, f.said())
 	}
 }
@@ -391,7 +345,7 @@ func TestStatusTellsTheTroubleOfPools(t *testing.T) {
 	f := &fake{status: cluster.Status{Trouble: []string{"node director2 is down"}, Groups: []cluster.GroupStatus{{
 		Name: "web", Resource: []resources.ResourceStatus{{Kind: conf.KindLdirectord, Detail: detail}},
 	}}}}
-	c, _ := serve(t, f, "")
+	c, _ := serve(t, f, Groups{})
 	s, err := c.Status(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -414,7 +368,7 @@ func FuzzBody(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, body string) {
-		for _, path := range []string{"/v1/standby", "/v1/takeover", "/v1/apply"} {
+		for _, path := range []string{"/v1/standby", "/v1/takeover", "/v1/apply", "/v1/keys/add", "/v1/keys/use", "/v1/keys/remove"} {
 			n := &fake{moved: []cluster.Moved{{Group: "web"}}}
 			w := request(n, "POST", path, body)
 			b, err := io.ReadAll(w.Body)

@@ -72,6 +72,26 @@ func (c *Client) Apply(ctx context.Context, a Apply) (r cluster.Changes, err err
 	return r, c.do(ctx, http.MethodPost, "/v1/apply", a, &r)
 }
 
+// Keys asks which node holds which keys.
+func (c *Client) Keys(ctx context.Context) (k Keys, err error) {
+	return k, c.do(ctx, http.MethodGet, "/v1/keys", nil, &k)
+}
+
+// AddKey gives every node that answers a key.
+func (c *Client) AddKey(ctx context.Context, k Key) (r cluster.KeyChange, err error) {
+	return r, c.do(ctx, http.MethodPost, "/v1/keys/add", k, &r)
+}
+
+// UseKey makes every node seal with a key.
+func (c *Client) UseKey(ctx context.Context, k Key) (r cluster.KeyChange, err error) {
+	return r, c.do(ctx, http.MethodPost, "/v1/keys/use", k, &r)
+}
+
+// RemoveKey takes a key from every node that answers.
+func (c *Client) RemoveKey(ctx context.Context, k Key) (r cluster.KeyChange, err error) {
+	return r, c.do(ctx, http.MethodPost, "/v1/keys/remove", k, &r)
+}
+
 // Restart makes the daemon re-execute itself; nothing moves. It returns before
 // the new program answers.
 func (c *Client) Restart(ctx context.Context) error {
@@ -103,7 +123,7 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 	if a.StatusCode != http.StatusOK {
 		var e Error
 		if json.Unmarshal(b, &e) == nil && e.Error != "" {
-			return &RefusedError{e.Error, e.Files}
+			return &RefusedError{e.Error, e.Files, e.Force}
 		}
 		return &RefusedError{Reason: "the daemon answered " + a.Status}
 	}
@@ -117,6 +137,7 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 type RefusedError struct {
 	Reason string
 	Files  bool // Reason lists faults of the configuration files, one a line
+	Force  bool // with force it is done
 }
 
 // Error returns the reason.
@@ -130,7 +151,7 @@ func (c *Client) explain(err error) error {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w (%s does not answer); start it with `systemctl start keepbeat` or `keepbeat run`", ErrNoDaemon, c.path)
 	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("%s: permission denied; be root, or a member of the group that socket_group: in ha.yaml names (it may read)", c.path)
+		return fmt.Errorf("%s: permission denied; be root, or a member of the group that socket_group: (to look) or admin_group: (to give orders) in ha.yaml names; a group counts from the next login on", c.path)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return errors.New("the daemon ended before it answered; whether it was done shows `keepbeat status`")
 	case errors.Is(err, context.DeadlineExceeded):

@@ -1,5 +1,5 @@
 // Package api is the control socket: HTTP with JSON bodies on a Unix socket.
-// Root writes; a group, when one is named, may read.
+// Root and the members of one group give orders, those of another may look.
 package api
 
 import (
@@ -7,26 +7,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"os/user"
-	"path/filepath"
-	"strconv"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/keepbeat/keepbeat/cluster"
 	"github.com/keepbeat/keepbeat/cluster/state"
 	"github.com/keepbeat/keepbeat/conf"
 )
-
-// SocketName is the socket's name in the run directory.
-const SocketName = "control.sock"
 
 // Node is what the socket shows and commands: a *cluster.Node.
 type Node interface {
@@ -41,6 +31,11 @@ type Node interface {
 	Settled(ctx context.Context, moved []cluster.Moved) error
 	Apply(ctx context.Context, base uint64, dry bool) (cluster.Changes, error)
 	PrepareRestart(ctx context.Context) error
+	StopCost() string
+	Keys(ctx context.Context) []cluster.NodeKeys
+	AddKey(ctx context.Context, index int, key conf.Secret) (cluster.KeyChange, error)
+	UseKey(ctx context.Context, index int) (cluster.KeyChange, error)
+	RemoveKey(ctx context.Context, index int) (cluster.KeyChange, error)
 }
 
 // Config is what Serve is given.
@@ -49,52 +44,22 @@ type Config struct {
 	// Restart re-executes the daemon once the answer has been sent.
 	Restart func()
 	Logger  *slog.Logger
+	// Patience is for how long somebody may send a request's body, or read an answer. Default 10 s.
+	Patience time.Duration
 }
 
-// Listen makes the socket. A stale one is removed; one that answers belongs to a daemon that runs.
-func Listen(dir, group string) (net.Listener, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	path := filepath.Join(dir, SocketName)
-	if c, err := net.Dial("unix", path); err == nil {
-		c.Close()
-		return nil, fmt.Errorf("%s answers: another keepbeat runs here; stop it first", path)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	mode, gid := os.FileMode(0o600), -1
-	if group != "" {
-		g, err := user.LookupGroup(group)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("socket_group %s: %w", group, err), l.Close())
-		}
-		gid, _ = strconv.Atoi(g.Gid)
-		mode = 0o660
-	}
-	if gid >= 0 {
-		err = os.Chown(path, -1, gid)
-	}
-	if err = errors.Join(err, os.Chmod(path, mode)); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	return l, nil
-}
-
-type credKey struct{}
+type peerKey struct{}
 
 // Serve answers on l until ctx ends.
-func Serve(ctx context.Context, l net.Listener, cfg Config) error {
+func Serve(ctx context.Context, l *Socket, cfg Config) error {
 	srv := &http.Server{
-		Handler: handler(cfg), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 1 << 14,
+		Handler: handler(cfg, l.access), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 1 << 14,
 		ErrorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, credKey{}, peerUID(c))
+			if known, ok := c.(*conn); ok {
+				ctx = context.WithValue(ctx, peerKey{}, known.peer)
+			}
+			return ctx
 		},
 	}
 	stop := context.AfterFunc(ctx, func() {
@@ -111,45 +76,62 @@ func Serve(ctx context.Context, l net.Listener, cfg Config) error {
 	return nil
 }
 
-// peerUID returns who is at the other end; -1 when the kernel does not say (unix(7), SO_PEERCRED).
-func peerUID(c net.Conn) int {
-	uc, ok := c.(*net.UnixConn)
-	if !ok {
-		return -1
-	}
-	raw, err := uc.SyscallConn()
-	if err != nil {
-		return -1
-	}
-	uid := -1
-	if err := raw.Control(func(fd uintptr) {
-		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			uid = int(cred.Uid)
-		}
-	}); err != nil {
-		return -1
-	}
-	return uid
+type server struct {
+	cfg    Config
+	access access
 }
 
-type server struct{ cfg Config }
-
-// handler routes; who may do what is decided by the credentials in the request's context.
-func handler(cfg Config) http.Handler {
-	s := &server{cfg}
+// handler decides who may do what by the credentials in the request's context, before anything else, and routes.
+func handler(cfg Config, a access) http.Handler {
+	if cfg.Patience == 0 {
+		cfg.Patience = commandTimeout
+	}
+	s := &server{cfg, a}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", s.status)
 	mux.HandleFunc("GET /v1/local", s.local)
 	mux.HandleFunc("GET /v1/why/{group}", s.why)
 	mux.HandleFunc("GET /v1/history", s.history)
-	mux.HandleFunc("POST /v1/standby", s.root(s.standby))
-	mux.HandleFunc("POST /v1/takeover", s.root(s.takeover))
-	mux.HandleFunc("POST /v1/apply", s.root(s.apply))
-	mux.HandleFunc("POST /v1/restart", s.root(s.restart))
+	mux.HandleFunc("GET /v1/keys", s.keys)
+	mux.HandleFunc("POST /v1/standby", s.standby)
+	mux.HandleFunc("POST /v1/takeover", s.takeover)
+	mux.HandleFunc("POST /v1/apply", s.apply)
+	mux.HandleFunc("POST /v1/restart", s.restart)
+	mux.HandleFunc("POST /v1/keys/add", s.addKey)
+	mux.HandleFunc("POST /v1/keys/use", s.useKey)
+	mux.HandleFunc("POST /v1/keys/remove", s.removeKey)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.answer(w, http.StatusNotFound, Error{Error: "this daemon knows no " + r.Method + " " + r.URL.Path + "; run the same version of keepbeat everywhere"})
 	})
-	return mux
+	return s.guard(mux)
+}
+
+// guard lets in who may, bounds what is read of him, and notes who he is.
+func (s *server) guard(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Of a body that nobody wants the server reads some, too.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.cfg.Patience)) // a test's writer has no deadline, and no peer that could dawdle
+		p, known := r.Context().Value(peerKey{}).(peer)
+		if !known {
+			p.uid = -1
+		}
+		need := order
+		if r.Method == http.MethodGet || r.Method == http.MethodHead {
+			need = look
+		}
+		if s.access.of(p) < need {
+			w.Header().Set("Connection", "close")
+			s.answer(w, http.StatusForbidden, Error{Error: s.access.refusal(p, need)})
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		if need == order {
+			by := userName(p.uid)
+			s.cfg.Logger.Info("order", "what", r.URL.Path, "by", by)
+			r = r.WithContext(cluster.WithOrder(r.Context(), cluster.Order{By: by}))
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // Error is the body of an answer that is not 200.
@@ -157,20 +139,12 @@ type Error struct {
 	Error string `json:"error"`
 	// Files says that Error lists faults of the configuration files, one a line.
 	Files bool `json:"files,omitempty"`
-}
-
-func (s *server) root(h http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if uid, _ := r.Context().Value(credKey{}).(int); uid != 0 && uid != os.Geteuid() {
-			s.answer(w, http.StatusForbidden, Error{Error: "only root may do this; members of the socket's group may read"})
-			return
-		}
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		h(w, r)
-	}
+	// Force says that the same order with force is done.
+	Force bool `json:"force,omitempty"`
 }
 
 func (s *server) answer(w http.ResponseWriter, code int, v any) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.cfg.Patience)) // for who does not read
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	if err := json.NewEncoder(w).Encode(v); err != nil {
@@ -181,7 +155,8 @@ func (s *server) answer(w http.ResponseWriter, code int, v any) {
 func (s *server) result(w http.ResponseWriter, v any, err error) {
 	if err != nil {
 		var fault *conf.Error
-		s.answer(w, http.StatusConflict, Error{Error: err.Error(), Files: errors.As(err, &fault)})
+		var costly *cluster.ForceError
+		s.answer(w, http.StatusConflict, Error{Error: err.Error(), Files: errors.As(err, &fault), Force: errors.As(err, &costly)})
 		return
 	}
 	s.answer(w, http.StatusOK, v)
@@ -210,15 +185,19 @@ func (s *server) why(w http.ResponseWriter, r *http.Request) {
 
 // Move is the body of standby and takeover.
 type Move struct {
-	Which string `json:"which"`          // all, local, foreign, failback
-	To    string `json:"to,omitempty"`   // standby only
-	Wait  int64  `json:"wait,omitempty"` // milliseconds to wait for the end; 0: do not
+	Which string `json:"which"`           // all, local, foreign, failback
+	To    string `json:"to,omitempty"`    // standby only
+	Wait  int64  `json:"wait,omitempty"`  // milliseconds to wait for the end; 0: do not
+	Force bool   `json:"force,omitempty"` // standby only: groups that nobody else can have, too
+	Dry   bool   `json:"dry,omitempty"`   // standby only: what would happen
 }
 
 // Moves is their answer.
 type Moves struct {
 	Moved   []cluster.Moved `json:"moved"`
 	Settled bool            `json:"settled"`
+	// StopCost says, after a dry run, what the cluster would lose if keepbeat were stopped here.
+	StopCost string `json:"stop_cost,omitempty"`
 }
 
 // History is the answer of history: the decisions that the log still has, oldest first.
@@ -234,7 +213,7 @@ const (
 
 func (s *server) standby(w http.ResponseWriter, r *http.Request) {
 	s.move(w, r, func(ctx context.Context, m Move, which cluster.Which) ([]cluster.Moved, error) {
-		return s.cfg.Node.Standby(ctx, which, m.To)
+		return s.cfg.Node.Standby(cluster.ExtendOrder(ctx, m.Force, m.Dry), which, m.To)
 	})
 }
 
@@ -266,7 +245,9 @@ func (s *server) move(w http.ResponseWriter, r *http.Request, do func(context.Co
 		return
 	}
 	out := Moves{Moved: moved}
-	if m.Wait > 0 {
+	if m.Dry {
+		out.StopCost = s.cfg.Node.StopCost()
+	} else if m.Wait > 0 {
 		wctx, cancel := context.WithTimeout(r.Context(), time.Duration(min(m.Wait, maxWait.Milliseconds()))*time.Millisecond)
 		defer cancel()
 		if err := s.cfg.Node.Settled(wctx, moved); err != nil {
@@ -279,20 +260,22 @@ func (s *server) move(w http.ResponseWriter, r *http.Request, do func(context.Co
 }
 
 func (s *server) body(w http.ResponseWriter, r *http.Request, v any) bool {
-	// Only the body has a deadline: a handler may wait for a move much longer,
-	// and a deadline that passes meanwhile would end its context.
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(commandTimeout)) // where it is not supported there is no peer that could dawdle
-	b, err := io.ReadAll(r.Body)
-	_ = control.SetReadDeadline(time.Time{})
-	if err == nil {
-		err = decode(b, v)
-	}
-	if err != nil {
+	if err := s.read(w, r, v); err != nil {
 		s.answer(w, http.StatusBadRequest, Error{Error: "request: " + err.Error()})
 		return false
 	}
 	return true
+}
+
+// read reads a request's body. Only that has a deadline: a handler may wait for
+// a move much longer, and a deadline that passes meanwhile would end its context.
+func (s *server) read(w http.ResponseWriter, r *http.Request, v any) error {
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		return err
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // as above
+	return decode(b, v)
 }
 
 // decode reads one JSON value with no key that v does not have, and nothing after it.
@@ -312,6 +295,8 @@ func decode(b []byte, v any) error {
 type Apply struct {
 	Base uint64 `json:"base,omitempty"` // version that the change was made against; 0: the present one
 	Dry  bool   `json:"dry,omitempty"`
+	// Force applies although most of what runs would stop.
+	Force bool `json:"force,omitempty"`
 }
 
 func (s *server) apply(w http.ResponseWriter, r *http.Request) {
@@ -321,7 +306,7 @@ func (s *server) apply(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 3*commandTimeout)
 	defer cancel()
-	c, err := s.cfg.Node.Apply(ctx, a.Base, a.Dry)
+	c, err := s.cfg.Node.Apply(cluster.ExtendOrder(ctx, a.Force, a.Dry), a.Base, a.Dry)
 	s.result(w, c, err)
 }
 

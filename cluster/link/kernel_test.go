@@ -325,6 +325,9 @@ func TestKernelCarrierAddressAndState(t *testing.T) {
 	a.tell(b, 10)
 	l.in("a", "addr flush dev eth1 scope global")
 	l.in("a", "addr add 10.77.9.1/16 brd + dev eth1")
+	a.await("b", "down up") // they broadcast to different addresses
+	l.in("b", "addr flush dev eth1 scope global")
+	l.in("b", "addr add 10.77.9.2/16 brd + dev eth1")
 	a.await("b", "up up")
 	b.await("a", "up up")
 }

@@ -18,7 +18,8 @@ func (a *app) applyCommand() *cobra.Command {
 		Short: "Make this node's haresources.yaml and pools the cluster's",
 		Long: `Checks haresources.yaml and the pools it names on this node, shows what differs
 from the version that the cluster runs, and makes them the next version. Every
-node then writes that version to its own files. Faulty files change nothing.`,
+node then writes that version to its own files. Faulty files change nothing. When more than half of
+the groups that run would stop it is refused, with exit code 3, without --force.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("base") && r.Base == 0 {
@@ -28,6 +29,7 @@ node then writes that version to its own files. Faulty files change nothing.`,
 		},
 	}
 	c.Flags().BoolVar(&r.Dry, "dry-run", false, "only show what would change")
+	c.Flags().BoolVar(&r.Force, "force", false, "also when most of what runs would stop")
 	c.Flags().Uint64Var(&r.Base, "base", 0, "refuse unless this version is still the one that the cluster runs")
 	return c
 }
@@ -45,7 +47,7 @@ func (a *app) apply(ctx context.Context, r api.Apply) error {
 			a.complain(refused)
 		}
 		fmt.Fprintln(a.stderr, "nothing was changed")
-		return silentError(exitRefused)
+		return silentError(a.refusal(err))
 	}
 	if err != nil {
 		return err
@@ -56,6 +58,9 @@ func (a *app) apply(ctx context.Context, r api.Apply) error {
 	}
 	for _, l := range c.Lines {
 		fmt.Fprintln(a.stdout, l)
+	}
+	if r.Dry && c.Cost != "" && !r.Force {
+		fmt.Fprintf(a.stdout, "%s: it is refused without --force\n", c.Cost)
 	}
 	if r.Dry {
 		_, err = fmt.Fprintf(a.stdout, "not applied (--dry-run); the cluster runs version %d\n", c.Base)

@@ -33,6 +33,9 @@ type fakeDaemon struct {
 	groups  []cluster.GroupStatus
 	asked   []string
 	restart func()
+	keys    []cluster.NodeKeys
+	change  cluster.KeyChange
+	cost    string // of a stop
 }
 
 func (d *fakeDaemon) ask(format string, args ...any) {
@@ -66,8 +69,8 @@ func (d *fakeDaemon) Why(_ context.Context, group string) (cluster.Why, error) {
 func (d *fakeDaemon) History(group string) ([]state.Decision, error) {
 	return []state.Decision{{At: time.Now(), Group: group, Text: "director1 -> director2"}}, d.err
 }
-func (d *fakeDaemon) Standby(_ context.Context, which cluster.Which, to string) ([]cluster.Moved, error) {
-	d.ask("standby %v %s", which, to)
+func (d *fakeDaemon) Standby(ctx context.Context, which cluster.Which, to string) ([]cluster.Moved, error) {
+	d.ask("standby %v %s%s", which, to, marks(ctx))
 	return d.moved, d.err
 }
 func (d *fakeDaemon) Takeover(_ context.Context, which cluster.Which) ([]cluster.Moved, error) {
@@ -75,11 +78,37 @@ func (d *fakeDaemon) Takeover(_ context.Context, which cluster.Which) ([]cluster
 	return d.moved, d.err
 }
 func (d *fakeDaemon) Settled(context.Context, []cluster.Moved) error { d.ask("settled"); return nil }
-func (d *fakeDaemon) Apply(_ context.Context, base uint64, dry bool) (cluster.Changes, error) {
-	d.ask("apply %d %t", base, dry)
+func (d *fakeDaemon) Apply(ctx context.Context, base uint64, dry bool) (cluster.Changes, error) {
+	d.ask("apply %d %t%s", base, dry, strings.ReplaceAll(marks(ctx), ", dry", ""))
 	return d.changes, d.err
 }
-func (d *fakeDaemon) PrepareRestart(context.Context) error { return d.err }
+func (d *fakeDaemon) PrepareRestart(context.Context) error    { return d.err }
+func (d *fakeDaemon) StopCost() string                        { return d.cost }
+func (d *fakeDaemon) Keys(context.Context) []cluster.NodeKeys { return d.keys }
+func (d *fakeDaemon) AddKey(_ context.Context, index int, key conf.Secret) (cluster.KeyChange, error) {
+	d.ask("add %d %s", index, key.Bytes())
+	return d.change, d.err
+}
+func (d *fakeDaemon) UseKey(_ context.Context, index int) (cluster.KeyChange, error) {
+	d.ask("use %d", index)
+	return d.change, d.err
+}
+func (d *fakeDaemon) RemoveKey(ctx context.Context, index int) (cluster.KeyChange, error) {
+	d.ask("remove %d%s", index, marks(ctx))
+	return d.change, d.err
+}
+
+// marks are those of an order; who gave it is the same in every test.
+func marks(ctx context.Context) (text string) {
+	o := cluster.OrderOf(ctx)
+	if o.Force {
+		text += ", by force"
+	}
+	if o.Dry {
+		text += ", dry"
+	}
+	return text
+}
 
 // serve runs a daemon; its configuration is returned, and what ends it.
 func serve(t *testing.T, d *fakeDaemon, dir string) (end func()) {
@@ -87,7 +116,7 @@ func serve(t *testing.T, d *fakeDaemon, dir string) (end func()) {
 	if d.state == "" {
 		d.state = "up"
 	}
-	l, err := api.Listen(dir, "")
+	l, err := api.Listen(dir, api.Groups{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/keepbeat/keepbeat/cluster/api"
 	"github.com/keepbeat/keepbeat/cluster/consensus"
 )
 
@@ -27,6 +28,7 @@ const (
 	exitDone    = 0
 	exitRefused = 1 // or failed: the reason is on stderr
 	exitUsage   = 2
+	exitForce   = 3 // refused for what it would cost; with --force it is done
 )
 
 func main() {
@@ -95,6 +97,15 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	a.complain(err)
+	return a.refusal(err)
+}
+
+// refusal is the exit code of an error. Heartbeat's commands have no --force, and keep to its codes.
+func (a *app) refusal(err error) int {
+	var refused *api.RefusedError
+	if errors.As(err, &refused) && refused.Force && a.name == "keepbeat" {
+		return exitForce
+	}
 	return exitRefused
 }
 
@@ -118,7 +129,8 @@ func (a *app) root() *cobra.Command {
 		Long: `keepbeat keeps virtual addresses and IPVS services on exactly one of several
 Linux directors, and moves them when a director dies.
 
-Exit codes: 0 done, 1 refused or failed (the reason is on stderr), 2 usage.`,
+Exit codes: 0 done, 1 refused or failed (the reason is on stderr), 2 usage,
+3 refused for what it would cost: with --force it is done.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return usageError{errors.New("a command is missing")} },
 	}
@@ -126,7 +138,7 @@ Exit codes: 0 done, 1 refused or failed (the reason is on stderr), 2 usage.`,
 		a.runCommand(), a.releaseCommand(), a.restartCommand(),
 		a.statusCommand(), a.whyCommand(), a.historyCommand(),
 		a.standbyCommand(), a.takeoverCommand(),
-		a.applyCommand(), a.checkConfigCommand(), a.versionCommand(),
+		a.applyCommand(), a.checkConfigCommand(), a.keysCommand(), a.versionCommand(),
 	)
 	return root
 }

@@ -74,7 +74,7 @@ func run(configPath string, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	socket, err := api.Listen(local.RunDir, local.SocketGroup)
+	socket, err := api.Listen(local.RunDir, api.Groups{Read: local.SocketGroup, Admin: local.AdminGroup})
 	if err != nil {
 		return err
 	}
@@ -163,16 +163,7 @@ func run(configPath string, logger *slog.Logger) error {
 		cfg.Registry = a.registry
 	}
 
-	var linkKeys []link.Key
-	secrets := [][]byte{}
-	for _, k := range keys {
-		linkKeys = append(linkKeys, link.Key{Index: k.Index, Secret: k.Secret.Bytes()})
-		if k.Index == active {
-			secrets = append([][]byte{k.Secret.Bytes()}, secrets...)
-		} else {
-			secrets = append(secrets, k.Secret.Bytes())
-		}
-	}
+	linkKeys, secrets := keysFor(keys, active)
 	var names []string
 	for _, n := range local.Nodes {
 		names = append(names, n.Name)
@@ -191,6 +182,11 @@ func run(configPath string, logger *slog.Logger) error {
 	}
 	defer quic.Close()
 	cfg.Streams = quic
+	cfg.Keys = cluster.NewKeyRing(local.AuthKeys, local.Cluster, keys, active, func(keys []conf.Key, active int) error {
+		linkKeys, secrets := keysFor(keys, active)
+		// What the links accept the streams may fail at only for want of memory.
+		return errors.Join(mesh.SetKeys(linkKeys, active), quic.SetKeys(secrets))
+	})
 	node, err := cluster.New(cfg)
 	if err != nil {
 		return err
@@ -217,6 +213,19 @@ func run(configPath string, logger *slog.Logger) error {
 		err = guard.Clear(context.Background(), guard.Config{Logger: logger})
 	}
 	return err
+}
+
+// keysFor returns the keys as links and streams want them: these with the active one first.
+func keysFor(keys []conf.Key, active int) (links []link.Key, secrets [][]byte) {
+	for _, k := range keys {
+		links = append(links, link.Key{Index: k.Index, Secret: k.Secret.Bytes()})
+		if k.Index == active {
+			secrets = append([][]byte{k.Secret.Bytes()}, secrets...)
+		} else {
+			secrets = append(secrets, k.Secret.Bytes())
+		}
+	}
+	return links, secrets
 }
 
 func isDirector(local *conf.Local) bool {
