@@ -47,6 +47,7 @@ type Config struct {
 	// open new ones. nil: in memory.
 	Generations pair.Store
 	Generation  pair.Record
+	Carry       string          // of the daemon that this one replaces in a planned restart (Node.Carry)
 	Wire        pair.Wire       // what the rule ping asks; nil: nothing answers
 	Fencing     fencing.Service // nil: none
 	Clock       lease.Clock

@@ -62,7 +62,33 @@ type serversSeen struct {
 }
 
 func newPairing(n *Node) *pairing {
-	return &pairing{n: n, store: n.cfg.Generations, wire: n.cfg.Wire, kick: make(chan struct{}, 1), record: n.cfg.Generation}
+	p := &pairing{n: n, store: n.cfg.Generations, wire: n.cfg.Wire, kick: make(chan struct{}, 1), record: n.cfg.Generation}
+	if g, until, ok := parseCarry(n.cfg.Carry); ok && g == p.record.Current.String() && n.keeper.Now() < until {
+		p.started, p.mayGoOn = true, true
+	}
+	return p
+}
+
+// Carry is what the daemon hands to the one that replaces it in a planned
+// restart (Config.Carry): that it goes on under a lease that is still running.
+// Empty: it does not.
+func (n *Node) Carry() string {
+	p := n.pair
+	left := n.keeper.Left()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.peer == "" || !p.mayGoOn || left <= 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s %d", p.record.Current, (n.keeper.Now() + left).Nanoseconds())
+}
+
+func parseCarry(s string) (generation string, until time.Duration, ok bool) {
+	var ns int64
+	if n, err := fmt.Sscanf(s, "%s %d", &generation, &ns); err != nil || n != 2 {
+		return "", 0, false
+	}
+	return generation, time.Duration(ns), true
 }
 
 // pairRule returns the rule of a pair and the other node, if one is in force.
@@ -132,7 +158,8 @@ func (p *pairing) turn(ctx context.Context) time.Duration {
 	f := p.facts(st, rule, peer)
 	d := pair.Decide(f)
 	p.note(d, f)
-	p.n.keeper.Pair(peer, f.Record.Contested != "" && !f.PeerListed)
+	// The only voter acts by the rule too: its own word alone is no proof that it may.
+	p.n.keeper.Pair(peer, f.Votes && !f.PeerVotes)
 	if d.GoOn {
 		p.n.keeper.GoAlone(p.until(now, rule, f.Lease))
 	}

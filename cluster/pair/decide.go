@@ -127,6 +127,9 @@ const (
 	// uselessAfter is how long a peer that is heard, and neither renews its lease
 	// nor takes part in the log, is borne with.
 	uselessAfter = 10 * time.Second
+	// lookFor is how long the only voter looks for the other at its start: an
+	// operator may have forced that to go on (`quorum confirm --force`).
+	lookFor = 3 * time.Second
 	// silentShare of a lease without proof is silence: two renewals in a row.
 	silentNum, silentDen = 6, 10
 )
@@ -197,6 +200,8 @@ func (f Facts) going() Decision {
 			d.Why = "it does not vote: " + f.Peer + " may know more than this node; `keepbeat quorum confirm --force` goes on with what this node knows"
 		}
 		return d
+	case !f.PeerVotes && !contested && !f.Started && f.PeerSaid == nil && f.Uptime < lookFor:
+		return Decision{Phase: Waiting, Why: fmt.Sprintf("it votes alone, and looks for %v whether %s has gone on without it", lookFor, f.Peer)}
 	case !f.PeerVotes && !contested:
 		return Decision{Phase: Sole, Why: f.Peer + " does not vote", GoOn: true}
 	case !f.PeerVotes:
@@ -266,7 +271,7 @@ func (f Facts) reaches() bool { return f.TieBreaker >= 0 && f.TieBreaker < f.Lea
 // lapses says whether going on alone has just ended: by the rule ping, a lease
 // that ran out cannot be had back without looking who has the addresses now.
 func (f Facts) lapses() bool {
-	return f.Rule == conf.QuorumPing && f.MayGoOn && f.Left <= 0 && f.silentOrSole()
+	return f.Rule == conf.QuorumPing && f.MayGoOn && f.Left <= 0 && !f.Fresh && f.silentOrSole()
 }
 
 func (f Facts) silentOrSole() bool { return !f.PeerVotes || f.silent() }
@@ -335,7 +340,8 @@ func (f Facts) sole() Decision {
 
 // survive goes through the steps that make this node the survivor.
 func (f Facts) survive(d Decision) Decision {
-	harmless := f.harmless() || f.PeerSaid != nil && f.PeerSaid.Cold
+	// What it said before it fell silent says nothing of now.
+	harmless := f.harmless() || f.PeerUp && f.PeerSaid != nil && f.PeerSaid.Cold && f.Silence > f.Lease
 	if f.Rule == conf.QuorumFencing && !harmless && !f.Confirmed && f.Record.Intent == nil {
 		if wait := SilentAfter(f.Lease) + f.Delay - f.Silence; f.Delay > 0 && wait > 0 {
 			d.Why += fmt.Sprintf("; it has more at stake, so it is given %v (priority_fencing_delay)", f.Delay)

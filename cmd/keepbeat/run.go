@@ -118,7 +118,7 @@ func run(configPath string, logger *slog.Logger) error {
 	cfg := cluster.Config{
 		Local: local, UUID: data.UUID, Boot: boot, Version: version,
 		Stores: stores, Promises: data.Promises, Promised: data.Promised,
-		Generations: data.Generations, Generation: data.Generation,
+		Generations: data.Generations, Generation: data.Generation, Carry: takeCarry(),
 		Clock: &lease.KernelClock{}, Journal: journal(local), Logger: logger,
 		Files: func() (*conf.Spec, conf.Files, error) {
 			files, err := conf.ReadFiles(local.ConfDir)
@@ -331,11 +331,20 @@ func reexec(node *cluster.Node, logger *slog.Logger) {
 	if err == nil {
 		usec, _ := monotonicUsec()
 		notify("RELOADING=1\nMONOTONIC_USEC="+usec, logger)
-		err = unix.Exec(path, os.Args, os.Environ())
+		err = unix.Exec(path, os.Args, append(os.Environ(), carryVariable+"="+node.Carry()))
 	}
 	logger.Error("re-exec failed; going on", "err", err)
 	notify(daemon.SdNotifyReady, logger)
 	node.CancelRestart()
+}
+
+// carryVariable carries cluster.Node.Carry over a re-exec.
+const carryVariable = "KEEPBEAT_CARRY"
+
+func takeCarry() string {
+	s := os.Getenv(carryVariable)
+	_ = os.Unsetenv(carryVariable) // fails only for a name that is none
+	return s
 }
 
 // rejoin starts the daemon again from nothing. Nothing runs any more; the

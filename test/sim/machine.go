@@ -43,6 +43,7 @@ type machine struct {
 	paused bool
 	cancel context.CancelFunc
 	done   chan error
+	carry  string
 	starts int // counts daemons: what was begun for an earlier one is void
 	seen   watched
 	// releasing is the gate of a `keepbeat release` that is under way; systemd starts no daemon before its end.
@@ -108,13 +109,14 @@ func (m *machine) start() error {
 		Stores: m.stores, Promises: m.promises, Promised: m.promises.Record,
 		Clock: m.kernel.clock, Guard: guard{m.kernel, g},
 		Registry: resources.Registry{conf.KindVIP: maker{m, g}}, Journal: m.journal(),
-		Generations: generations{m.generations, g}, Generation: m.generations.Record,
+		Generations: generations{m.generations, g}, Generation: m.generations.Record, Carry: m.carry,
 		Wire: wires{m.w, m, g}, Fencing: m.w.fencing(m, g),
 		Files: m.w.files, NoMembership: true, Logger: logger,
 	})
 	if err != nil {
 		return errors.Join(err, streams.Close())
 	}
+	m.carry = ""
 	ctx, cancel := context.WithCancel(context.Background())
 	m.node, m.gate, m.paused, m.cancel, m.done = n, g, false, cancel, make(chan error, 1)
 	var wg sync.WaitGroup

@@ -521,7 +521,9 @@ func (r *run) restarted(e event, m *machine, err error, same func() bool) {
 		}
 		return
 	}
+	carry := m.node.Carry()
 	m.kill()
+	m.carry = carry
 	r.again(e, m)
 }
 
