@@ -308,7 +308,7 @@ func (m *Membership) rejoin(changed <-chan struct{}) {
 func (m *Membership) join() {
 	var seeds []string
 	for _, p := range m.cfg.Datagrams.Peers() {
-		if p.State == link.Down {
+		if p.State == link.Down || p.OnlySerial {
 			continue
 		}
 		m.mu.Lock()

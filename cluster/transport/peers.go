@@ -25,7 +25,7 @@ var errRestarted = errors.New("node has restarted")
 // errRemoved ends what was open with a node that was taken out of the configuration.
 var errRemoved = errors.New("no longer a node of this cluster")
 
-// losses returns the peers that went down, have a new boot, or are no longer nodes, since last time.
+// losses returns the peers that went down or have only a serial line left, have a new boot, or are no longer nodes, since last time.
 func (v view) losses(now []link.Peer) []loss {
 	var out []loss
 	for node := range v {
@@ -37,10 +37,10 @@ func (v view) losses(now []link.Peer) []loss {
 	for _, p := range now {
 		old, known := v[p.Node]
 		v[p.Node] = p
-		switch {
-		case p.State == link.Down:
-			if known && old.State != link.Down {
-				out = append(out, loss{node: p.Node, why: "node is down: " + whyDown(p)})
+		switch gone := reachableState(p); {
+		case gone != nil:
+			if known && reachableState(old) == nil {
+				out = append(out, loss{node: p.Node, why: gone.Error()})
 			}
 		case known && p.Boot != 0 && old.Boot != 0 && p.Boot != old.Boot:
 			out = append(out, loss{node: p.Node, boot: p.Boot, why: errRestarted.Error()})
@@ -67,9 +67,13 @@ func whyDown(p link.Peer) string {
 	return strings.Join(parts, ", ")
 }
 
+// reachableState returns nil, or why no stream can reach a peer.
 func reachableState(p link.Peer) error {
-	if p.State == link.Down {
+	switch {
+	case p.State == link.Down:
 		return fmt.Errorf("node is down: %s", whyDown(p))
+	case p.OnlySerial:
+		return fmt.Errorf("only its serial line is left, which carries no streams: %s", whyDown(p))
 	}
 	return nil
 }

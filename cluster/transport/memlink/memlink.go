@@ -146,6 +146,15 @@ func (n *Network) set(from, to string, cut bool) {
 	n.settle()
 }
 
+// OnlySerial tells what a node sees of a peer: that only a serial line is left, or no longer so.
+func (n *Network) OnlySerial(observer, peer string, only bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	d := n.nodes[observer]
+	d.peers[peer].OnlySerial = only
+	d.notify()
+}
+
 // settle compares what every node ought to see with what it sees. A peer comes
 // up at once and goes down after DeadTime, as with hellos. Needs n.mu.
 func (n *Network) settle() {
