@@ -11,7 +11,7 @@ import (
 )
 
 // Diff tells in words what differs, one line each, in the order settings,
-// groups, pools. It is empty when nothing would change. A nil
+// groups, fencing, pools. It is empty when nothing would change. A nil
 // specification is an empty one.
 //
 //	group web: resource "vip 10.0.0.5" added
@@ -29,6 +29,7 @@ func Diff(old, new *Spec) []string {
 		d.fields("settings", reflect.ValueOf(old.Settings), reflect.ValueOf(new.Settings))
 	}
 	each(&d, "group ", old.Groups, new.Groups, func(g Group) string { return g.Name }, d.group)
+	d.fencing(old.Fencing, new.Fencing)
 	names := map[string]bool{}
 	for n := range old.Pools {
 		names[n] = true

@@ -67,3 +67,50 @@ virtual:
 		t.Errorf("the first version: %q", first)
 	}
 }
+
+func TestDiffOfFencingInWords(t *testing.T) {
+	base := parseFencing(t, whole, nil)
+	change := func(old, new string) *Spec {
+		t.Helper()
+		if !strings.Contains(whole, old) {
+			t.Fatalf("no %q", old)
+		}
+		return parseFencing(t, strings.Replace(whole, old, new, 1), nil)
+	}
+	secret := parseFencing(t, whole, nil)
+	secret.Fencing.Devices[0].Params["password"] = Param{Value: "hunter2"}
+	without := parseFencing(t, whole, nil)
+	without.Fencing = nil
+	for name, c := range map[string]struct {
+		to   *Spec
+		want string
+	}{
+		"nothing":          {change("off", "off"), ""},
+		"action":           {change("action: off", "action: reboot"), "fencing: action off -> reboot"},
+		"delay":            {change("priority_fencing_delay: 10s", "priority_fencing_delay: 20s"), "fencing: priority_fencing_delay 10s -> 20s"},
+		"time-out":         {change("timeout: 90s", "timeout: 2m"), "fencing: device ipmi-director1: timeout 1m30s -> 2m"},
+		"run_on":           {change("      run_on: [director2]\n", ""), "fencing: device ipmi-director1: run_on director2 -> none"},
+		"program":          {change("fence_ipmilan", "fence_ilo4"), "fencing: device ipmi-director1: program fence_ipmilan -> fence_ilo4"},
+		"type":             {change("script: /etc/keepbeat/fence.sh", "agent: fence_x"), "fencing: device hook: type script -> agent\nfencing: device hook: program /etc/keepbeat/fence.sh -> fence_x"},
+		"parameter":        {change("ip: 10.9.0.1, ", "ip: 10.9.0.2, cipher: \"1 7\", "), "fencing: device ipmi-director1: param cipher none -> \"1 7\"\nfencing: device ipmi-director1: param ip 10.9.0.1 -> 10.9.0.2"},
+		"place of secret":  {change("{env: PDU_COMMUNITY}", "{file: /x}"), "fencing: device pdu-a: param community env PDU_COMMUNITY -> file /x"},
+		"secret":           {secret, "fencing: device ipmi-director1: param password file /etc/keepbeat/ipmi.secret -> ****"},
+		"port":             {change("{director1: 3,", "{director1: 7,"), "fencing: device pdu-a: target director1: port 3 -> 7"},
+		"target":           {change("manual: yes, targets: [director1, director2]", "manual: yes, targets: [director1]"), "fencing: device hands: target director2 removed"},
+		"topology":         {change("[hook, dog], hands]", "[hook, dog]]"), "fencing: topology director1 ipmi-director1, then pdu-a and pdu-b, then hook and dog, then hands -> ipmi-director1, then pdu-a and pdu-b, then hook and dog"},
+		"topology is new":  {change("    director1: [ipmi-director1, [pdu-a", "    director2: hands\n    director1: [ipmi-director1, [pdu-a"), "fencing: topology director2 none -> hands"},
+		"priority":         {change("priority: 10, ", ""), "group web: priority 10 -> 1"},
+		"no fencing":       {without, "fencing removed (6 devices)"},
+		"device is gone":   {change(", dog], hands]\n", "], hands]\n"), "fencing: topology director1 ipmi-director1, then pdu-a and pdu-b, then hook and dog, then hands -> ipmi-director1, then pdu-a and pdu-b, then hook, then hands"},
+		"order of devices": {change("    hook:  {script: /etc/keepbeat/fence.sh, targets: [director1, director2]}\n    hands: {manual: yes, targets: [director1, director2]}\n", "    hands: {manual: yes, targets: [director1, director2]}\n    hook:  {script: /etc/keepbeat/fence.sh, targets: [director1, director2]}\n"), "fencing: device: order ipmi-director1, pdu-a, pdu-b, hook, hands, dog -> ipmi-director1, pdu-a, pdu-b, hands, hook, dog"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := strings.Join(Diff(base, c.to), "\n"); got != c.want {
+				t.Errorf("it says\n%s\nwant\n%s", got, c.want)
+			}
+		})
+	}
+	if got := Diff(without, base); len(got) != 1 || got[0] != "fencing added (6 devices)" {
+		t.Errorf("fencing that is new: %q", got)
+	}
+}

@@ -3,6 +3,7 @@ package conf
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -26,7 +27,7 @@ func TestEveryExampleLoads(t *testing.T) {
 			if err == nil {
 				t.Fatalf("a host that is not among the nodes was accepted: %v", names)
 			}
-			first := map[string]string{"heartbeat-2": "director1", "ipv6": "lb1", "masq": "gw1", "fwmark-ipip": "LB1"}[filepath.Base(dir)]
+			first := map[string]string{"heartbeat-2": "director1", "ipv6": "lb1", "masq": "gw1", "fwmark-ipip": "LB1", "pair-fencing": "lb01", "pair-ping": "lb2", "pair-serial": "director2"}[filepath.Base(dir)]
 			local, warns, err := ParseLocal(filepath.Join(dir, "ha.yaml"), data, first)
 			if err != nil {
 				t.Fatal(err)
@@ -36,6 +37,9 @@ func TestEveryExampleLoads(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, w := range append(warns, more...) {
+				if local.Quorum == QuorumPing && strings.Contains(w.Msg, "two nodes own the same") {
+					continue // what it is is said each time
+				}
 				t.Errorf("an example should be without %s", w)
 			}
 			for name := range spec.Pools {

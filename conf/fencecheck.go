@@ -35,16 +35,16 @@ func misfits(s *Spec, l *Local) []misfit {
 	bare := unfenced(s.Fencing, l)
 	if l.Quorum == QuorumFencing {
 		if len(bare) > 0 {
-			out = append(out, misfit{msg: fmt.Sprintf("quorum is fencing in ha.yaml, and no device can fence %s; add one under \"fencing: {devices: ...}\"", strings.Join(bare, " and "))})
+			out = append(out, misfit{msg: fmt.Sprintf("quorum is fencing in ha.yaml, and no device that another node may operate can fence %s; add one under \"fencing: {devices: ...}\"", strings.Join(bare, " and "))})
 		}
-		out = append(out, pairFencing(s.Fencing, l)...)
+		out = append(out, watchdogAlone(s.Fencing, l)...)
 	}
 	if name := firstFenced(s); name != "" {
 		switch {
 		case l.Quorum == QuorumPing || l.Quorum == QuorumUnsafe:
 			out = append(out, misfit{fenced: true, msg: fmt.Sprintf("%s is of class fenced, and under quorum %s two nodes could own it; use quorum fencing, or a witness and fencing devices", name, l.Quorum)})
 		case len(bare) > 0 && l.Quorum != QuorumFencing:
-			out = append(out, misfit{fenced: true, msg: fmt.Sprintf("%s is of class fenced, and no device can fence %s; add one under \"fencing: {devices: ...}\"", name, strings.Join(bare, " and "))})
+			out = append(out, misfit{fenced: true, msg: fmt.Sprintf("%s is of class fenced, and no device that another node may operate can fence %s; add one under \"fencing: {devices: ...}\"", name, strings.Join(bare, " and "))})
 		}
 	}
 	for _, g := range s.Groups {
@@ -57,40 +57,31 @@ func misfits(s *Spec, l *Local) []misfit {
 	return append(out, ownWatchdog(s.Fencing, l)...)
 }
 
-// unfenced returns the directors that nothing can fence.
+// unfenced returns the directors that nothing can fence from another node.
 func unfenced(f *Fencing, l *Local) (names []string) {
 	for _, n := range l.Nodes {
-		if n.Role == Director && len(f.Levels(n.Name)) == 0 {
+		operable := func(level []string) bool {
+			return !slices.ContainsFunc(level, func(name string) bool {
+				d := f.Device(name)
+				return d == nil || !slices.ContainsFunc(l.Nodes, func(o Node) bool { return d.mayRunOn(o, n.Name) })
+			})
+		}
+		if n.Role == Director && !slices.ContainsFunc(f.Levels(n.Name), operable) {
 			names = append(names, n.Name)
 		}
 	}
 	return names
 }
 
-// pairFencing looks at what the rule fencing needs of the devices of a pair.
-func pairFencing(f *Fencing, l *Local) (out []misfit) {
-	for _, target := range l.Nodes {
-		levels := f.Levels(target.Name)
-		for _, peer := range l.Nodes {
-			cannot := ""
-			operable := func(level []string) bool {
-				for _, name := range level {
-					if d := f.Device(name); d != nil && !d.MayRunOn(peer.Name, target.Name) {
-						cannot = name
-						return false
-					}
-				}
-				return true
-			}
-			if peer != target && len(levels) > 0 && !slices.ContainsFunc(levels, operable) {
-				out = append(out, misfit{device: cannot, msg: fmt.Sprintf("quorum is fencing in ha.yaml, and %s may not operate the devices that fence %s; add it to their run_on, or leave that out", peer.Name, target.Name)})
-			}
-		}
-		for _, level := range levels {
-			// Waiting is proof only where a silent node stops feeding its
-			// watchdog; one of a pair whose links are cut fences the other and goes on.
-			if only := level[0]; !slices.ContainsFunc(level, func(name string) bool { d := f.Device(name); return d == nil || d.Type != FenceWatchdog }) {
-				out = append(out, misfit{device: only, msg: fmt.Sprintf("device %s alone cannot fence %s in a pair: when the links are cut, both nodes would wait for the other's watchdog, and both go on; put a device that switches it off before it, or add a witness", quote(only), target.Name)})
+// watchdogAlone finds levels that prove nothing in a pair. Waiting is proof
+// where a silent node stops feeding its watchdog; of a pair whose links are
+// cut each fences the other and goes on.
+func watchdogAlone(f *Fencing, l *Local) (out []misfit) {
+	for _, n := range l.Nodes {
+		for _, level := range f.Levels(n.Name) {
+			more := slices.ContainsFunc(level, func(name string) bool { d := f.Device(name); return d == nil || d.Type != FenceWatchdog })
+			if !more && len(level) > 0 {
+				out = append(out, misfit{device: level[0], msg: fmt.Sprintf("device %s alone cannot fence %s in a pair: when the links are cut, each node would wait for the other's watchdog, and both go on; let a device that switches the node off succeed with it, take it out, or add a witness", quote(level[0]), n.Name)})
 			}
 		}
 	}

@@ -207,14 +207,14 @@ func deviceElsewhere() map[string]string {
 	m := map[string]string{}
 	for word, here := range map[string]string{
 		"pcmk_host_list": "targets", "pcmk_host_map": "targets", "hostlist": "targets", "host": "targets", "nodes": "targets",
-		"port": "targets, with what the device calls each: {director1: 3}", "plug": "targets, with what the device calls each: {director1: 3}",
-		"pcmk_delay_base": "delay", "pcmk_delay_max": "random_delay, for all devices together, beside devices",
+		"port": "\"targets: {director1: 3}\"", "plug": "\"targets: {director1: 3}\"",
+		"pcmk_delay_base": "delay", "pcmk_delay_max": "random_delay for all devices together, beside devices,",
 		"pcmk_reboot_timeout": "timeout", "pcmk_off_timeout": "timeout", "pcmk_reboot_retries": "retries", "pcmk_off_retries": "retries",
-		"parameters": "params", "options": "params", "interval": "monitor_interval", "level": "topology, beside devices",
-		"action": "action, for all devices together, beside devices", "type": "agent, external, script, manual or watchdog", "plugin": "external",
-		"meatware": "manual: yes",
+		"parameters": "params", "options": "params", "interval": "monitor_interval", "level": "topology, beside devices,",
+		"action": "action for all devices together, beside devices,", "type": "agent, external, script, manual or watchdog", "plugin": "external",
+		"meatware": "\"manual: yes\"",
 	} {
-		m[word] = fmt.Sprintf("%q is no key of a device; it is called %s here", word, here)
+		m[word] = fmt.Sprintf("%q is no key of a device; write %s instead", word, here)
 	}
 	return m
 }
@@ -274,7 +274,7 @@ func (s *specReader) deviceType(d *FenceDevice, raw *rawDevice) bool {
 
 func (s *specReader) onlyYes(n *yaml.Node, word string) bool {
 	if n.Kind == yaml.ScalarNode && strings.HasPrefix(n.Value, "/") {
-		s.errorf(n, "%s of a device is yes; the path of the watchdog belongs into ha.yaml of the node that has it: \"watchdog: %s\"", word, quote(n.Value))
+		s.errorf(n, "%s of a device is yes; the path of the watchdog belongs into ha.yaml of the node that has it: %s", word, quote("watchdog: "+n.Value))
 		return false
 	}
 	yes, ok := s.boolean(n)

@@ -1,7 +1,6 @@
 package conf
 
 import (
-	"fmt"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -38,6 +37,10 @@ func IsSecret(param string) bool {
 func (s *specReader) params(raw *rawDevice, n *yaml.Node) (map[string]Param, bool) {
 	params := map[string]Param{}
 	before := len(s.errs)
+	if n.Kind != yaml.MappingNode {
+		s.errorf(n, "params is to be a mapping (lines of \"name: value\")")
+		return nil, false
+	}
 	s.pairs(n, "params", func(key, value *yaml.Node) {
 		name := key.Value
 		switch {
@@ -90,9 +93,20 @@ func (s *specReader) param(name string, n *yaml.Node) (Param, bool) {
 
 func (s *specReader) paramPlace(name string, n *yaml.Node) (Param, bool) {
 	var file, env opt[string]
-	if !s.mapping(n, "parameter "+name, s.paramFields(&file, &env), map[string]string{
-		"value": fmt.Sprintf("a value is written out: \"%s: VALUE\"", name),
-	}) {
+	fields := s.paramFields(&file, &env)
+	seen := map[string]bool{}
+	before := len(s.errs)
+	s.pairs(n, "parameter "+name, func(key, value *yaml.Node) {
+		for _, f := range fields {
+			if f.name == key.Value && !seen[f.name] {
+				seen[f.name] = true
+				f.read(value)
+				return
+			}
+		}
+		s.errorf(key, "parameter %s is to be a value, {file: /PATH} or {env: NAME}", name) // the key may be the secret itself
+	})
+	if len(s.errs) > before {
 		return Param{}, false
 	}
 	switch {
@@ -103,27 +117,23 @@ func (s *specReader) paramPlace(name string, n *yaml.Node) (Param, bool) {
 		s.errorf(n, "parameter %s is to be a value, {file: /PATH} or {env: NAME}", name)
 		return Param{}, false
 	}
-	return Param{File: file.v, Env: env.v}, file.ok || env.ok
+	return Param{File: file.v, Env: env.v}, true
 }
 
 func (s *specReader) paramFields(file, env *opt[string]) []field {
+	// What is faulty is not shown, either.
+	read := func(valid func(string) bool, want string) func(*yaml.Node) (string, bool) {
+		return func(n *yaml.Node) (string, bool) {
+			if n.Kind != yaml.ScalarNode || n.Style&yaml.TaggedStyle != 0 || strings.ContainsFunc(n.Value, unicode.IsControl) || !valid(n.Value) {
+				s.errorf(n, "that is not %s", want)
+				return "", false
+			}
+			return n.Value, true
+		}
+	}
 	return []field{
-		{"file", "A file whose first line is the value, on the node that operates the device: an absolute path.", into(file, func(n *yaml.Node) (string, bool) {
-			text, ok := s.text(n)
-			if ok && !filepath.IsAbs(text) {
-				s.errorf(n, "that is not an absolute path; begin it with /") // not shown: it may be the secret itself
-				return "", false
-			}
-			return filepath.Clean(text), ok
-		})},
-		{"env", "A variable of the daemon's environment that has the value.", into(env, func(n *yaml.Node) (string, bool) {
-			text, ok := s.text(n)
-			if ok && !envName.MatchString(text) {
-				s.errorf(n, "that is not the name of a variable: letters, digits and _") // not shown, either
-				return "", false
-			}
-			return text, ok
-		})},
+		{"file", "A file whose first line is the value, on the node that operates the device: an absolute path.", into(file, read(filepath.IsAbs, "an absolute path; begin it with /"))},
+		{"env", "A variable of the daemon's environment that has the value.", into(env, read(envName.MatchString, "the name of a variable: letters, digits and _"))},
 	}
 }
 

@@ -1,6 +1,8 @@
 package conf
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -94,4 +96,82 @@ func TestFencingDefaults(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 	roundTrip(t, s)
+}
+
+// ParseSpec knows the ha.yaml of the node where it runs; the others ask again.
+func TestASpecificationIsValidForSomeNodesOnly(t *testing.T) {
+	const text = `
+fencing:
+  devices:
+    pdu: {agent: fence_apc, targets: {director1: 1, director2: 2}, run_on: [arbiter]}
+    dog: {watchdog: yes, timeout: 20s, targets: [director2]}
+groups: {web: {resources: [{vip: 10.0.0.1, class: fenced}]}}
+`
+	three := pairOf(QuorumMajority)
+	three.Nodes = append(three.Nodes, Node{"arbiter", Witness})
+	s := parseFencing(t, text, three)
+	change := func(f func(*Local)) *Local {
+		l := *three
+		f(&l)
+		return &l
+	}
+	for name, c := range map[string]struct {
+		local *Local
+		want  string
+	}{
+		"the node that read it": {three, ""},
+		"a node whose watchdog is slow": {change(func(l *Local) { l.Name, l.Watchdog.Timeout = "director2", 30*time.Second }),
+			`device "dog" waits 20s, and the watchdog of director2 takes up to 30s (ha.yaml); make its timeout 45s or more`},
+		"a node without its watchdog": {change(func(l *Local) { l.Name, l.Watchdog = "director2", Watchdog{} }),
+			`device "dog" counts on the watchdog of director2, and ha.yaml there names none; add "watchdog: /dev/watchdog" to it`},
+		"a fourth node that nothing can fence": {change(func(l *Local) { l.Nodes = append(l.Nodes[:3:3], Node{"director3", Director}) }),
+			`group web: vip 10.0.0.1 is of class fenced, and no device that another node may operate can fence director3; add one under "fencing: {devices: ...}"`},
+		"the operator of a device has left": {change(func(l *Local) { l.Nodes, l.Quorum = l.Nodes[:2], QuorumFencing }),
+			"quorum is fencing in ha.yaml, and no device that another node may operate can fence director1; add one under \"fencing: {devices: ...}\"\n" +
+				`device "dog" alone cannot fence director2 in a pair: when the links are cut, each node would wait for the other's watchdog, and both go on; let a device that switches the node off succeed with it, take it out, or add a witness`},
+		"a pair without a rule that is certain": {change(func(l *Local) { l.Nodes, l.Quorum = l.Nodes[:2], QuorumUnsafe }),
+			"group web: vip 10.0.0.1 is of class fenced, and under quorum unsafe two nodes could own it; use quorum fencing, or a witness and fencing devices"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := ""
+			if err := s.ValidFor(c.local); err != nil {
+				got = err.Error()
+			}
+			if got != c.want {
+				t.Errorf("it says\n%s\nwant\n%s", got, c.want)
+			}
+		})
+	}
+}
+
+func TestNamesThatSayThatTheValueIsASecret(t *testing.T) {
+	for name, want := range map[string]bool{
+		"password": true, "passwd": true, "ipmi_passwd": true, "ilo_password": true, "adminpassword": true, "snmp_priv_passwd": true,
+		"community": true, "key": true, "api_key": true, "secret_key": true, "access-token": true, "pin": true, "PASSWORD": true, "passphrase": true, "password2": true,
+		"ip": false, "username": false, "plug": false, "lanplus": false, "password_script": false, "passwd_script": false, "identity_file": false, "key_file": false,
+		"snmp_auth_prot": false, "keyboard": false, "monkey": false, "compass": false, "pinned": false, "login_timeout": false, "cipher": false,
+	} {
+		if got := IsSecret(name); got != want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// The message must help without showing what was written.
+func TestNoMessageShowsASecret(t *testing.T) {
+	for _, params := range []string{
+		"{password: hunter2}", "{password: {file: hunter2}}", "{password: {env: -hunter2}}", "{password: {value: hunter2}}", "{url: 'x://a:hunter2@b'}",
+		"{password: [hunter2]}", "{password: !x hunter2}", "{password: \"hunter2\\n\"}", "{password: {hunter2: 1}}", "hunter2", "[hunter2]", "{password: &a hunter2, x: *a}",
+		"{password: {file: [hunter2]}}", "{password: {file: \"hunter2\\n\"}}", "{password: {env: \"hunter2\\n\"}}", "{password: {file: !x hunter2}}",
+	} {
+		text := "fencing: {devices: {hook: {script: /x, targets: [director1], params: " + params + "}}}\ngroups: {web: {resources: [{vip: 10.0.0.1}]}}"
+		_, warns, err := ParseSpec(Files{Haresources: []byte(text)}, nil)
+		if err == nil {
+			t.Errorf("%s: accepted", params)
+			continue
+		}
+		if s := err.Error() + fmt.Sprint(warns); strings.Contains(s, "hunter2") {
+			t.Errorf("%s: %s", params, s)
+		}
+	}
 }

@@ -105,6 +105,9 @@ func checkSpec(t *testing.T, s *Spec) {
 			}
 		}
 	}
+	if s.Fencing != nil {
+		checkFencing(t, s.Fencing)
+	}
 	for _, p := range s.Pools {
 		for _, v := range p.Virtuals {
 			if v.Protocol == 0 || v.Scheduler == "" || v.Netmask == 0 || (v.Protocol == FWM) == v.Address.IsValid() || (v.Protocol == FWM) != (v.FWMark != 0) {
@@ -123,11 +126,54 @@ func checkSpec(t *testing.T, s *Spec) {
 	roundTrip(t, s)
 }
 
+func checkFencing(t *testing.T, f *Fencing) {
+	t.Helper()
+	if f.Action != FenceOff && f.Action != FenceReboot || f.PriorityDelay < 0 || f.RandomDelay < 0 || len(f.Devices) == 0 {
+		t.Errorf("%+v", f)
+	}
+	for _, d := range f.Devices {
+		program := d.Type == FenceAgent || d.Type == FenceExternal || d.Type == FenceScript
+		if d.Name == "" || d.Type == 0 || program != (d.Program != "") || len(d.Targets) == 0 || d.Timeout < time.Second || d.Retries < 0 || d.Delay < 0 || d.MonitorInterval < 0 ||
+			d.Type == FenceScript && !filepath.IsAbs(d.Program) || !filepath.IsAbs(d.Program) && strings.Contains(d.Program, "/") {
+			t.Errorf("%+v", d)
+		}
+		for name, p := range d.Params {
+			given := 0
+			for _, v := range []string{p.Value, p.File, p.Env} {
+				if v != "" {
+					given++
+				}
+			}
+			if given > 1 || strings.ContainsAny(p.Value+name, "\n\r") || strings.Contains(name, "=") || strings.Contains(strings.ToLower(name), "password") && !secretPlace.MatchString(name) && p.Value != "" {
+				t.Errorf("%s: %s: %+v", d.Name, name, p)
+			}
+		}
+	}
+	for node := range f.Topology {
+		for _, level := range f.Levels(node) {
+			if len(level) == 0 {
+				t.Errorf("%s: an empty level", node)
+			}
+			for _, name := range level {
+				if d := f.Device(name); d == nil || d.Target(node) == nil {
+					t.Errorf("%s: %s cannot fence it", node, name)
+				}
+			}
+		}
+	}
+}
+
 func FuzzParseHaresources(f *testing.F) {
 	seed(f, "testdata/haresources/*", "examples/*/haresources.yaml")
-	local := &Local{Nodes: []Node{{"director1", Director}, {"director2", Director}, {"arbiter", Witness}}}
+	three := pairOf(QuorumMajority)
+	three.Nodes = append(three.Nodes, Node{"arbiter", Witness})
+	pair := pairOf(QuorumFencing)
 	pool := []byte("virtual: [{address: 10.0.0.1:80, real: [10.0.0.11 gate]}]\n")
 	f.Fuzz(func(t *testing.T, data []byte) {
+		local := three
+		if len(data)%2 == 1 {
+			local = pair
+		}
 		s, warns, err := ParseSpec(Files{Haresources: data, Pools: map[string][]byte{"ldirectord.yaml": pool}}, local)
 		checkMessages(t, HaresourcesName, warns, err)
 		if (s == nil) != (err != nil) {
@@ -135,6 +181,9 @@ func FuzzParseHaresources(f *testing.F) {
 		}
 		if s != nil {
 			checkSpec(t, s)
+			if err := s.ValidFor(local); err != nil {
+				t.Errorf("accepted, and then: %v", err)
+			}
 		}
 		for _, name := range PoolNames(data) {
 			if name == "" || name != filepath.Base(name) || strings.HasPrefix(name, ".") {
@@ -179,6 +228,7 @@ func FuzzParseAuthKeys(f *testing.F) {
 }
 
 func FuzzParseCanonical(f *testing.F) {
+	f.Add([]byte(`{"settings":{},"groups":[],"pools":{},"fencing":{"action":"off","priority_fencing_delay":1,"random_delay":0,"devices":[{"name":"a","type":"agent","params":{"x":{"file":"/y"}},"targets":[{"node":"n"}],"timeout":1,"retries":0,"delay":0,"monitor_interval":0}],"topology":{"n":[["a"],[]]}}}`))
 	f.Add([]byte(`{"settings":{},"groups":[{"name":"a","resources":[{"kind":"vip","class":"guarded","vip":{"address":"10.0.0.1","broadcast":""}}]}],"pools":{"p":{}}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, err := ParseCanonical(data)
@@ -197,6 +247,7 @@ func FuzzParseCanonical(f *testing.F) {
 		if err != nil || string(again) != string(b) {
 			t.Errorf("%s then %s (%v)", b, again, err)
 		}
+		_ = s.ValidFor(pairOf(QuorumFencing))
 		Diff(s, &Spec{})
 		Diff(&Spec{}, s)
 	})

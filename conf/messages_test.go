@@ -2,6 +2,7 @@ package conf
 
 import (
 	"flag"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,7 +13,21 @@ var update = flag.Bool("update", false, "write the messages that are given now i
 
 // Beside every faulty (or doubtful) file of testdata stands what is said of it.
 func TestEveryFaultHasItsMessage(t *testing.T) {
-	directors := &Local{Nodes: []Node{{"director1", Director}, {"director2", Director}, {"arbiter", Witness}}, Profile: ProfileDefault}
+	directors := pairOf(QuorumMajority)
+	directors.Nodes = append(directors.Nodes, Node{"arbiter", Witness})
+	// Files with such a name are read by a node of a pair.
+	local := func(name string) *Local {
+		for prefix, q := range map[string]Quorum{"pair-fencing": QuorumFencing, "pair-ping": QuorumPing, "pair-unsafe": QuorumUnsafe} {
+			if strings.HasPrefix(name, prefix) {
+				l := pairOf(q)
+				if q == QuorumPing {
+					l.PingGroup = []netip.Addr{netip.MustParseAddr("10.0.0.254")}
+				}
+				return l
+			}
+		}
+		return directors
+	}
 	const pool = "virtual: [{address: 10.0.0.1:80, real: [10.0.0.11 gate]}]\n"
 	say := func(warns []Warning, err error) string {
 		var b strings.Builder
@@ -30,7 +45,7 @@ func TestEveryFaultHasItsMessage(t *testing.T) {
 			return say(warns, err)
 		},
 		"haresources": func(name string, data []byte) string {
-			_, warns, err := ParseSpec(Files{Name: name, Haresources: data, Pools: map[string][]byte{DefaultPool: []byte(pool)}}, directors)
+			_, warns, err := ParseSpec(Files{Name: name, Haresources: data, Pools: map[string][]byte{DefaultPool: []byte(pool)}}, local(name))
 			return say(warns, err)
 		},
 		"ldirectord": func(name string, data []byte) string {

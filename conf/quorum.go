@@ -184,7 +184,7 @@ func (raw *rawLocal) checkPingGroup(r *reader, l *Local) {
 	for _, k := range raw.links {
 		for _, a := range k.Addresses {
 			if slices.Contains(l.PingGroup, a) {
-				r.errorf(raw.pingGroup.at, "%s in ping_group is the address of a node (link %s); the tie-breaker has to be another machine", a, k.Name())
+				r.errorf(raw.pingGroup.at, "%s in ping_group is the address of a node (link %s %s); the tie-breaker has to be another machine", a, k.Type, k.Interface)
 				return
 			}
 		}
