@@ -24,9 +24,11 @@ type calls struct {
 }
 
 type request struct {
-	Op      string       `json:"op"` // apply, status, keys
-	Command []byte       `json:"command,omitempty"`
-	Keys    *keysRequest `json:"keys,omitempty"`
+	Op      string `json:"op"` // apply, status, keys
+	Command []byte `json:"command,omitempty"`
+	// Generation is the sender\'s: a command of another history is not taken.
+	Generation string       `json:"generation,omitempty"`
+	Keys       *keysRequest `json:"keys,omitempty"`
 }
 
 type response struct {
@@ -69,7 +71,7 @@ func (c *calls) ask(ctx context.Context, node string, q request) (response, erro
 
 // forward hands a command to the leader's node.
 func (c *calls) forward(ctx context.Context, node string, cmd []byte) (state.Result, error) {
-	a, err := c.ask(ctx, node, request{Op: "apply", Command: cmd})
+	a, err := c.ask(ctx, node, request{Op: "apply", Command: cmd, Generation: c.n.cons.Generation().String()})
 	if err != nil {
 		return state.Result{}, err
 	}
@@ -118,6 +120,10 @@ func (c *calls) answer(ctx context.Context, conn net.Conn) {
 	var a response
 	switch q.Op {
 	case "apply":
+		if g := c.n.cons.Generation().String(); q.Generation != "" && q.Generation != g {
+			a.Error = "this node belongs to generation " + g + ", not " + q.Generation
+			break
+		}
 		r, err := c.n.cons.Apply(ctx, q.Command)
 		if err != nil {
 			a.Error = err.Error()

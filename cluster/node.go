@@ -134,7 +134,7 @@ func New(cfg Config) (*Node, error) {
 	if n.director {
 		n.manager = resources.NewManager(resources.ManagerConfig{
 			Node: n.self, Registry: cfg.Registry, Guard: cfg.Guard, Journal: cfg.Journal,
-			Report: n.report, Logger: cfg.Logger,
+			Report: n.report, Permit: func(ctx context.Context, group string) error { return n.pair.permit(ctx, group) }, Logger: cfg.Logger,
 		})
 	}
 	var err error
@@ -293,6 +293,9 @@ type meta struct {
 	Counter    uint64 `json:"c,omitempty"`
 	Generation string `json:"g,omitempty"`
 	Cold       bool   `json:"w,omitempty"`
+	// The id of the intent that this node has recorded, and of the other's that it has heard of.
+	Intent string `json:"t,omitempty"`
+	Echo   string `json:"h,omitempty"`
 }
 
 func (m meta) generation() pair.Generation {
@@ -314,7 +317,7 @@ func (n *Node) sayMeta() {
 	g := n.cons.Generation()
 	m.Counter, m.Generation = g.Counter, g.ID
 	if n.pair != nil {
-		m.Cold = n.pair.cold()
+		n.pair.fill(&m)
 	}
 	if m == n.said {
 		return

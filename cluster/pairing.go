@@ -48,10 +48,12 @@ type pairing struct {
 	busy      bool // a step that takes time is under way
 	fence     pair.FenceState
 	outcome   fencing.Outcome
-	since     time.Time     // since when no address of the others' has answered; zero: not known
-	probing   bool          //
-	tie       time.Duration // lease time at which the newest question was sent that the tie-breaker answered
-	tied      bool          // it has answered at all
+	clear     map[netip.Addr]time.Time // since when an address has not answered elsewhere
+	probed    time.Time                // when the last round of questions ended
+	heard     string                   // id of the intent that the peer has told of
+	theirs    pair.Generation          // of the peer, as heard last
+	tie       time.Duration            // lease time at which the newest question was sent that the tie-breaker answered
+	tied      bool                     // it has answered at all
 	config    serversSeen
 }
 
@@ -62,7 +64,7 @@ type serversSeen struct {
 }
 
 func newPairing(n *Node) *pairing {
-	p := &pairing{n: n, store: n.cfg.Generations, wire: n.cfg.Wire, kick: make(chan struct{}, 1), record: n.cfg.Generation}
+	p := &pairing{n: n, store: n.cfg.Generations, wire: n.cfg.Wire, kick: make(chan struct{}, 1), record: n.cfg.Generation, clear: map[netip.Addr]time.Time{}}
 	if g, until, ok := parseCarry(n.cfg.Carry); ok && g == p.record.Current.String() && n.keeper.Now() < until {
 		p.started, p.mayGoOn = true, true
 	}
@@ -129,7 +131,10 @@ func (p *pairing) run(ctx context.Context) {
 		defer stop()
 		changed = w
 	}
-	go p.ping(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { p.ping(ctx) })
+	wg.Go(func() { p.probe(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -163,6 +168,7 @@ func (p *pairing) turn(ctx context.Context) time.Duration {
 	if d.GoOn {
 		p.n.keeper.GoAlone(p.until(now, rule, f.Lease))
 	}
+	p.n.keeper.Shun(peer, p.shuns(f))
 	if d.Revoke {
 		p.n.keeper.RevokeHere(peer, st.Nodes[peer].Incarnation)
 	}
@@ -193,7 +199,7 @@ func (p *pairing) facts(st *state.State, rule conf.Quorum, peer string) pair.Fac
 	f := pair.Facts{
 		Rule: rule, WaitForAll: n.cfg.Local.WaitForAll, InitDead: n.cfg.Local.InitDead, Lease: n.lease(st), Self: n.self, Peer: peer,
 		Uptime: time.Since(n.started), Left: n.keeper.Left(), Idle: n.manager == nil || n.manager.Idle(),
-		Leaderless: n.cons.Leaderless(), Empty: n.cons.Empty(), Silence: n.keeper.Silence(peer),
+		Halted: n.cons.Halted(), Leaderless: n.cons.Leaderless(), Empty: n.cons.Empty(), Silence: n.keeper.Silence(peer),
 		Revoked: n.keeper.RevokedHere(peer, st.Nodes[peer].Incarnation), TieBreaker: -1,
 	}
 	if votes, follow, ok := n.cons.Servers(); ok {
@@ -208,9 +214,10 @@ func (p *pairing) facts(st *state.State, rule conf.Quorum, peer string) pair.Fac
 		if m, ok := parseMeta(x.Meta); ok && x.State != link.Down && x.Boot != 0 {
 			p.mu.Lock()
 			voting := p.config.peer
+			p.heard, p.theirs = m.Intent, m.generation()
 			p.mu.Unlock()
 			f.PeerSaid = &pair.Said{
-				Generation: m.generation(), Empty: m.Empty, Cold: m.Cold,
+				Generation: m.generation(), Empty: m.Empty, Cold: m.Cold, Echo: m.Echo,
 				Stranger: voting != "" && voting != consensus.ID(peer, m.UUID),
 			}
 		}
@@ -237,9 +244,7 @@ func (p *pairing) facts(st *state.State, rule conf.Quorum, peer string) pair.Fac
 	if p.tied {
 		f.TieBreaker = n.keeper.Now() - p.tie
 	}
-	if !p.since.IsZero() {
-		f.Clear = time.Since(p.since)
-	}
+	f.Clear = p.clearLocked(p.wanted(st), f.Lease)
 	return f
 }
 
@@ -282,9 +287,6 @@ func (p *pairing) note(d pair.Decision, f pair.Facts) {
 	if d.Lapse {
 		p.mayGoOn = false
 	}
-	if !d.Probe {
-		p.since = time.Time{}
-	}
 	p.mu.Unlock()
 	if before.Phase != d.Phase || before.Stop != d.Stop {
 		p.n.logger.Info("pair: "+d.Phase.String(), "why", d.Why, "generation", f.Record.Current.String())
@@ -299,21 +301,25 @@ func (p *pairing) stops() bool {
 	return p.peer != "" && p.said.Stop
 }
 
-// cold says whether this node may not act, and cannot begin to without hearing of the peer.
-func (p *pairing) cold() bool {
+// fill says in the hellos how this node stands in its pair.
+func (p *pairing) fill(m *meta) {
 	left := p.n.keeper.Left()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.peer != "" && !p.mayGoOn && left <= 0 && p.record.Intent == nil && p.confirmed == ""
+	if p.peer == "" {
+		return
+	}
+	m.Cold = !p.mayGoOn && left <= 0 && p.record.Intent == nil && p.confirmed == ""
+	m.Echo = p.heard
+	if p.record.Intent != nil {
+		m.Intent = p.record.Intent.Generation.ID
+	}
 }
 
 // follow begins the one step that takes time.
 func (p *pairing) follow(ctx context.Context, st *state.State, f pair.Facts, d pair.Decision) {
 	if d.Fence {
 		p.askDevices(ctx, st, f.Peer, f.Silence)
-	}
-	if d.Probe {
-		p.probe(ctx, st, f)
 	}
 	switch {
 	case d.Discard:
@@ -347,12 +353,13 @@ func (p *pairing) follow(ctx context.Context, st *state.State, f pair.Facts, d p
 			if err != nil {
 				return err
 			}
-			r := f.Record
-			r.Intent = &pair.Intent{Generation: g, Peer: f.Peer, At: time.Now().UTC()}
-			if err := p.save(r); err != nil {
-				return err
+			if r := f.Record; r.Intent == nil {
+				r.Intent = &pair.Intent{Generation: g, Peer: f.Peer, At: time.Now().UTC()}
+				if err := p.save(r); err != nil {
+					return err
+				}
+				p.setFence(pair.NotAsked)
 			}
-			p.setFence(pair.NotAsked)
 			return p.n.cons.Halt()
 		})
 	case d.Open:
@@ -417,7 +424,6 @@ func (p *pairing) open(f pair.Facts) error {
 	if err := p.save(pair.Record{Current: g, Contested: f.Peer, Force: true, How: how, Intent: f.Record.Intent}); err != nil {
 		return err
 	}
-	inc := p.n.State().Nodes[f.Peer].Incarnation
 	err := p.n.cons.Reform(g, func() error {
 		return p.save(pair.Record{Current: g, Contested: f.Peer, How: how})
 	})
@@ -431,24 +437,27 @@ func (p *pairing) open(f pair.Facts) error {
 	p.mu.Unlock()
 	p.n.keeper.Rename(p.n.cons.Self())
 	p.n.logger.Warn("pair: this node goes on alone under a new generation", "generation", g.String(), "how", how)
-	p.tellOfIt(how, f.Peer, inc, outcome, fenced)
+	p.tellOfIt(how, f.Peer, outcome, fenced)
 	p.n.wake()
 	return nil
 }
 
 // tellOfIt puts into the log how the generation came about and, when the peer
 // was fenced, that.
-func (p *pairing) tellOfIt(how, peer string, inc uint64, o fencing.Outcome, fenced bool) {
+func (p *pairing) tellOfIt(how, peer string, o fencing.Outcome, fenced bool) {
 	n := p.n
 	n.jobs.start("generation", n.wake, func(ctx context.Context) error {
-		_, err := n.cons.Propose(ctx, state.Command{Note: &state.Note{Node: n.self, Text: "generation " + n.cons.Generation().String() + ": " + how}})
-		return err
+		r, err := n.cons.Propose(ctx, state.Command{Note: &state.Note{Node: n.self, Text: "generation " + n.cons.Generation().String() + ": " + how}})
+		if err != nil || !fenced {
+			return err
+		}
+		// Everything that was in the log stands before the note: also an admission
+		// of the peer that this node had not applied when it was cut off.
+		if err := n.cons.Wait(ctx, func(st *state.State) bool { return st.Index >= r.Index }); err != nil {
+			return err
+		}
+		return n.reportFenced(ctx, peer, n.State().Nodes[peer].Incarnation, o, nil)
 	})
-	if fenced {
-		n.jobs.start("fenced "+peer, n.wake, func(ctx context.Context) error {
-			return n.reportFenced(ctx, peer, inc, o, nil)
-		})
-	}
 }
 
 // askDevices fences the peer, in the background; a failure is tried again after a pause.
@@ -494,51 +503,135 @@ func (p *pairing) askDevices(ctx context.Context, st *state.State, peer string, 
 	})
 }
 
-// probe looks whether an address that is not served here answers elsewhere.
-func (p *pairing) probe(ctx context.Context, st *state.State, f pair.Facts) {
+// shuns says whether the peer gets no promise: from this node's intent on,
+// whatever incarnation it speaks of, until it has come into this generation.
+func (p *pairing) shuns(f pair.Facts) bool {
 	p.mu.Lock()
-	if p.probing || p.wire == nil {
-		p.mu.Unlock()
-		return
-	}
-	p.probing = true
-	p.mu.Unlock()
+	defer p.mu.Unlock()
+	return f.Record.Intent != nil || f.Record.Current.Counter > 0 && p.theirs != f.Record.Current
+}
+
+// addressesOf returns the addresses of a group.
+func addressesOf(g *conf.Group) []netip.Addr {
 	var addrs []netip.Addr
-	if st.Spec != nil {
-		for i := range st.Spec.Groups {
-			g := &st.Spec.Groups[i]
-			if f.MayGoOn && st.Groups[g.Name].Owner == p.n.self {
-				continue
-			}
-			for _, r := range g.Resources {
-				if r.VIP != nil {
-					addrs = append(addrs, r.VIP.Address)
-				}
-			}
+	for _, r := range g.Resources {
+		if r.VIP != nil {
+			addrs = append(addrs, r.VIP.Address)
 		}
 	}
-	p.n.jobs.run(func() {
-		pctx, cancel := context.WithTimeout(ctx, max(f.Lease/4, 50*time.Millisecond))
-		defer cancel()
-		began := time.Now()
-		answered, err := p.wire.Probe(pctx, addrs)
-		if err != nil {
-			p.n.logger.Warn("pair: not every address can be asked for", "err", err)
+	return addrs
+}
+
+// wanted returns the addresses that must not answer elsewhere before this node
+// goes on by the rule ping: all but those that it has been serving.
+func (p *pairing) wanted(st *state.State) []netip.Addr {
+	var addrs []netip.Addr
+	if st.Spec == nil {
+		return nil
+	}
+	for i := range st.Spec.Groups {
+		g := &st.Spec.Groups[i]
+		if x := st.Groups[g.Name]; p.mayGoOn && x.Owner == p.n.self && x.Active {
+			continue
 		}
+		addrs = append(addrs, addressesOf(g)...)
+	}
+	return addrs
+}
+
+// clearLocked returns for how long none of the addresses has answered
+// elsewhere, as far as the questions are fresh.
+func (p *pairing) clearLocked(addrs []netip.Addr, lease time.Duration) time.Duration {
+	if p.probed.IsZero() || time.Since(p.probed) > lease/2 {
+		return 0
+	}
+	d := time.Hour // nothing to look for
+	for _, a := range addrs {
+		since, known := p.clear[a]
+		if !known {
+			return 0
+		}
+		d = min(d, p.probed.Sub(since))
+	}
+	return d
+}
+
+// probe asks for every address, as long as by the rule ping this node may have
+// to decide without the peer. It goes on while groups start, so that the peer,
+// should it be looking too, sees that somebody is about to take them.
+func (p *pairing) probe(ctx context.Context) {
+	for {
 		p.mu.Lock()
-		switch {
-		case err != nil || len(answered) > 0:
-			p.since = time.Time{}
-		case p.since.IsZero():
-			p.since = began
+		needed := p.rule == conf.QuorumPing && p.peer != "" && p.wire != nil && p.said.Phase != pair.Whole && p.said.Phase != 0
+		if !needed {
+			p.clear, p.probed = map[netip.Addr]time.Time{}, time.Time{}
 		}
-		p.probing = false
+		yields := p.n.self > p.peer
 		p.mu.Unlock()
-		if len(answered) > 0 {
-			p.n.logger.Info("pair: the peer has its addresses", "answered", answered)
+		st := p.n.State()
+		lease := p.n.lease(st)
+		if needed && st.Spec != nil {
+			p.probeOnce(ctx, st, lease, yields)
 		}
-		p.wake()
-	})
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(lease / 20):
+		}
+	}
+}
+
+func (p *pairing) probeOnce(ctx context.Context, st *state.State, lease time.Duration, yields bool) {
+	var addrs []netip.Addr
+	for i := range st.Spec.Groups {
+		addrs = append(addrs, addressesOf(&st.Spec.Groups[i])...)
+	}
+	pctx, cancel := context.WithTimeout(ctx, max(lease/5, 50*time.Millisecond))
+	defer cancel()
+	began := time.Now()
+	answered, asked, err := p.wire.Probe(pctx, addrs)
+	if err != nil {
+		p.n.logger.Warn("pair: not every address can be asked for", "err", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, a := range addrs {
+		// Of two that look at the same time the one whose name comes first goes first.
+		if err != nil || slices.Contains(answered, a) || yields && slices.Contains(asked, a) {
+			delete(p.clear, a)
+		} else if _, known := p.clear[a]; !known {
+			p.clear[a] = began
+		}
+	}
+	p.probed = time.Now()
+	p.wake()
+}
+
+// permit waits until the group's addresses may come up here. By the rule ping,
+// while the peer is not heard, that is when they have not answered elsewhere
+// for as long as its lease may run: also for a group that has been here all
+// along and is started again, since the peer may have seen it silent.
+func (p *pairing) permit(ctx context.Context, group string) error {
+	for {
+		st := p.n.State()
+		_, g := st.Group(group)
+		p.mu.Lock()
+		free := p.peer == "" || p.rule != conf.QuorumPing || p.said.Phase == pair.Whole || p.said.Phase == pair.Sole && p.record.Contested == ""
+		lease := p.n.lease(st)
+		if !free && g != nil {
+			addrs := addressesOf(g)
+			free = len(addrs) > 0 && p.clearLocked(addrs, lease) >= pair.ClearFor(lease)
+		}
+		p.mu.Unlock()
+		if free {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("by the rule ping it waits until its addresses are free, or %s is heard: %w", p.peer, context.Cause(ctx))
+		case <-time.After(lease / 20):
+		}
+	}
 }
 
 // ping asks the tie-breaker, more often when its answer is needed.

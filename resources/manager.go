@@ -27,6 +27,9 @@ type ManagerConfig struct {
 	// It is called from the group's goroutine, must not block, and may lose
 	// nothing: the group goes on only when told to.
 	Report func(Report)
+	// Permit is called before each resource of a group is started, again in a
+	// recovery too, and waits until it may be. nil: it always may.
+	Permit func(ctx context.Context, group string) error
 	Logger *slog.Logger
 }
 

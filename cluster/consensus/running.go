@@ -133,16 +133,20 @@ func (c *Consensus) Halt() error {
 }
 
 func (c *Consensus) halt() error {
-	r := c.run.Swap(nil)
+	r := c.run.Load()
 	if r == nil {
 		return nil
 	}
 	// raft's Shutdown waits for its replication, which waits for the transport.
 	err := r.transport.Close()
 	err = errors.Join(err, r.raft.Shutdown().Error())
+	c.run.Store(nil)
 	c.tellChanged()
 	return err
 }
+
+// Halted says whether raft is stopped.
+func (c *Consensus) Halted() bool { return c.run.Load() == nil }
 
 // Resume starts raft again as it was. It does nothing when raft runs.
 func (c *Consensus) Resume() error {

@@ -55,6 +55,7 @@ type Keeper struct {
 	seen       map[string]time.Duration // by node: when any Renew arrived
 	started    time.Duration
 	collecting map[string]*collection // by node
+	shunned    map[string]bool        // nodes that get no promise
 }
 
 type collection struct {
@@ -76,7 +77,7 @@ func NewKeeper(cfg Config) *Keeper {
 		cfg: cfg, votes: make(chan vote, 1024), kick: make(chan struct{}, 1),
 		h: NewHolder(cfg.Node), id: cfg.ID, length: cfg.Length,
 		reach: map[string]time.Duration{}, seen: map[string]time.Duration{},
-		started: cfg.Clock.Now(), collecting: map[string]*collection{},
+		started: cfg.Clock.Now(), collecting: map[string]*collection{}, shunned: map[string]bool{},
 	}
 }
 
@@ -305,6 +306,18 @@ func (k *Keeper) Pair(peer string, contested bool) {
 	k.mu.Lock()
 	k.h.Pair(peer, contested)
 	k.mu.Unlock()
+}
+
+// Shun makes this node's voter give a node no promise, whatever incarnation it
+// speaks of, or ends that.
+func (k *Keeper) Shun(node string, shun bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if shun {
+		k.shunned[node] = true
+	} else {
+		delete(k.shunned, node)
+	}
 }
 
 // Now returns lease time, which GoAlone counts by.
@@ -537,6 +550,12 @@ func (k *Keeper) handle(v *Voter, in vote) {
 	var store *Record
 	switch m := in.m.(type) {
 	case Renew:
+		k.mu.Lock()
+		shunned := k.shunned[in.from]
+		k.mu.Unlock()
+		if shunned {
+			return
+		}
 		answer, store = v.Renew(k.cfg.Clock.Now(), in.from, in.boot, m)
 		k.mu.Lock()
 		k.reach[in.from], k.seen[in.from] = v.Heard(in.from)

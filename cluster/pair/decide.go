@@ -72,6 +72,7 @@ type Facts struct {
 	Left      time.Duration // of its lease; 0 or less: none runs
 	Lapsed    time.Duration // since its lease ended; 0: it runs, or never did
 	Idle      bool          // nothing runs here
+	Halted    bool          // it takes no part in the log
 	Fresh     bool          // it opened its generation less than a lease ago: its first lease is on its way
 	Confirmed bool          // an operator has said that it is to go on without the peer
 	Forced    bool          // and that this holds although it does not vote
@@ -103,6 +104,9 @@ type Said struct {
 	Empty      bool // neither log nor state
 	Stranger   bool // its disk is not the one that votes: that is lost
 	Cold       bool // it may not act: it waits
+	// Echo is the id of this node's intent that it has heard of: what it says
+	// beside it was said after the intent was recorded.
+	Echo string
 }
 
 // Decision is what is to be done now. Nothing in it takes effect by itself.
@@ -177,7 +181,7 @@ func (f Facts) rivals() (Decision, bool) {
 		return Decision{}, false
 	case !f.PeerSaid.Cold:
 		return Decision{Phase: Rivals, Why: why, Stop: true}, true
-	case f.Confirmed:
+	case f.Confirmed, f.Record.Intent != nil:
 		return f.survive(Decision{Phase: Surviving, Why: "an operator has chosen this node's state"}), true
 	case f.MayGoOn:
 		return Decision{}, false
@@ -276,13 +280,21 @@ func (f Facts) lapses() bool {
 
 func (f Facts) silentOrSole() bool { return !f.PeerVotes || f.silent() }
 
-// harmless says whether the peer itself says that it does not act: it has just
-// started, and cannot begin to without hearing of this node.
+// harmless says whether the peer itself says that it does not act. That it
+// waits counts when it was said in answer to this node's intent: from then on it
+// cannot begin to act without hearing of this node, or fencing it. What it said
+// before says nothing of now.
 func (f Facts) harmless() bool {
 	if !f.PeerUp || f.PeerSaid == nil {
 		return false
 	}
-	return f.lost() || !f.PeerVotes && f.PeerSaid.Empty || f.PeerSaid.Cold && f.PeerSaid.Generation.Counter < f.Record.Current.Counter
+	answered := f.Record.Intent != nil && f.PeerSaid.Echo == f.Record.Intent.Generation.ID
+	return f.lost() || !f.PeerVotes && f.PeerSaid.Empty || f.PeerSaid.Cold && answered
+}
+
+// waits says whether the peer has just started and is behind: it waits for this node.
+func (f Facts) waits() bool {
+	return f.PeerUp && f.PeerSaid != nil && f.PeerSaid.Cold && f.PeerSaid.Generation.Counter < f.Record.Current.Counter
 }
 
 // may says whether a node that is not alone by a running lease may become the survivor.
@@ -326,7 +338,7 @@ func (f Facts) sole() Decision {
 			why += ", and the tie-breaker does not answer"
 		}
 		return Decision{Phase: Sole, Why: why, GoOn: f.goOn()}
-	case f.harmless():
+	case f.harmless(), f.waits():
 		return Decision{Phase: Sole, Why: f.Peer + " is back and does not act", GoOn: true}
 	}
 	d := Decision{Phase: Waiting}
@@ -340,8 +352,7 @@ func (f Facts) sole() Decision {
 
 // survive goes through the steps that make this node the survivor.
 func (f Facts) survive(d Decision) Decision {
-	// What it said before it fell silent says nothing of now.
-	harmless := f.harmless() || f.PeerUp && f.PeerSaid != nil && f.PeerSaid.Cold && f.Silence > f.Lease
+	harmless := f.harmless()
 	if f.Rule == conf.QuorumFencing && !harmless && !f.Confirmed && f.Record.Intent == nil {
 		if wait := SilentAfter(f.Lease) + f.Delay - f.Silence; f.Delay > 0 && wait > 0 {
 			d.Why += fmt.Sprintf("; it has more at stake, so it is given %v (priority_fencing_delay)", f.Delay)
@@ -356,7 +367,7 @@ func (f Facts) survive(d Decision) Decision {
 		d.Revoke = true
 		return d
 	}
-	if f.Record.Intent == nil {
+	if f.Record.Intent == nil || !f.Halted {
 		d.Intend = true
 		return d
 	}

@@ -46,7 +46,7 @@ func cold(f *Facts) {
 }
 
 func intends(f *Facts) {
-	f.Revoked = true
+	f.Revoked, f.Halted = true, true
 	f.Record.Intent = &Intent{Generation: Generation{f.Record.Current.Counter + 1, "00000001"}, Peer: "b"}
 }
 
@@ -133,9 +133,14 @@ func TestDecide(t *testing.T) {
 		{"rivals: both wait for an operator", F, []func(*Facts){survived, cold, func(f *Facts) { f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}, Cold: true} }}, "rivals, stop"},
 		{"rivals: whoever acts goes on while the other waits", F, []func(*Facts){survived, func(f *Facts) { f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}, Cold: true} }}, "sole, go on"},
 		{"rivals: an operator has chosen", F, []func(*Facts){survived, cold, intends, func(f *Facts) {
-			f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}, Cold: true}
-			f.Confirmed, f.Silence = true, time.Minute
+			f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}, Cold: true, Echo: "00000001"}
+			f.Confirmed = true
 		}}, "surviving, open"},
+		{"rivals: an operator has chosen, and the other has not heard of it yet", F, []func(*Facts){survived, cold, intends, func(f *Facts) {
+			f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}, Cold: true}
+			f.Confirmed = true
+		}}, "surviving, fence"},
+		{"it takes no part any more before the device is asked", F, []func(*Facts){silent, intends, func(f *Facts) { f.Halted = false }}, "alone, go on, intend"},
 		{"rivals that both act: the greater id stays", U, []func(*Facts){survived, func(f *Facts) { f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}} }}, "rejoining, stop"},
 		{"rivals that both act: and this is it", U, []func(*Facts){survived, func(f *Facts) { f.PeerSaid = &Said{Generation: Generation{1, "00001111"}} }}, "sole, go on"},
 	} {
@@ -162,7 +167,7 @@ func FuzzDecide(f *testing.F) {
 		x := whole([]conf.Quorum{conf.QuorumFencing, conf.QuorumPing, conf.QuorumUnsafe}[rule%3])
 		for _, b := range []*bool{
 			&x.WaitForAll, &x.Started, &x.MayGoOn, &x.Idle, &x.Fresh, &x.Confirmed, &x.Forced, &x.Votes, &x.PeerVotes, &x.PeerListed,
-			&x.Empty, &x.PeerUp, &x.OnlySerial, &x.Revoked,
+			&x.Empty, &x.PeerUp, &x.OnlySerial, &x.Revoked, &x.Halted,
 		} {
 			*b = next()
 		}
@@ -177,7 +182,7 @@ func FuzzDecide(f *testing.F) {
 		if next() {
 			x.PeerSaid = nil
 		} else {
-			x.PeerSaid = &Said{Empty: next(), Cold: next(), Stranger: next(), Generation: []Generation{{}, {1, "0000aaaa"}, {1, "0000bbbb"}, {2, "0000cccc"}}[bits&3]}
+			x.PeerSaid = &Said{Empty: next(), Cold: next(), Stranger: next(), Echo: []string{"", "0000eeee"}[bits&1], Generation: []Generation{{}, {1, "0000aaaa"}, {1, "0000bbbb"}, {2, "0000cccc"}}[bits&3]}
 			bits >>= 2
 		}
 		if next() {
@@ -190,19 +195,20 @@ func FuzzDecide(f *testing.F) {
 			x.Record.Intent = &Intent{Generation: Generation{2, "0000eeee"}}
 		}
 		d := Decide(x)
-		harmless := x.PeerUp && x.PeerSaid != nil && (x.PeerSaid.Cold || x.PeerSaid.Empty)
+		harmless := x.PeerUp && x.PeerSaid != nil && (x.PeerSaid.Cold && x.PeerSaid.Echo != "" || x.PeerSaid.Empty)
+		waits := x.PeerUp && x.PeerSaid != nil && x.PeerSaid.Cold
 		switch {
 		case d.Phase == 0:
 			t.Errorf("no phase: %+v", x)
-		case d.Open && (!x.Revoked || x.Record.Intent == nil):
-			t.Errorf("opened without revocation or intent: %+v", x)
+		case (d.Open || d.Fence) && (!x.Revoked || x.Record.Intent == nil || !x.Halted):
+			t.Errorf("opened or fenced without revocation, intent or taking part no more: %+v", x)
 		case d.Open && x.Rule == conf.QuorumFencing && x.Fence != Done && !harmless:
 			t.Errorf("opened without fencing: %+v", x)
 		case d.Open && x.Rule == conf.QuorumPing && !harmless && (!x.reaches() || x.Clear < ClearFor(x.Lease)):
 			t.Errorf("opened without the tie-breaker, or over an address that answers: %+v", x)
 		case d.Fence && x.WaitForAll && !x.Started && !x.Confirmed:
 			t.Errorf("fences without having seen the peer: %+v", x)
-		case d.GoOn && !x.MayGoOn && !harmless && x.PeerVotes:
+		case d.GoOn && !x.MayGoOn && !harmless && !waits && x.PeerVotes:
 			t.Errorf("goes on alone without ever having run: %+v", x)
 		case d.GoOn && d.Stop:
 			t.Errorf("goes on and stops: %+v", x)

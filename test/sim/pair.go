@@ -116,28 +116,39 @@ func (x wires) Ping(ctx context.Context, _ netip.Addr) bool {
 }
 
 // Probe implements pair.Wire.
-func (x wires) Probe(ctx context.Context, addrs []netip.Addr) ([]netip.Addr, error) {
-	var all []netip.Addr
+func (x wires) Probe(ctx context.Context, addrs []netip.Addr) (answered, asked []netip.Addr, err error) {
+	defer x.w.asks(x.m, nil)
 	for {
 		if err := x.g.do(func() {
+			x.w.asks(x.m, addrs)
 			x.w.tables.Lock()
 			defer x.w.tables.Unlock()
 			for _, m := range x.w.machines {
 				for _, a := range addrs {
-					if m != x.m && m.kernel.answers(a) && !slices.Contains(all, a) {
-						all = append(all, a)
+					if m != x.m && m.kernel.answers(a) && !slices.Contains(answered, a) {
+						answered = append(answered, a)
+					}
+					if m != x.m && slices.Contains(x.w.asking[m.name], a) && !slices.Contains(asked, a) {
+						asked = append(asked, a)
 					}
 				}
 			}
 		}); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		select {
 		case <-ctx.Done():
-			return all, nil
+			return answered, asked, nil
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// asks notes for which addresses a machine is probing.
+func (w *world) asks(m *machine, addrs []netip.Addr) {
+	w.tables.Lock()
+	defer w.tables.Unlock()
+	w.asking[m.name] = addrs
 }
 
 var (

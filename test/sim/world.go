@@ -48,7 +48,8 @@ type world struct {
 	epoch    time.Time
 	history  history
 
-	tables sync.Mutex // guards every kernel's tables, and answering
+	tables sync.Mutex              // guards every kernel's tables, answering and asking
+	asking map[string][]netip.Addr // by machine: what it is probing for
 
 	power  *powerSwitch
 	posted chan func() // to run in the schedule's goroutine
@@ -68,7 +69,7 @@ func newWorld(cfg Config) *world {
 	w := &world{
 		cfg: cfg, rand: rand.New(rand.NewPCG(cfg.Seed, 0x6b656570)), medium: linktest.New(cfg.Seed),
 		streams: transport.NewMemoryNetwork(transport.MemoryConfig{Latency: 200 * time.Microsecond, FailAfter: time.Second}),
-		posted:  make(chan func(), 64), unreachable: map[string]bool{},
+		posted:  make(chan func(), 64), asking: map[string][]netip.Addr{}, unreachable: map[string]bool{},
 		dir: cfg.Dir, epoch: time.Now(), answering: map[netip.Addr][]string{}, history: newHistory(),
 	}
 	w.net = newNetwork(w)
