@@ -114,9 +114,15 @@ demo:
 bin/demo:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/demo ./test/demo
 
-bench-failover bench-checks: deps build labtool
+# PEERS=1 puts keepalived and heartbeat through the same events; BENCH='-n 30 -short-n 10' are flags of test/bench.
+bench-failover: deps build labtool
+	$(if $(filter 1,$(PEERS)),@test/lab/deps.sh peers)
 	CGO_ENABLED=0 $(GO) build -o bin/bench ./test/bench
-	$(LAB_ENV) bin/bench $(@:bench-%=%)
+	$(LAB_ENV) bin/bench failover $(if $(filter 1,$(PEERS)),-peers) $(BENCH)
+
+bench-checks: deps build labtool
+	CGO_ENABLED=0 $(GO) build -o bin/bench ./test/bench
+	$(LAB_ENV) bin/bench checks
 
 bench-ipvs: deps lab-kernel build labtool
 	CGO_ENABLED=0 $(GO) build -o bin/bench ./test/bench

@@ -160,9 +160,19 @@ func (n *Node) askKeysOf(ctx context.Context, nodes []string, q func(node string
 	return all
 }
 
+// memberNames are the nodes of the cluster: by the log, or before that by `nodes:`.
+func (n *Node) memberNames() []string {
+	var names []string
+	nodes, _ := n.members2(n.State())
+	for _, c := range nodes {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
 // Keys returns the keys of every configured node, in the order of `nodes:`.
 func (n *Node) Keys(ctx context.Context) []NodeKeys {
-	return n.askKeysOf(ctx, n.names(), func(string) keysRequest { return keysRequest{Do: "list"} })
+	return n.askKeysOf(ctx, n.memberNames(), func(string) keysRequest { return keysRequest{Do: "list"} })
 }
 
 // keysCommand is one change of keys: it has claimed the rings of the nodes that answer.
@@ -175,14 +185,14 @@ type keysCommand struct {
 
 func (n *Node) beginKeys(ctx context.Context) keysCommand {
 	c := keysCommand{n: n, token: rand.Text(), by: OrderOf(ctx).By}
-	c.nodes = n.askKeysOf(ctx, n.names(), func(string) keysRequest { return keysRequest{Do: "claim", Token: c.token, By: c.by} })
+	c.nodes = n.askKeysOf(ctx, n.memberNames(), func(string) keysRequest { return keysRequest{Do: "claim", Token: c.token, By: c.by} })
 	return c
 }
 
 func (c keysCommand) end() {
 	ctx, cancel := context.WithTimeout(context.Background(), keysTimeout)
 	defer cancel()
-	c.n.askKeysOf(ctx, c.n.names(), func(string) keysRequest { return keysRequest{Do: "release", Token: c.token} })
+	c.n.askKeysOf(ctx, c.n.memberNames(), func(string) keysRequest { return keysRequest{Do: "release", Token: c.token} })
 }
 
 // on does the same on every node that has been claimed.

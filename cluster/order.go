@@ -62,21 +62,23 @@ func (e *ForceError) Error() string {
 // taken out of it for good: their votes go, and what is left decides among
 // itself. Empty: those that are up are a quorum of it.
 func (n *Node) wouldLoseQuorum(without ...string) string {
-	voters, up := n.voters()
-	return quorumAmong(slices.DeleteFunc(voters, func(v string) bool { return slices.Contains(without, v) }), up, n.cfg.Local.Quorum)
+	voters, up, rule := n.voters()
+	return quorumAmong(slices.DeleteFunc(voters, func(v string) bool { return slices.Contains(without, v) }), up, rule)
 }
 
 // StopCost says in words what the cluster would lose if the daemon of this
 // node ended now; empty: it can decide without it.
 func (n *Node) StopCost() string {
-	voters, up := n.voters()
+	voters, up, rule := n.voters()
 	delete(up, n.self)
-	return quorumAmong(voters, up, n.cfg.Local.Quorum)
+	return quorumAmong(voters, up, rule)
 }
 
-// voters returns who votes by the log, and which of them are up as this node sees it.
-func (n *Node) voters() (voters []string, up map[string]bool) {
+// voters returns who votes by the log, which of them are up as this node sees
+// it, and the rule of a pair.
+func (n *Node) voters() (voters []string, up map[string]bool, rule conf.Quorum) {
 	st := n.State()
+	_, rule = n.members2(st)
 	up = map[string]bool{n.self: true}
 	for name := range n.heard() {
 		up[name] = true
@@ -89,7 +91,7 @@ func (n *Node) voters() (voters []string, up map[string]bool) {
 			delete(up, name)
 		}
 	}
-	return voters, up
+	return voters, up, rule
 }
 
 // quorumAmong says why the voters that are up can decide nothing; empty: they can.

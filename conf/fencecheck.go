@@ -153,14 +153,25 @@ func (s *specReader) fencingWarnings() {
 	if f == nil {
 		return
 	}
+	levels := map[string][][]string{} // by node
+	used := map[string]bool{}
 	var slowest time.Duration
-	for i := range f.Devices {
-		d := &f.Devices[i]
+	for _, d := range f.Devices {
 		slowest = max(slowest, d.Delay)
-		used := slices.ContainsFunc(d.Targets, func(t FenceTarget) bool {
-			return slices.ContainsFunc(f.Levels(t.Node), func(level []string) bool { return slices.Contains(level, d.Name) })
-		})
-		if !used {
+		for _, t := range d.Targets {
+			if _, ok := levels[t.Node]; ok {
+				continue
+			}
+			levels[t.Node] = f.Levels(t.Node)
+			for _, level := range levels[t.Node] {
+				for _, name := range level {
+					used[name] = true
+				}
+			}
+		}
+	}
+	for _, d := range f.Devices {
+		if !used[d.Name] {
 			s.warnf(s.fence.deviceAt[d.Name], "device %s is in no level of topology and is never used; add it there, or take it out", quote(d.Name))
 		}
 	}
@@ -175,30 +186,33 @@ func (s *specReader) fencingWarnings() {
 	case f.PriorityDelay > 0 && wait > 0 && f.PriorityDelay < 2*wait:
 		s.warnf(at, "priority_fencing_delay (%s) is less than twice what random_delay and the delay of a device may add (%s): the node with more at stake may be fenced by the other; make it %s or more", brief(f.PriorityDelay), brief(wait), brief(2*wait))
 	}
-	s.personWarnings(f)
+	s.personWarnings(f, levels)
 	s.watchdogWarnings(f)
 }
 
 // personWarnings names the nodes that only a person can fence.
-func (s *specReader) personWarnings(f *Fencing) {
-	var first *FenceDevice
-	var names []string
+func (s *specReader) personWarnings(f *Fencing, levels map[string][][]string) {
+	person := map[string]bool{}
+	first := ""
 	for _, d := range f.Devices {
-		for _, t := range d.Targets {
-			levels := f.Levels(t.Node)
-			byHand := func(level []string) bool {
-				return slices.ContainsFunc(level, func(name string) bool { return f.Device(name).Type == FenceManual })
-			}
-			if d.Type == FenceManual && !slices.ContainsFunc(levels, func(level []string) bool { return !byHand(level) }) && !slices.Contains(names, t.Node) {
-				names = append(names, t.Node)
-				if first == nil {
-					first = &d
-				}
-			}
+		if person[d.Name] = d.Type == FenceManual; person[d.Name] && first == "" {
+			first = d.Name
 		}
 	}
-	if first != nil {
-		s.warnf(s.fence.deviceAt[first.Name], "%s can be fenced by a person only: until somebody says \"keepbeat fence confirm\", what has to wait for fencing stays down", strings.Join(names, " and "))
+	if first == "" {
+		return
+	}
+	var names []string
+	for _, node := range sortedKeys(levels) {
+		alone := !slices.ContainsFunc(levels[node], func(level []string) bool {
+			return !slices.ContainsFunc(level, func(name string) bool { return person[name] })
+		})
+		if alone {
+			names = append(names, node)
+		}
+	}
+	if len(names) > 0 {
+		s.warnf(s.fence.deviceAt[first], "%s can be fenced by a person only: until somebody says \"keepbeat fence confirm\", what has to wait for fencing stays down", strings.Join(names, " and "))
 	}
 }
 

@@ -308,6 +308,10 @@ const maxPort = 256
 func (s *specReader) targets(d *FenceDevice, n *yaml.Node) {
 	before := len(s.errs)
 	add := func(n *yaml.Node, port string) {
+		if len(d.Targets) >= maxNodesNamed {
+			s.errorf(n, "more than %d targets; the limit is %d", maxNodesNamed, maxNodesNamed)
+			return
+		}
 		name, ok := s.nodeName(n)
 		if !ok || !s.isDirector(n, name) {
 			return
@@ -347,7 +351,11 @@ func (s *specReader) runOn(n *yaml.Node) (names []string, good bool) {
 	good = true
 	add := func(n *yaml.Node) {
 		name, ok := s.nodeName(n)
-		if ok && slices.Contains(names, name) {
+		switch {
+		case ok && len(names) >= maxNodesNamed:
+			s.errorf(n, "more than %d nodes in run_on; the limit is %d", maxNodesNamed, maxNodesNamed)
+			ok = false
+		case ok && slices.Contains(names, name):
 			s.errorf(n, "duplicate node %q in run_on", name)
 			ok = false
 		}

@@ -19,14 +19,17 @@ type Attempt struct {
 	Action conf.FenceAction `json:"action"`
 	At     time.Time        `json:"at"`
 	Took   time.Duration    `json:"took"`
-	Error  string           `json:"error,omitempty"` // empty: done, and certain
+	Error  string           `json:"error,omitempty"` // empty: done, and certain; at most a few KiB, without secrets
+	// Certain: from this attempt on the node is down, every device of its level having
+	// cut it off. What follows only switches it on again, and nobody has to wait for that.
+	Certain bool `json:"certain,omitempty"`
 }
 
 // Outcome is what became of fencing a node.
 type Outcome struct {
 	Node     string           `json:"node"`
 	Action   conf.FenceAction `json:"action"`
-	Done     bool             `json:"done"` // certain: every device of a level has succeeded
+	Done     bool             `json:"done"` // certain: every device of a level has succeeded (a reboot: with off; on may have failed)
 	Attempts []Attempt        `json:"attempts"`
 }
 
@@ -39,7 +42,7 @@ type Target struct {
 	Node string
 	// Silent is for how long nothing at all has been heard of the node, by the
 	// operating node's clock. A watchdog device waits until its timeout is over,
-	// counted from that.
+	// counted from that; who fences has to end ctx when the node is heard again.
 	Silent time.Duration
 }
 
@@ -68,11 +71,13 @@ type Service interface {
 	// Can returns nil when this node can operate every device of some level for
 	// the node; the error wraps ErrNoDevice and says what is missing.
 	Can(node string) error
-	// Fence works through the node's levels until one has succeeded. It returns
+	// Fence works through the node's levels until one has succeeded, leaving out
+	// those that the specification does not let this node operate. It returns
 	// early when ctx ends; then it is not certain that the node was not fenced,
-	// and Done is false. note is called after each attempt.
+	// and Done is false (unless only switching on was left to do). note is called
+	// after each attempt, from Fence's goroutine. The error is nil exactly when Done is true.
 	Fence(ctx context.Context, t Target, action conf.FenceAction, note func(Attempt)) (Outcome, error)
-	// Plan says in words, a line each, what Fence would do.
+	// Plan says in words, a line each, what Fence would do. It runs nothing.
 	Plan(node string, action conf.FenceAction) []string
 	// Confirm tells a manual device that a person has seen to it that the node
 	// is off. The error says when nobody waits for that.
@@ -85,7 +90,8 @@ type Service interface {
 	Status() []DeviceStatus
 	// Unfence gives this node back what fencing may have taken from it, with
 	// those of its devices that have an `on` of this kind (fabric, SCSI
-	// reservations); it returns at once when there is none.
+	// reservations); it returns at once when there is none. An error means that
+	// the node may still be cut off from what its resources need.
 	Unfence(ctx context.Context, self string) error
 	// Run looks at the devices now and then until ctx ends.
 	Run(ctx context.Context) error

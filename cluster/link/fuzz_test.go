@@ -56,6 +56,7 @@ func FuzzDatagram(f *testing.F) {
 	a, _ := pair(f)
 	f.Add(false, sealed(a, appendHello(nil, &hello{tick: 1})))
 	f.Add(true, appendHello(nil, &hello{tick: 1, hasMeta: true, meta: []byte("m"), entries: []entry{{node: nodeID("b"), boot: 42, answer: 7, heard: 1}}}))
+	f.Add(true, appendHello(nil, &hello{tick: 1, bare: true, part: metaPart{7, 10, 4, []byte("part")}, entries: []entry{{node: nodeID("b"), boot: 42, heard: 1}}}))
 	f.Add(true, []byte{byte(ChannelLease), 1, 2, 3})
 	f.Add(true, []byte{byte(ChannelHello)})
 	f.Add(false, []byte("KB\x01\x01"))

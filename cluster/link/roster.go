@@ -55,6 +55,13 @@ func (m *Mesh) SetNodes(names []string) error {
 	if old.byName != nil && maps.Equal(old.byName, r.byName) {
 		return nil
 	}
+	for _, p := range old.peers {
+		for _, l := range m.links {
+			if !r.has(p) {
+				l.other.CompareAndSwap(p.id, 0)
+			}
+		}
+	}
 	m.roster.Store(r)
 	m.notify()
 	if m.running.Load() {

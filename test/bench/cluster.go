@@ -24,12 +24,7 @@ type bench struct {
 }
 
 func newBench(t lab.TB, profile, groups string) *bench {
-	b := &bench{scenario.NewTrio(t, scenario.Options{Profile: profile, Groups: groups}), profile, rand.New(rand.NewPCG(1, 2))}
-	for _, h := range b.Nodes() {
-		b.Start(h)
-	}
-	b.settle()
-	return b
+	return &bench{scenario.NewTrio(t, scenario.Options{Profile: profile, Groups: groups}), profile, rand.New(rand.NewPCG(1, 2))}
 }
 
 func (b *bench) lease() time.Duration { return leases[b.profile] }
@@ -41,14 +36,6 @@ func (b *bench) host(name string) *lab.Host {
 		}
 	}
 	return nil
-}
-
-// other is the director that is not h.
-func (b *bench) other(h *lab.Host) *lab.Host {
-	if h == b.Director1 {
-		return b.Director2
-	}
-	return b.Director1
 }
 
 // settle brings back whoever is dead or without a daemon, waits until nothing
@@ -130,9 +117,7 @@ func (b *bench) arrange(ownerLeads bool) (owner *lab.Host) {
 }
 
 // anyMoment waits for a random part of a lease, so that no event is in step with the renewals.
-func (b *bench) anyMoment() {
-	time.Sleep(time.Duration(b.random.Int64N(int64(b.lease()))))
-}
+func (b *bench) anyMoment() { anyMoment(b.random, b.lease()) }
 
 // moves counts how often groups have been given to a node, ever.
 func moves(s cluster.Status) (n uint64) {

@@ -65,17 +65,20 @@ func events() []event {
 
 // report is what `bench failover` prints.
 type report struct {
-	Failover []*Result `json:"failover"`
-	Rest     []*Rest   `json:"rest,omitempty"`
-	Method   string    `json:"method"`
+	Failover   []*Result `json:"failover,omitempty"`
+	Rest       []*Rest   `json:"rest,omitempty"`
+	Method     string    `json:"method"`
+	Comparison []*Row    `json:"comparison,omitempty"`
+	Compared   string    `json:"comparison_method,omitempty"`
 }
 
 func failover(ctx context.Context, args []string) (any, error) {
 	flags := flag.NewFlagSet("failover", flag.ContinueOnError)
 	profileList := flags.String("profile", "default,fast", "profiles, with commas between")
-	eventList := flags.String("event", "all", "events, with commas between; rest is the daemon at rest")
-	n := flags.Int("n", 30, "how often each event happens")
+	eventList := flags.String("event", "all", "events measured against budgets, with commas between; rest is the daemon at rest; none")
+	n := flags.Int("n", 10, "how often each event happens")
 	atRest := flags.Duration("rest", 30*time.Second, "how long the daemons at rest are watched")
+	c := comparisonFlags(flags)
 	if err := parse(flags, args); err != nil {
 		return nil, err
 	}
@@ -94,7 +97,26 @@ func failover(ctx context.Context, args []string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	comparison, err := c.parse()
+	if err != nil {
+		return nil, err
+	}
 	r := &report{Method: "two directors and a witness as namespaces of this kernel, two bcast links; the client asks the address every 1 ms by UDP; the client's neighbour table is its own affair (GARP)"}
+	if len(chosen) > 0 {
+		if err := r.budgets(ctx, profiles, chosen, *n, *atRest); err != nil {
+			return r, err
+		}
+	}
+	r.Comparison = comparison.run(ctx)
+	r.Compared = comparison.method()
+	if len(r.Comparison) > 0 {
+		say("\n%s\n%s", comparison.method(), table(r.Comparison))
+	}
+	return r, failures(r.Comparison)
+}
+
+// budgets measures a cluster with a witness against DESIGN, section 5.
+func (r *report) budgets(ctx context.Context, profiles, chosen []string, n int, atRest time.Duration) error {
 	for _, profile := range profiles {
 		// Events that can share a cluster do; the daemons at rest come first, before anything has happened.
 		for _, groups := range []string{"", manyGroups()} {
@@ -113,18 +135,19 @@ func failover(ctx context.Context, args []string) (any, error) {
 			}
 			if err := lab.Standalone(ctx, "bench-failover", say, func(t lab.TB) {
 				b := newBench(t, profile, groups)
+				b.settle()
 				if rest {
-					r.Rest = append(r.Rest, b.rest(t, *atRest)...)
+					r.Rest = append(r.Rest, b.rest(t, atRest)...)
 				}
 				for _, e := range some {
-					r.Failover = append(r.Failover, b.repeat(e, *n))
+					r.Failover = append(r.Failover, b.repeat(e, n))
 				}
 			}); err != nil {
-				return r, err
+				return err
 			}
 		}
 	}
-	return r, nil
+	return nil
 }
 
 func (b *bench) repeat(e event, n int) *Result {
@@ -162,7 +185,7 @@ func outage(c *lab.Client, who *lab.Host, since probe.Instant) time.Duration {
 func (b *bench) death(ownerLeads bool) time.Duration {
 	owner := b.arrange(ownerLeads)
 	c := b.client()
-	return outage(c, b.other(owner), owner.Die())
+	return outage(c, b.Other(owner), owner.Die())
 }
 
 func (b *bench) standby(*Result) time.Duration {
@@ -170,7 +193,7 @@ func (b *bench) standby(*Result) time.Duration {
 	c := b.client()
 	since := probe.Now()
 	owner.Run(b.Lab.Keepbeat(), "standby", "--wait")
-	return outage(c, b.other(owner), since)
+	return outage(c, b.Other(owner), since)
 }
 
 // unharmed lets three leases pass in which nothing should happen to the group.
@@ -211,7 +234,7 @@ func (b *bench) leaderLost(r *Result) time.Duration {
 
 // silence is how long after an instant the node still answered.
 func (b *bench) silence(r *Result, c *lab.Client, owner *lab.Host, since probe.Instant) time.Duration {
-	c.WaitAnswer(b.other(owner).Name, since, patience)
+	c.WaitAnswer(b.Other(owner).Name, since, patience)
 	r.after = append(r.after, c.Outage(since).Length())
 	var last time.Duration
 	for _, s := range c.Stop() {

@@ -95,7 +95,7 @@ func (b *bench) manyGroups(r *Result) time.Duration {
 	var all probe.Instant
 	var err error
 	var asking sync.WaitGroup
-	other := b.other(owner).Name
+	other := b.Other(owner).Name
 	asking.Go(func() { all, err = askAll(ctx, b.Client, other, 10*time.Millisecond, since) })
 	time.Sleep(200 * time.Millisecond) // all neighbours are known, as they are to a real client
 	at := owner.Die()

@@ -2,7 +2,8 @@
 // object on standard output; what it is doing goes to standard error. It shows
 // budgets beside figures and fails only when it could not measure.
 //
-//	bench failover [-profile default,fast] [-event all] [-n 30]
+//	bench failover [-profile default,fast] [-event all] [-n 10]
+//	               [-compare all] [-system all] [-short-n 5] [-lasting-n 2] [-peers]
 //	bench checks   [-servers 10,100,1000,5000] [-for 10s]
 //	bench ipvs     [-n 5]            (in a kernel with IPVS: labtool kernel -- bench ipvs)
 package main
@@ -54,10 +55,13 @@ func main() {
 
 func say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
-// choose reads a list of names; "all" and nothing are all of them.
+// choose reads a list of names; "all" and nothing are all of them, "none" is none.
 func choose(flagName, list string, all []string) ([]string, error) {
-	if list == "" || list == "all" {
+	switch list {
+	case "", "all":
 		return all, nil
+	case "none":
+		return nil, nil
 	}
 	chosen := strings.Split(list, ",")
 	for _, c := range chosen {

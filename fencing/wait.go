@@ -1,0 +1,117 @@
+package fencing
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+// manual is a person (heartbeat's meatware).
+type manual struct {
+	f    *Fencer
+	name string
+}
+
+// confirmation is one that is waited for.
+type confirmation struct {
+	Waiting
+	given chan struct{} // closed by Confirm
+}
+
+func (m *manual) act(ctx context.Context, j job) error {
+	if j.action == conf.FenceOn {
+		return errNoAction
+	}
+	c := &confirmation{Waiting{Node: j.node, Device: m.name, Since: time.Now()}, make(chan struct{})}
+	m.f.mu.Lock()
+	m.f.waiting = append(m.f.waiting, c)
+	m.f.mu.Unlock()
+	defer func() {
+		m.f.mu.Lock()
+		defer m.f.mu.Unlock()
+		m.f.waiting = slices.DeleteFunc(m.f.waiting, func(x *confirmation) bool { return x == c })
+	}()
+	m.f.log.Error("fencing: a person is needed: see to it that the node is off, then confirm",
+		"node", j.node, "device", m.name, "command", "keepbeat fence confirm "+j.node)
+	select {
+	case <-c.given:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("nobody has confirmed: %w", context.Cause(ctx))
+	}
+}
+
+func (m *manual) look(context.Context, []conf.FenceTarget) error { return nil }
+func (m *manual) problems(context.Context) []Problem             { return nil }
+func (m *manual) program() string                                { return "" }
+
+// Confirm implements Service.
+func (f *Fencer) Confirm(node string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var others []string
+	found := false
+	f.waiting = slices.DeleteFunc(f.waiting, func(c *confirmation) bool {
+		if c.Node != node {
+			others = append(others, c.Node)
+			return false
+		}
+		close(c.given)
+		found = true
+		return true
+	})
+	switch {
+	case found:
+		f.log.Warn("fencing: confirmed by a person", "node", node)
+		return nil
+	case len(others) > 0:
+		slices.Sort(others)
+		return fmt.Errorf("no confirmation that %s is off is waited for here, but of %s", node, strings.Join(slices.Compact(others), ", "))
+	}
+	return fmt.Errorf("no confirmation that %s is off is waited for here", node)
+}
+
+// Waiting implements Service.
+func (f *Fencer) Waiting() []Waiting {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	list := make([]Waiting, 0, len(f.waiting))
+	for _, c := range f.waiting {
+		list = append(list, c.Waiting)
+	}
+	return list
+}
+
+// watchdogDevice is the target's own watchdog, which has bitten once the node
+// has been silent for long enough. Nothing is sent to anybody.
+type watchdogDevice struct{ timeout time.Duration }
+
+func (w watchdogDevice) act(ctx context.Context, j job) error {
+	if j.action == conf.FenceOn {
+		return errNoAction
+	}
+	return sleep(ctx, w.timeout-j.silence())
+}
+
+func (w watchdogDevice) look(context.Context, []conf.FenceTarget) error { return nil }
+func (w watchdogDevice) problems(context.Context) []Problem             { return nil }
+func (w watchdogDevice) program() string                                { return "" }
+
+// sleep returns nil after d, or the reason why ctx has ended before.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return context.Cause(ctx) // nil while ctx lives
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
