@@ -176,7 +176,6 @@ type dog struct {
 	t    *testing.T
 	dev  *fakeDevice
 	log  *logLines
-	sys  *system
 	exec func() error // what happens at Exec
 }
 
