@@ -76,14 +76,18 @@ func (n *Node) putAside(ctx context.Context, groups []string, why string) error 
 	return err
 }
 
-// takeBack ends what putAside began.
-func (n *Node) takeBack(ctx context.Context, groups []string) error {
-	var back []string
+// takeBack ends what putAside began, for these groups, and returns those that
+// it was true of. The log hears of it by and by; settleBack tells it at once.
+func (n *Node) takeBack(groups []string) (back []string) {
 	for _, g := range groups {
 		if n.aside.drop(g) {
 			back = append(back, g)
 		}
 	}
+	return back
+}
+
+func (n *Node) settleBack(ctx context.Context, back []string) error {
 	if len(back) == 0 {
 		return nil
 	}

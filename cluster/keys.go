@@ -314,18 +314,18 @@ func heldByAll(nodes []NodeKeys, index int) (print string, err error) {
 		switch p := k.print(index); {
 		case k.Away != "":
 			lack = append(lack, fmt.Sprintf("%s cannot be asked: %s", k.Node, k.Away))
+		case k.Fault != "":
+			lack = append(lack, k.Node+": "+k.Fault)
 		case p == "":
 			lack = append(lack, fmt.Sprintf("%s does not hold key %d", k.Node, index))
 		case p != print:
 			lack = append(lack, fmt.Sprintf("key %d is another one on %s (fingerprint %s, not %s)", index, k.Node, p, print))
-		case k.Fault != "":
-			lack = append(lack, k.Node+": "+k.Fault)
 		}
 	}
 	if len(lack) == 0 {
 		return print, nil
 	}
-	if print == "" && !slices.ContainsFunc(nodes, func(k NodeKeys) bool { return k.Away != "" }) {
+	if print == "" && !slices.ContainsFunc(nodes, func(k NodeKeys) bool { return k.Away != "" || k.Fault != "" }) {
 		return "", fmt.Errorf("no node holds key %d; add it first: `keepbeat keys add`", index)
 	}
 	return "", fmt.Errorf("key %d is not used before every node holds it:\n%s", index, strings.Join(lack, "\n"))

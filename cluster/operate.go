@@ -149,15 +149,26 @@ func (n *Node) Takeover(ctx context.Context, which Which) ([]Moved, error) {
 			}
 		}
 	}
-	if err := n.takeBack(ctx, mine); err != nil {
-		return nil, err
-	}
-	return n.move(ctx, "takeover "+which.String()+" on "+n.self+OrderOf(ctx).by(), func(st *state.State, g state.Group, c *conf.Group) (string, error) {
+	back := n.takeBack(mine)
+	moved, err := n.move(ctx, "takeover "+which.String()+" on "+n.self+OrderOf(ctx).by(), func(st *state.State, g state.Group, c *conf.Group) (string, error) {
 		if g.Owner == n.self || !which.means(c, n.self) {
 			return "", nil
 		}
+		if slices.Contains(back, c.Name) {
+			return n.self, nil // all that the log has against it is that it was given up here
+		}
 		return n.choose(st, c, n.self)
 	})
+	if err != nil {
+		return moved, err
+	}
+	for _, name := range back {
+		// The leader may have been quicker.
+		if st := n.State(); st.Groups[name].Owner == n.self && !slices.ContainsFunc(moved, func(m Moved) bool { return m.Group == name }) {
+			moved = append(moved, Moved{Group: name, To: n.self, Index: st.Index})
+		}
+	}
+	return moved, n.settleBack(ctx, back)
 }
 
 // choose checks a node that an operator named.

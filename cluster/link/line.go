@@ -72,9 +72,15 @@ func (p *linePort) offer(c class, b []byte) (dropped uint64, err error) {
 	return dropped, err
 }
 
-// Broadcast implements Port.
+// Broadcast implements Port, for a mesh that cannot see what is behind its Port
+// (the simulation's wraps it): hellos are those to everybody, and lease messages
+// are told apart by their length.
 func (p *linePort) Broadcast(b []byte) error {
-	_, err := p.offer(classBeat, b)
+	c := classBeat
+	if len(b) > 0 && b[0] == lineFormDst {
+		c = class(len(b)) << 32
+	}
+	_, err := p.offer(c, b)
 	return err
 }
 

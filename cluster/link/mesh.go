@@ -30,7 +30,7 @@ type Config struct {
 
 	Keepalive, WarnTime, DeadTime time.Duration // defaults and bounds: Timing
 
-	// Open opens a link. Default: UDP sockets. An error is the reason, in words,
+	// Open opens a link. Default: UDP sockets and serial devices. An error is the reason, in words,
 	// for which the link is down: it is tried again every 250 ms to 2 s and, for
 	// UDP sockets, whenever the kernel reports a change of interfaces or addresses.
 	Open   func(conf.Link) (Port, error)

@@ -67,7 +67,7 @@ func config(medium *linktest.Medium, name string) link.Config {
 	}
 }
 
-func start(t *testing.T, cfg link.Config) *node {
+func start(t testing.TB, cfg link.Config) *node {
 	t.Helper()
 	n := &node{}
 	cfg.Logger = slog.New(slog.NewTextHandler(n, nil))

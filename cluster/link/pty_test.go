@@ -26,7 +26,7 @@ type pty struct {
 	device string
 }
 
-func newPty(t *testing.T) pty {
+func newPty(t testing.TB) pty {
 	t.Helper()
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -45,7 +45,7 @@ func newPty(t *testing.T) pty {
 }
 
 // nullModem joins two pseudo-terminals, as socat would; noise may change what passes.
-func nullModem(t *testing.T, a, b pty, noise func([]byte) []byte) {
+func nullModem(t testing.TB, a, b pty, noise func([]byte) []byte) {
 	var wg sync.WaitGroup
 	for _, way := range [][2]pty{{a, b}, {b, a}} {
 		wg.Go(func() {
@@ -211,7 +211,7 @@ func TestWhatBecomesOfASerialDevice(t *testing.T) {
 }
 
 // awaitStates polls, in real time: kernels do not live in bubbles.
-func awaitStates(t *testing.T, n *node, want string) {
+func awaitStates(t testing.TB, n *node, want string) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); n.states() != want; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -306,4 +306,36 @@ func TestAMeshOnRealDevices(t *testing.T) {
 	awaitStates(t, n["b"], "a down down up")
 	cutNetwork(m, false)
 	awaitStates(t, n["a"], "b up up up")
+}
+
+// The line at work, as it always is when there is one: hellos, and the renewals
+// and acknowledgements of `default`. Percent of a core for one node and its end of the cable.
+func BenchmarkSerialLeases(b *testing.B) {
+	ptyA, ptyB := newPty(b), newPty(b)
+	nullModem(b, ptyA, ptyB, nil)
+	n := map[string]*node{}
+	for name, p := range map[string]pty{"a": ptyA, "b": ptyB} {
+		cfg := config(linktest.New(1), name)
+		cfg.Nodes, cfg.Links = []string{"a", "b"}, []conf.Link{ttyAt(p.device, 19200)}
+		cfg.Open = link.OpenSerial
+		n[name] = start(b, cfg)
+	}
+	awaitStates(b, n["a"], "b up")
+	awaitStates(b, n["b"], "a up")
+	const span = 5 * time.Second
+	used := time.Duration(0)
+	for range b.N {
+		before := cpu()
+		for end := time.Now().Add(span); time.Now().Before(end); time.Sleep(125 * time.Millisecond) {
+			for name, other := range map[string]string{"a": "b", "b": "a"} {
+				for kind, size := range []int{20, 58} {
+					if err := n[name].Send(other, link.ChannelLease, append([]byte{1, byte(kind)}, make([]byte, size-2)...)); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		}
+		used += cpu() - before
+	}
+	b.ReportMetric(100*float64(used)/float64(b.N)/float64(span)/2, "%core/node")
 }

@@ -381,3 +381,28 @@ func TestADeviceThatWasGoneIsOpenedAgain(t *testing.T) {
 		want(t, "a", a.states(), "b up up up")
 	})
 }
+
+// opaque hides what a Port is, as the simulation's does.
+type opaque struct{ link.Port }
+
+func TestLeasesHoldBehindAPortThatIsWrapped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, c := linktest.New(1), linktest.NewCable(19200, 1)
+		n := map[string]*node{}
+		for i, name := range []string{"a", "b"} {
+			cfg := onLine(m, name, []string{"a", "b"}, c, i, 19200)
+			open := cfg.Open
+			cfg.Open = func(l conf.Link) (link.Port, error) {
+				p, err := open(l)
+				return opaque{p}, err
+			}
+			n[name] = start(t, cfg)
+		}
+		cutNetwork(m, true)
+		pass(3 * time.Second)
+		if worst := leases(t, n, conf.ProfileDefault.Lease, time.Minute); worst > conf.ProfileDefault.Lease {
+			t.Errorf("a lease would have ended: %v", worst)
+		}
+		want(t, "a", n["a"].states(), "b down down up")
+	})
+}

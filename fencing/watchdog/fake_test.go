@@ -21,10 +21,10 @@ type fakeDevice struct {
 	noWayOut bool
 	stopErr  error
 	fd       int
-	stuck    chan struct{} // feeding waits for it
-	fedErr   error
 
-	mu      sync.Mutex // guards the rest
+	mu      sync.Mutex    // guards the rest
+	stuck   chan struct{} // feeding waits for it
+	fedErr  error
 	limit   time.Duration
 	timer   *time.Timer
 	fed     int
@@ -73,8 +73,11 @@ func (f *fakeDevice) timeout() (time.Duration, error) {
 func (f *fakeDevice) left() (time.Duration, error) { return 0, errors.ErrUnsupported }
 
 func (f *fakeDevice) feed() error {
-	if f.stuck != nil {
-		<-f.stuck
+	f.mu.Lock()
+	stuck := f.stuck
+	f.mu.Unlock()
+	if stuck != nil {
+		<-stuck
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -115,6 +118,13 @@ func (f *fakeDevice) setFedErr(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.fedErr = err
+}
+
+// hang makes feeding wait until stuck is closed.
+func (f *fakeDevice) hang(stuck chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stuck = stuck
 }
 
 type fakeState struct{ bitten, stopped, closed bool }
@@ -166,7 +176,6 @@ type dog struct {
 	t    *testing.T
 	dev  *fakeDevice
 	log  *logLines
-	sys  *system
 	exec func() error // what happens at Exec
 }
 

@@ -256,7 +256,8 @@ func (w *Watchdog) end(ctx context.Context) error {
 
 // Disarm stops the device and closes it. Call it when nothing of ours runs on
 // this machine any more, and only then: a daemon that ends otherwise leaves the device running.
-// ErrNoWayOut in the error: it bites after one timeout. ErrStarved: it is too late.
+// ErrNoWayOut in the error: it bites after one timeout. ErrStarved: it is too late; better not end
+// the process then, whose end would feed it once more.
 func (w *Watchdog) Disarm(ctx context.Context) error {
 	w.op.Lock()
 	defer w.op.Unlock()

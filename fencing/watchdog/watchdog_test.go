@@ -199,7 +199,7 @@ func TestDisarmDoesNotWaitForADriverThatHangs(t *testing.T) {
 		d.arm()
 		time.Sleep(s)
 		stuck := make(chan struct{})
-		d.dev.stuck = stuck
+		d.dev.hang(stuck)
 		time.Sleep(5 * s)
 		ctx, cancel := context.WithTimeout(t.Context(), s)
 		defer cancel()

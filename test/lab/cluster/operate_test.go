@@ -106,12 +106,33 @@ func TestStandbyWithNoOtherDirectorIsRefused(t *testing.T) {
 	}
 	since, before := probe.Now(), s.groups1()
 	s.wait(s.Director1, "director2 to be down", func(st cluster.Status) bool { return st.Nodes[1].State == "down" })
-	s.refused(s.Director1, 1, "director2", "standby")
+	s.refused(s.Director1, 3, "group web would stop and run nowhere: no director can have it (director1: it gives the group up; director2: stopped by an operator); `keepbeat standby --force`", "standby")
+	s.refused(s.Director1, 3, "group web would stop and run nowhere", "standby", "--dry-run")
 	s.refused(s.Director1, 1, "director2", "standby", "--to", "director2")
 	time.Sleep(aWhile)
 	s.noMoreThan(blink, since, "a standby that was refused")
 	if after := s.groups1(); after != before {
 		t.Errorf("%s became %s", before, after)
+	}
+
+	if out := s.must(s.Director1, "standby", "--force", "--wait"); !strings.Contains(out, "group web: stopped, and runs nowhere") {
+		t.Errorf("by force it says %q", out)
+	}
+	s.wait(s.Arbiter, "the group to run nowhere", func(st cluster.Status) bool { return st.Groups[0].Owner == "" })
+	time.Sleep(aWhile)
+	if s.Director1.HasAddress(scenario.VIP) {
+		t.Error("the address is there, although its group was given up by force")
+	}
+	s.must(s.Director1, "takeover", "--wait")
+	s.must(s.Director1, "standby", "--force")
+	s.Start(s.Director2)
+	s.WaitOwner(s.Director2, limit)
+	if out := s.must(s.Arbiter, "history", "web", "--json"); !strings.Contains(out, "takeover all on director1 by root") || !strings.Contains(out, "given up here by root, with --force") {
+		t.Errorf("history does not say who did it:\n%s", out)
+	}
+	s.must(s.Director1, "takeover", "--wait") // director2 has had it, so this node is there for it again
+	if err := s.Daemons["director2"].Terminate(limit); err != nil {
+		t.Fatalf("stopping director2: %v", err)
 	}
 
 	// Without a majority nothing is decided, and the command says so in time.
