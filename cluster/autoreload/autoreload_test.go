@@ -192,6 +192,15 @@ func TestAFaultyFileIsShownUntilItIsMended(t *testing.T) {
 	}
 }
 
+func TestAnEditThatNeedsForceIsShownAndNotTriedAgain(t *testing.T) {
+	w, n := prepare(t, conf.HaresourcesName, "web.yaml")
+	n.err = &cluster.ForceError{Cost: "2 of the 2 groups that run would stop: db, web", Command: "keepbeat apply --force"}
+	put(t, n.dir, conf.HaresourcesName, groupsTwo)
+	if again := w.look(t.Context(), n); again || n.fault != "2 of the 2 groups that run would stop: db, web; `keepbeat apply --force` does it all the same" {
+		t.Errorf("again: %v, fault %q", again, n.fault)
+	}
+}
+
 func TestAVanishedFileIsAFaultAndChangesNothing(t *testing.T) {
 	w, n := prepare(t, conf.HaresourcesName, "web.yaml")
 	if err := os.Remove(filepath.Join(n.dir, conf.HaresourcesName)); err != nil {
