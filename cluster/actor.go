@@ -38,6 +38,7 @@ func (n *Node) act(ctx context.Context) {
 		next.Reset(actorTick)
 		n.turned.Store(int64(time.Since(n.started)))
 		st := n.State()
+		n.selfFence(ctx, st)
 		n.sayMeta()
 		if st.Voters.Index != voters {
 			voters = st.Voters.Index
@@ -163,7 +164,7 @@ func (n *Node) own(st *state.State) {
 			// Without a live lease nothing starts. What runs, from before a planned
 			// restart too, goes on behind the guard: the lease may come before
 			// anybody has taken the group.
-			if live || n.cfg.Guard != nil && (before[name] == g.Epoch || adopted[name] == g.Epoch) {
+			if live || n.outlives(st, name) && (before[name] == g.Epoch || adopted[name] == g.Epoch) {
 				epochs[name] = g.Epoch
 			}
 		}
@@ -359,10 +360,7 @@ func (n *Node) PrepareRestart(ctx context.Context) error {
 	if !n.admitted(st) {
 		return errors.New("this node is not admitted to the cluster yet; try again in a moment, or use `systemctl restart keepbeat`")
 	}
-	length := n.cfg.Local.RestartLease
-	if st.Spec != nil && st.Spec.Settings.RestartLease > 0 {
-		length = st.Spec.Settings.RestartLease
-	}
+	length := n.RestartLease()
 	for name, g := range st.Groups {
 		if g.Owner == n.self && (g.Target != "" || !g.Active) {
 			return errors.New("group " + name + " is being moved or started; try again when `keepbeat status` shows it at rest")
@@ -373,6 +371,14 @@ func (n *Node) PrepareRestart(ctx context.Context) error {
 		return err
 	}
 	return n.keeper.Lengthen(ctx, length)
+}
+
+// RestartLease is the length of the lease that PrepareRestart takes.
+func (n *Node) RestartLease() time.Duration {
+	if st := n.State(); st.Spec != nil && st.Spec.Settings.RestartLease > 0 {
+		return st.Spec.Settings.RestartLease
+	}
+	return n.cfg.Local.RestartLease
 }
 
 // CancelRestart takes a PrepareRestart back.

@@ -130,6 +130,10 @@ func (c *calls) answer(ctx context.Context, conn net.Conn) {
 		} else {
 			a.Result = &r
 		}
+	case "confirm":
+		if err := c.n.confirmHere(q.Node, q.By); err != nil {
+			a.Error = err.Error()
+		}
 	case "status":
 		b, err := json.Marshal(c.n.LocalStatus())
 		if err != nil {

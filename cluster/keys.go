@@ -163,7 +163,7 @@ func (n *Node) askKeysOf(ctx context.Context, nodes []string, q func(node string
 // memberNames are the nodes of the cluster: by the log, or before that by `nodes:`.
 func (n *Node) memberNames() []string {
 	var names []string
-	nodes, _ := n.members2(n.State())
+	nodes, _ := n.nodesOf(n.State())
 	for _, c := range nodes {
 		names = append(names, c.Name)
 	}

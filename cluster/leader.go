@@ -27,6 +27,8 @@ func (n *Node) lead(ctx context.Context) {
 	failures := map[string]time.Time{} // when this node first saw each failure
 	lives := map[string]life{}
 	var since time.Time
+	beat := n.selfReset.register("leader")
+	defer beat.Done()
 	for {
 		select {
 		case <-ctx.Done():
@@ -34,6 +36,7 @@ func (n *Node) lead(ctx context.Context) {
 		case <-n.leaderWake:
 		case <-next.C:
 		}
+		beat.Turn()
 		st := n.State()
 		seeLives(st, lives)
 		if !n.cons.Leading() {
@@ -190,7 +193,7 @@ func (n *Node) upgrade(st *state.State) {
 	if st.Format >= state.Format {
 		return
 	}
-	nodes, _ := n.members2(st)
+	nodes, _ := n.nodesOf(st)
 	for _, c := range nodes {
 		if x := st.Nodes[c.Name]; !x.Valid || x.Format <= st.Format {
 			return

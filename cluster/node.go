@@ -22,6 +22,7 @@ import (
 	"github.com/keepbeat/keepbeat/cluster/transport"
 	"github.com/keepbeat/keepbeat/conf"
 	"github.com/keepbeat/keepbeat/fencing"
+	"github.com/keepbeat/keepbeat/fencing/watchdog"
 	"github.com/keepbeat/keepbeat/resources"
 )
 
@@ -47,9 +48,10 @@ type Config struct {
 	// open new ones. nil: in memory.
 	Generations pair.Store
 	Generation  pair.Record
-	Carry       string          // of the daemon that this one replaces in a planned restart (Node.Carry)
-	Wire        pair.Wire       // what the rule ping asks; nil: nothing answers
-	Fencing     fencing.Service // nil: none
+	Carry       string             // of the daemon that this one replaces in a planned restart (Node.Carry)
+	Wire        pair.Wire          // what the rule ping asks; nil: nothing answers
+	Fencing     fencing.Service    // nil: none
+	Watchdog    *watchdog.Watchdog // nil: none
 	Clock       lease.Clock
 	Guard       Guard              // nil: `guard: off`
 	Registry    resources.Registry // of a director
@@ -75,13 +77,14 @@ type Node struct {
 	digest   string // of `nodes:`
 	said     meta   // what the hellos say now
 
-	cons    *consensus.Consensus
-	keeper  *lease.Keeper
-	pair    *pairing
-	manager *resources.Manager // nil on a witness
-	members *membership.Membership
-	calls   *calls
-	failed  chan error
+	cons      *consensus.Consensus
+	keeper    *lease.Keeper
+	pair      *pairing
+	selfReset *selfFence
+	manager   *resources.Manager // nil on a witness
+	members   *membership.Membership
+	calls     *calls
+	failed    chan error
 
 	actorWake  chan struct{}
 	leaderWake chan struct{}
@@ -89,6 +92,9 @@ type Node struct {
 	jobs   jobs
 	aside  aside
 	turned atomic.Int64 // when the actor's loop turned last, nanoseconds since started
+
+	unfencing sync.Mutex // guards unfenced, and is held while it is done
+	unfenced  bool
 
 	mu       sync.Mutex                  // guards what follows
 	reports  map[string]resources.Report // the last of each group
@@ -119,6 +125,11 @@ func New(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n.calls = newCalls(n, cfg.Streams)
+	n.selfReset = newSelfFence(cfg.Watchdog)
+	var turned func()
+	if n.director {
+		turned = n.selfReset.register("lease").Turn
+	}
 	n.keeper = lease.NewKeeper(lease.Config{
 		Node: n.self, ID: consensus.ServerID(n.self, cfg.UUID, n.cfg.Generation.Current), Boot: uint64(cfg.Boot), Holds: n.director, Length: profile.Lease,
 		Clock: cfg.Clock, Store: cfg.Promises, Stored: cfg.Promised, Guard: cfg.Guard,
@@ -126,7 +137,7 @@ func New(cfg Config) (*Node, error) {
 			// A lost datagram is a lost datagram: the next round comes in a quarter of a lease.
 			_ = cfg.Datagrams.Send(node, link.ChannelLease, b)
 		},
-		Changed: n.wake, Logger: cfg.Logger,
+		Changed: n.wake, Turned: turned, Logger: cfg.Logger,
 	})
 	cfg.Datagrams.Handle(link.ChannelLease, func(from string, boot link.Boot, b []byte) {
 		n.keeper.Receive(from, uint64(boot), b)

@@ -78,7 +78,7 @@ func (n *Node) StopCost() string {
 // it, and the rule of a pair.
 func (n *Node) voters() (voters []string, up map[string]bool, rule conf.Quorum) {
 	st := n.State()
-	_, rule = n.members2(st)
+	_, rule = n.nodesOf(st)
 	up = map[string]bool{n.self: true}
 	for name := range n.heard() {
 		up[name] = true

@@ -45,6 +45,7 @@ type pairing struct {
 	opened    time.Time // when this process opened a generation
 	confirmed string    // who has told it to go on alone; empty: nobody
 	forced    bool
+	ordered   bool // an operator wants the peer fenced
 	busy      bool // a step that takes time is under way
 	fence     pair.FenceState
 	outcome   fencing.Outcome
@@ -95,7 +96,7 @@ func parseCarry(s string) (generation string, until time.Duration, ok bool) {
 
 // pairRule returns the rule of a pair and the other node, if one is in force.
 func (n *Node) pairRule(st *state.State) (rule conf.Quorum, peer string, ok bool) {
-	nodes, rule := n.members2(st)
+	nodes, rule := n.nodesOf(st)
 	if rule == conf.QuorumMajority || rule == 0 || len(nodes) != 2 {
 		return 0, "", false
 	}
@@ -107,8 +108,8 @@ func (n *Node) pairRule(st *state.State) (rule conf.Quorum, peer string, ok bool
 	return rule, peer, peer != ""
 }
 
-// members2 returns the nodes of the cluster and the rule: as the log has them, or ha.yaml.
-func (n *Node) members2(st *state.State) ([]conf.Node, conf.Quorum) {
+// nodesOf returns the nodes of the cluster and the rule: as the log has them, or ha.yaml.
+func (n *Node) nodesOf(st *state.State) ([]conf.Node, conf.Quorum) {
 	if st.Members != nil {
 		return st.Members.Nodes, st.Members.Quorum
 	}
@@ -135,6 +136,8 @@ func (p *pairing) run(ctx context.Context) {
 	defer wg.Wait()
 	wg.Go(func() { p.ping(ctx) })
 	wg.Go(func() { p.probe(ctx) })
+	beat := p.n.selfReset.register("pair")
+	defer beat.Done()
 	for {
 		select {
 		case <-ctx.Done():
@@ -143,6 +146,7 @@ func (p *pairing) run(ctx context.Context) {
 		case <-changed:
 		case <-timer.C:
 		}
+		beat.Turn()
 		timer.Reset(p.turn(ctx))
 	}
 }
@@ -238,7 +242,7 @@ func (p *pairing) facts(st *state.State, rule conf.Quorum, peer string) pair.Fac
 	}
 	f.Record, f.Started, f.MayGoOn = p.record, p.started, p.mayGoOn
 	f.Fresh = !p.opened.IsZero() && time.Since(p.opened) < f.Lease
-	f.Confirmed, f.Forced = p.confirmed != "", p.forced
+	f.Confirmed, f.Forced, f.Ordered = p.confirmed != "", p.forced, p.ordered
 	f.Votes, f.PeerVotes, f.PeerListed = p.config.votes, p.config.peerVotes, p.config.peerListed
 	f.Fence = p.fence
 	if p.tied {
@@ -432,7 +436,7 @@ func (p *pairing) open(f pair.Facts) error {
 	}
 	p.mu.Lock()
 	p.started, p.mayGoOn, p.opened, p.lapsed = true, true, time.Now(), time.Time{}
-	p.confirmed, p.forced, p.fence = "", false, pair.NotAsked
+	p.confirmed, p.forced, p.ordered, p.fence = "", false, false, pair.NotAsked
 	p.config = serversSeen{votes: true}
 	p.mu.Unlock()
 	p.n.keeper.Rename(p.n.cons.Self())
@@ -484,6 +488,7 @@ func (p *pairing) askDevices(ctx context.Context, st *state.State, peer string, 
 			p.fence = pair.Done
 		}
 		done := p.fence == pair.Done
+		p.ordered = p.ordered && done // what failed is not tried again for a peer that is heard
 		p.mu.Unlock()
 		p.wake()
 		if done || ctx.Err() != nil {
@@ -508,7 +513,7 @@ func (p *pairing) askDevices(ctx context.Context, st *state.State, peer string, 
 func (p *pairing) shuns(f pair.Facts) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return f.Record.Intent != nil || f.Record.Current.Counter > 0 && p.theirs != f.Record.Current
+	return f.Ordered || f.Record.Intent != nil || f.Record.Current.Counter > 0 && p.theirs != f.Record.Current
 }
 
 // addressesOf returns the addresses of a group.
@@ -607,11 +612,29 @@ func (p *pairing) probeOnce(ctx context.Context, st *state.State, lease time.Dur
 	p.wake()
 }
 
+// orderFence is an operator's `keepbeat fence` in a pair.
+func (p *pairing) orderFence() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.rule != conf.QuorumFencing:
+		return fmt.Errorf("the rule of this pair is %v: nobody is fenced", p.rule)
+	case p.record.Intent != nil:
+		return fmt.Errorf("%s is being fenced already", p.peer)
+	}
+	p.ordered = true
+	p.wake()
+	return nil
+}
+
 // permit waits until the group's addresses may come up here. By the rule ping,
 // while the peer is not heard, that is when they have not answered elsewhere
 // for as long as its lease may run: also for a group that has been here all
 // along and is started again, since the peer may have seen it silent.
 func (p *pairing) permit(ctx context.Context, group string) error {
+	if err := p.n.unfence(ctx); err != nil {
+		return err
+	}
 	for {
 		st := p.n.State()
 		_, g := st.Group(group)

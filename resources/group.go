@@ -50,6 +50,7 @@ type group struct {
 	phase   string
 	members []*member
 	shown   uint64 // epoch, for status and Env.Epoch
+	doing   doing  // the operation under way
 }
 
 // member is a resource of a group on this node.
@@ -261,7 +262,9 @@ func (g *group) monitor(ctx context.Context) time.Duration {
 			continue
 		}
 		mctx, cancel := context.WithTimeout(octx, timeout(mb.conf.MonitorTimeout))
+		end := g.begin("monitor of "+mb.conf.Name, timeout(mb.conf.MonitorTimeout))
 		err := mb.res.Monitor(mctx)
+		end()
 		cancel()
 		if octx.Err() != nil {
 			return 0

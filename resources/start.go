@@ -84,14 +84,15 @@ func (g *group) startMembers(ctx context.Context, ms []*member) (string, error) 
 }
 
 func (g *group) start(ctx context.Context, mb *member) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout(mb.conf.StartTimeout))
-	defer cancel()
 	g.setState(mb, "starting", nil)
 	if g.m.cfg.Permit != nil {
 		if err := g.m.cfg.Permit(ctx, g.name); err != nil {
 			return err
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, timeout(mb.conf.StartTimeout))
+	defer cancel()
+	defer g.begin("start of "+mb.conf.Name, timeout(mb.conf.StartTimeout))()
 	if err := g.adoptInto(mb); err != nil {
 		return fmt.Errorf("what an earlier daemon left of it: %w", err)
 	}

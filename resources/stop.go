@@ -128,6 +128,7 @@ func (g *group) stopMembers(ctx context.Context, ms []*member) (string, error) {
 func (g *group) stop(ctx context.Context, mb *member) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout(mb.conf.StopTimeout))
 	defer cancel()
+	defer g.begin("stop of "+mb.conf.Name, timeout(mb.conf.StopTimeout))()
 	g.setState(mb, "stopping", nil)
 	if mb.res == nil {
 		env := g.env()

@@ -32,7 +32,9 @@ type Config struct {
 	// Changed is called, from the keeper's goroutines and never under its
 	// locks, when the lease begins or ends, a refusal arrives or a revocation progresses.
 	Changed func()
-	Logger  *slog.Logger
+	// Turned is called by the loop that renews, each time. nil: not called.
+	Turned func()
+	Logger *slog.Logger
 }
 
 // Keeper holds this node's lease and gives promises to others.
@@ -97,6 +99,9 @@ func (k *Keeper) Run(ctx context.Context) error {
 			return nil
 		case <-k.kick:
 		case <-timer.C:
+		}
+		if k.cfg.Turned != nil {
+			k.cfg.Turned()
 		}
 		timer.Reset(k.renew())
 	}

@@ -76,6 +76,7 @@ type Facts struct {
 	Fresh     bool          // it opened its generation less than a lease ago: its first lease is on its way
 	Confirmed bool          // an operator has said that it is to go on without the peer
 	Forced    bool          // and that this holds although it does not vote
+	Ordered   bool          // an operator wants the peer fenced, silent or not
 
 	// Of the newest configuration in its log.
 	Votes      bool // this node
@@ -210,7 +211,7 @@ func (f Facts) going() Decision {
 		return Decision{Phase: Sole, Why: f.Peer + " does not vote", GoOn: true}
 	case !f.PeerVotes:
 		return f.sole()
-	case f.silent():
+	case f.silent(), f.Ordered:
 		return f.alone()
 	case surviving && f.Fence == Done:
 		// It is heard, since it starts again.
@@ -300,7 +301,7 @@ func (f Facts) waits() bool {
 // may says whether a node that is not alone by a running lease may become the survivor.
 func (f Facts) may() (bool, string) {
 	switch {
-	case f.Started, f.Confirmed:
+	case f.Started, f.Confirmed, f.Ordered:
 		return true, ""
 	case !f.WaitForAll && f.Uptime >= f.InitDead:
 		return true, ""
@@ -316,6 +317,9 @@ func (f Facts) alone() Decision {
 		return Decision{Phase: Waiting, Why: "its lease ran out while it did not reach the tie-breaker", Lapse: true, Stop: true}
 	}
 	d := Decision{Phase: Alone, Why: f.Peer + " is silent", GoOn: f.goOn()}
+	if f.Ordered {
+		d.Why = "an operator wants " + f.Peer + " fenced"
+	}
 	if f.harmless() {
 		d.Why = f.Peer + " has lost its log"
 		return f.survive(d)
@@ -353,7 +357,7 @@ func (f Facts) sole() Decision {
 // survive goes through the steps that make this node the survivor.
 func (f Facts) survive(d Decision) Decision {
 	harmless := f.harmless()
-	if f.Rule == conf.QuorumFencing && !harmless && !f.Confirmed && f.Record.Intent == nil {
+	if f.Rule == conf.QuorumFencing && !harmless && !f.Confirmed && !f.Ordered && f.Record.Intent == nil {
 		if wait := SilentAfter(f.Lease) + f.Delay - f.Silence; f.Delay > 0 && wait > 0 {
 			d.Why += fmt.Sprintf("; it has more at stake, so it is given %v (priority_fencing_delay)", f.Delay)
 			return d

@@ -28,6 +28,8 @@ import (
 	"github.com/keepbeat/keepbeat/cluster/link"
 	"github.com/keepbeat/keepbeat/cluster/transport"
 	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/fencing"
+	"github.com/keepbeat/keepbeat/fencing/watchdog"
 	"github.com/keepbeat/keepbeat/resources"
 	"github.com/keepbeat/keepbeat/resources/ipvs"
 	"github.com/keepbeat/keepbeat/resources/vip"
@@ -147,6 +149,12 @@ func run(configPath string, logger *slog.Logger) error {
 		},
 	}
 	director := isDirector(local)
+	dog, err := watchdog.New(watchdog.Config{Device: watchdogDevice(local, director), Timeout: local.Watchdog.Timeout, Reset: watchdog.ResetNow, Logger: logger})
+	if err != nil {
+		return err
+	}
+	cfg.Watchdog = dog
+	cfg.Fencing = fencing.New(fencing.Config{Node: local.Name, Nodes: local.Nodes, Logger: logger})
 	if director {
 		if local.Guard == conf.GuardOn {
 			g, err := guard.Open(ctx, guard.Config{Logger: logger, Alarm: func(msg string) { logger.Error("ALARM: " + msg) }})
@@ -194,7 +202,7 @@ func run(configPath string, logger *slog.Logger) error {
 	start("links", mesh.Run)
 	start("control socket", func(ctx context.Context) error {
 		return api.Serve(ctx, socket, api.Config{Node: node, Logger: logger, Restart: func() {
-			go reexec(node, logger)
+			go reexec(node, dog, logger)
 		}})
 	})
 	start("autoreload", func(ctx context.Context) error { return edits.Run(ctx, node) })
@@ -203,16 +211,38 @@ func run(configPath string, logger *slog.Logger) error {
 	start("watchdog", func(ctx context.Context) error { feed(ctx, node); return nil })
 	logger.Info("keepbeat runs", "version", version, "node", local.Name, "cluster", local.Cluster, "boot", fmt.Sprintf("%016x", uint64(boot)))
 	notify(daemon.SdNotifyReady, logger)
-	clean, err := wait(node, cancel, done, failed, logger)
+	clean, err := wait(node, dog, cancel, done, failed, logger)
 	background.Wait() // the guard's loop would put back what is cleared
 	if errors.Is(err, cluster.ErrRejoin) {
 		logger.Warn("starting again as an empty node of the other one's generation")
-		return rejoin()
+		return rejoin(dog)
 	}
-	if clean && err == nil && director && cfg.Guard != nil {
+	if !clean || err != nil {
+		return err // the watchdog, if there is one, runs on: this was no clean stop
+	}
+	if director && cfg.Guard != nil {
 		err = guard.Clear(context.Background(), guard.Config{Logger: logger})
 	}
+	return errors.Join(err, disarm(dog))
+}
+
+// disarm stops the watchdog at a clean stop.
+func disarm(dog *watchdog.Watchdog) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	err := dog.Disarm(ctx)
+	if errors.Is(err, watchdog.ErrStarved) {
+		select {} // the machine is about to be reset; the end of this process would feed the device once more
+	}
 	return err
+}
+
+// watchdogDevice is the device of a director: a witness runs nothing that would need it.
+func watchdogDevice(local *conf.Local, director bool) string {
+	if !director {
+		return ""
+	}
+	return local.Watchdog.Device
 }
 
 // keysFor returns the keys as links and streams want them: these with the active one first.
@@ -238,7 +268,7 @@ func isDirector(local *conf.Local) bool {
 }
 
 // wait runs until a signal or a failure, and ends the daemon; clean says that nothing runs any more.
-func wait(node *cluster.Node, cancel context.CancelFunc, done, failed chan error, logger *slog.Logger) (clean bool, err error) {
+func wait(node *cluster.Node, dog *watchdog.Watchdog, cancel context.CancelFunc, done, failed chan error, logger *slog.Logger) (clean bool, err error) {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	defer signal.Stop(signals)
@@ -252,7 +282,7 @@ func wait(node *cluster.Node, cancel context.CancelFunc, done, failed chan error
 			return false, errors.Join(err, <-done)
 		case s := <-signals:
 			if s == unix.SIGHUP {
-				go restart(node, logger)
+				go restart(node, dog, logger)
 				continue
 			}
 			logger.Info("stopping: handing over first", "signal", s.String())
@@ -313,25 +343,25 @@ func feed(ctx context.Context, node *cluster.Node) {
 }
 
 // restart is `systemctl reload`: the long lease, then re-exec.
-func restart(node *cluster.Node, logger *slog.Logger) {
+func restart(node *cluster.Node, dog *watchdog.Watchdog, logger *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := node.PrepareRestart(ctx); err != nil {
 		logger.Error("not restarted", "err", err)
 		return
 	}
-	reexec(node, logger)
+	reexec(node, dog, logger)
 }
 
 // reexec replaces the daemon by the program as it is on disk now. Everything
 // it started stays up under the long lease; the new one takes it over.
-func reexec(node *cluster.Node, logger *slog.Logger) {
+func reexec(node *cluster.Node, dog *watchdog.Watchdog, logger *slog.Logger) {
 	time.Sleep(50 * time.Millisecond) // let the answer on the control socket get out
 	path, err := executable()
 	if err == nil {
 		usec, _ := monotonicUsec()
 		notify("RELOADING=1\nMONOTONIC_USEC="+usec, logger)
-		err = unix.Exec(path, os.Args, append(os.Environ(), carryVariable+"="+node.Carry()))
+		err = dog.Exec(path, os.Args, append(os.Environ(), carryVariable+"="+node.Carry()), min(node.RestartLease(), watchdog.MaxGrace))
 	}
 	logger.Error("re-exec failed; going on", "err", err)
 	notify(daemon.SdNotifyReady, logger)
@@ -349,12 +379,12 @@ func takeCarry() string {
 
 // rejoin starts the daemon again from nothing. Nothing runs any more; the
 // guard that stands is the next one's.
-func rejoin() error {
+func rejoin(dog *watchdog.Watchdog) error {
 	path, err := executable()
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("start again: %w", unix.Exec(path, os.Args, os.Environ()))
+	return fmt.Errorf("start again: %w", dog.Exec(path, os.Args, os.Environ(), watchdog.MaxGrace))
 }
 
 // executable returns the program's path. After an upgrade the running file is

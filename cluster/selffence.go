@@ -1,0 +1,109 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/keepbeat/keepbeat/cluster/state"
+	"github.com/keepbeat/keepbeat/fencing/watchdog"
+	"github.com/keepbeat/keepbeat/resources"
+)
+
+// loopAge is how old the sign of life of a loop may be that feeds the watchdog.
+// The slowest turns twice a second at rest; a hogged machine makes it late.
+const loopAge = 5 * time.Second
+
+// armAgain is the pause after an attempt to arm the watchdog that failed.
+const armAgain = 10 * time.Second
+
+// selfFence is this node's own end: the watchdog, and what makes it bite.
+type selfFence struct {
+	dog   *watchdog.Watchdog // nil: none
+	actor *watchdog.Beat
+	lost  time.Time // since when the lease has not run; zero: it runs
+	tried time.Time // when arming failed last
+}
+
+func newSelfFence(dog *watchdog.Watchdog) *selfFence {
+	s := &selfFence{dog: dog}
+	if dog != nil {
+		s.actor = dog.Register("actor", loopAge)
+	}
+	return s
+}
+
+// register adds a loop that has to turn.
+func (s *selfFence) register(name string) *watchdog.Beat {
+	if s.dog == nil {
+		return nil
+	}
+	return s.dog.Register(name, loopAge)
+}
+
+// turn is called by the actor's loop.
+func (n *Node) selfFence(ctx context.Context, st *state.State) {
+	s := n.selfReset
+	s.actor.Turn()
+	if s.dog == nil || !n.director {
+		return
+	}
+	// What an earlier daemon left has to be gone or taken over: a node that cannot
+	// get that far would reset itself again and again.
+	if n.admitted(st) && !n.manager.Leftovers(ownedEpochs(st, n.self)) && time.Since(s.tried) > armAgain {
+		n.jobs.begin("arm", func() {
+			if err := s.dog.Arm(ctx); err != nil && ctx.Err() == nil {
+				s.tried = time.Now()
+				n.logger.Error("the watchdog is not armed: nothing resets this machine when it hangs", "err", err, "again_in", armAgain)
+				time.Sleep(jobPause)
+			}
+		})
+	}
+	if n.keeper.Live() {
+		s.lost = time.Time{}
+	} else if s.lost.IsZero() {
+		s.lost = time.Now()
+	}
+	if why := n.mustDie(st, s.lost); why != "" {
+		s.dog.Starve(why)
+	}
+}
+
+// mustDie says why nothing but a reset of this machine keeps the promise: what
+// the guard cannot cut off does not stop. Empty: nothing asks for it.
+func (n *Node) mustDie(st *state.State, lost time.Time) string {
+	late := n.manager.Overdue()
+	for _, g := range n.manager.Status() {
+		_, c := st.Group(g.Name)
+		if g.Phase == "idle" || !state.NeedsFencing(c) {
+			continue
+		}
+		if why := late[g.Name]; why != "" {
+			return fmt.Sprintf("group %s: %s", g.Name, why)
+		}
+		n.mu.Lock()
+		r := n.reports[g.Name]
+		n.mu.Unlock()
+		if g.Phase == "stuck" && r.Outcome == resources.Stuck {
+			return fmt.Sprintf("group %s: %s does not stop: %v", g.Name, r.Resource, r.Err)
+		}
+		if lost.IsZero() {
+			continue
+		}
+		budget := n.lease(st)
+		for _, res := range c.Resources {
+			budget += max(res.StopTimeout, time.Second)
+		}
+		if time.Since(lost) > budget {
+			return fmt.Sprintf("group %s still runs %v after the lease was lost", g.Name, time.Since(lost).Round(time.Second))
+		}
+	}
+	return ""
+}
+
+// outlives says whether a group may run on without a live lease, behind the
+// guard: not what the guard cannot cut off.
+func (n *Node) outlives(st *state.State, group string) bool {
+	_, c := st.Group(group)
+	return n.cfg.Guard != nil && !state.NeedsFencing(c)
+}
