@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -135,6 +137,21 @@ func (p program) run(ctx context.Context) (answer []byte, err error) {
 		return nil, &exitError{exit.ExitCode(), exit.String(), output}
 	}
 	return nil, err
+}
+
+// closeInherited marks all descriptors to be closed on exec. Not at each start:
+// a daemon that is about to start itself anew unmarks what it takes along.
+func closeInherited() {
+	const first = 3
+	if unix.CloseRange(first, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) == nil {
+		return
+	}
+	open, _ := os.ReadDir("/proc/self/fd") // before Linux 5.11
+	for _, e := range open {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd >= first {
+			unix.CloseOnExec(fd)
+		}
+	}
 }
 
 // await returns when the process has ended and is a zombie; at the end of ctx

@@ -36,6 +36,9 @@ type params struct {
 	secrets []secret          // those that must not appear in what a program prints
 }
 
+// Format: fmt does not ask what is inside of a struct.
+func (params) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, stars) }
+
 // resolve reads files and variables. Errors name the parameter and the place, never the value.
 func resolve(of map[string]conf.Param, getenv func(string) (string, bool)) (params, error) {
 	p := params{values: make(map[string]secret, len(of))}

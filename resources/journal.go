@@ -1,9 +1,11 @@
 package resources
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"net/netip"
 	"net/url"
@@ -42,7 +44,7 @@ func (j Journal) path(group string) string {
 // Write replaces a group's entry. It is not fsynced: a machine that loses
 // power loses the kernel's tables too.
 func (j Journal) Write(e Entry) error {
-	b, err := json.Marshal(e)
+	b, err := encodeEntry(e)
 	if err != nil {
 		return err
 	}
@@ -103,9 +105,42 @@ func (j Journal) Read() ([]Entry, error) {
 	return entries, errors.Join(errs...)
 }
 
+// sealed is what a file holds. A record that has changed by itself must not be
+// believed: its epoch could be one that this node does not hold, and its address one
+// that nobody takes back.
+type sealed struct {
+	Sum   string          `json:"sum"` // of Entry's bytes
+	Entry json.RawMessage `json:"entry"`
+}
+
+func sumOf(b []byte) string {
+	return fmt.Sprintf("%08x", crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+}
+
+func encodeEntry(e Entry) ([]byte, error) {
+	b, err := json.Marshal(e)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(sealed{sumOf(b), b})
+}
+
 func parseEntry(b []byte) (Entry, error) {
 	var e Entry
-	if err := json.Unmarshal(b, &e); err != nil {
+	var s sealed
+	if err := json.Unmarshal(b, &s); err != nil {
+		return e, err
+	}
+	switch {
+	case s.Sum == "" && s.Entry == nil:
+		// Of a daemon before sums, which this one replaces by a planned restart: nothing but the entry.
+		s.Entry = b
+	case s.Sum != sumOf(s.Entry):
+		return e, errors.New("damaged: it is not what was written")
+	}
+	d := json.NewDecoder(bytes.NewReader(s.Entry))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&e); err != nil {
 		return e, err
 	}
 	if e.Group == "" {

@@ -1,6 +1,7 @@
 package resources
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/netip"
 	"os"
@@ -45,6 +46,31 @@ func TestTheJournal(t *testing.T) {
 			}
 		}
 	})
+	t.Run("does not believe a file in which a bit has changed", func(t *testing.T) {
+		path := j.path(want.Group)
+		good, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for bit := range len(good) * 8 {
+			bad := bytes.Clone(good)
+			bad[bit/8] ^= 1 << (bit % 8)
+			// The case of a key's letters does not count.
+			if e, err := parseEntry(bad); err == nil && !cmp.Equal(e, want, cmpopts.EquateComparable(netip.Addr{})) {
+				t.Errorf("bit %d: %s", bit, bad)
+			}
+		}
+	})
+	t.Run("reads what a daemon before sums has written", func(t *testing.T) {
+		old, err := json.Marshal(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := parseEntry(old)
+		if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); d != "" || err != nil {
+			t.Errorf("%s %v", d, err)
+		}
+	})
 	t.Run("forgets what is removed, twice", func(t *testing.T) {
 		for range 2 {
 			if err := j.Remove(want.Group); err != nil {
@@ -60,6 +86,7 @@ func TestTheJournal(t *testing.T) {
 func FuzzParseEntry(f *testing.F) {
 	f.Add([]byte(`{"group":"web","epoch":7,"addresses":["192.0.2.1"],"resources":[{"kind":"vip","name":"vip","record":{}}]}`))
 	f.Add([]byte(`{"group":"web","epoch":1,"addresses":null}`))
+	f.Add([]byte(`{"sum":"00000000","entry":{"group":"web","epoch":1}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := parseEntry(b)
 		if err != nil {
@@ -68,7 +95,7 @@ func FuzzParseEntry(f *testing.F) {
 		if e.Group == "" || e.Epoch == 0 {
 			t.Fatalf("%+v", e)
 		}
-		again, err := json.Marshal(e)
+		again, err := encodeEntry(e)
 		if err != nil {
 			t.Fatal(err)
 		}
