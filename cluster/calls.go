@@ -28,6 +28,8 @@ type request struct {
 	Command []byte `json:"command,omitempty"`
 	// Generation is the sender\'s: a command of another history is not taken.
 	Generation string       `json:"generation,omitempty"`
+	Node       string       `json:"node,omitempty"` // confirm
+	By         string       `json:"by,omitempty"`
 	Keys       *keysRequest `json:"keys,omitempty"`
 }
 
