@@ -87,7 +87,7 @@ func (n *Node) voters() (voters []string, up map[string]bool, rule conf.Quorum) 
 		name := consensus.NodeOf(id)
 		voters = append(voters, name)
 		// A machine that is heard under another identity is not that voter.
-		if known, ok := st.Nodes[name]; ok && known.ID != id {
+		if known, ok := st.Nodes[name]; ok && known.ID != consensus.Identity(id) {
 			delete(up, name)
 		}
 	}

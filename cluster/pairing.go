@@ -51,6 +51,7 @@ type pairing struct {
 	outcome   fencing.Outcome
 	clear     map[netip.Addr]time.Time // since when an address has not answered elsewhere
 	probed    time.Time                // when the last round of questions ended
+	serial    bool                     // nothing but a serial line is left to the peer
 	heard     string                   // id of the intent that the peer has told of
 	theirs    pair.Generation          // of the peer, as heard last
 	tie       time.Duration            // lease time at which the newest question was sent that the tie-breaker answered
@@ -240,6 +241,7 @@ func (p *pairing) facts(st *state.State, rule conf.Quorum, peer string) pair.Fac
 	if !p.lapsed.IsZero() {
 		f.Lapsed = max(time.Since(p.lapsed), 1)
 	}
+	p.serial = f.OnlySerial
 	f.Record, f.Started, f.MayGoOn = p.record, p.started, p.mayGoOn
 	f.Fresh = !p.opened.IsZero() && time.Since(p.opened) < f.Lease
 	f.Confirmed, f.Forced, f.Ordered = p.confirmed != "", p.forced, p.ordered
@@ -740,4 +742,39 @@ func (p *pairing) giveUpVote(ctx context.Context) {
 	if err != nil {
 		p.n.logger.Warn("stopping with a vote: the other node has to go on by the pair's rule", "err", err)
 	}
+}
+
+// PairStatus is how a node stands in a pair.
+type PairStatus struct {
+	Rule       string `json:"rule"`
+	Peer       string `json:"peer"`
+	Phase      string `json:"phase"` // waiting, joining, whole, alone, surviving, sole, rejoining, rivals
+	Why        string `json:"why,omitempty"`
+	Generation string `json:"generation"`
+	How        string `json:"how,omitempty"` // how the generation came about
+	// Contested: the peer has not come back into this generation.
+	Contested  bool   `json:"contested,omitempty"`
+	TieBreaker string `json:"tie_breaker,omitempty"` // rule ping: when it answered last
+	OnlySerial bool   `json:"only_serial,omitempty"`
+}
+
+// status returns nil when no rule of a pair is in force.
+func (p *pairing) status() *PairStatus {
+	now := p.n.keeper.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.peer == "" {
+		return nil
+	}
+	s := &PairStatus{
+		Rule: p.rule.String(), Peer: p.peer, Phase: p.said.Phase.String(), Why: p.said.Why,
+		Generation: p.record.Current.String(), How: p.record.How, Contested: p.record.Contested != "", OnlySerial: p.serial,
+	}
+	if p.rule == conf.QuorumPing {
+		s.TieBreaker = "has never answered"
+		if p.tied {
+			s.TieBreaker = fmt.Sprintf("answered %v ago", (now - p.tie).Round(time.Millisecond))
+		}
+	}
+	return s
 }

@@ -18,6 +18,8 @@ import (
 	"github.com/keepbeat/keepbeat/cluster/placement"
 	"github.com/keepbeat/keepbeat/cluster/state"
 	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/fencing"
+	"github.com/keepbeat/keepbeat/fencing/watchdog"
 	"github.com/keepbeat/keepbeat/resources"
 )
 
@@ -37,6 +39,8 @@ type Status struct {
 	Profile string         `json:"profile"`
 	Spec    state.SpecInfo `json:"spec"`
 	Index   uint64         `json:"index"`
+
+	Fencing map[string]state.FenceRequest `json:"fencing,omitempty"` // by node: what is under way
 
 	Nodes  []NodeStatus  `json:"nodes"`
 	Groups []GroupStatus `json:"groups"`
@@ -83,6 +87,11 @@ type LocalStatus struct {
 	Groups    []resources.GroupStatus `json:"groups,omitempty"`
 	// Refused are datagrams that came in on its links and were not believed.
 	Refused []link.Refused `json:"refused_datagrams,omitempty"`
+
+	Pair     *PairStatus            `json:"pair,omitempty"` // nil: a majority decides
+	Devices  []fencing.DeviceStatus `json:"fencing_devices,omitempty"`
+	Waiting  []fencing.Waiting      `json:"fencing_waits,omitempty"` // confirmations by a person
+	Watchdog *watchdog.Status       `json:"watchdog,omitempty"`
 }
 
 // GroupStatus is a group as the log has it, with what its owner says of the resources.
@@ -128,6 +137,15 @@ func (n *Node) LocalStatus() LocalStatus {
 	if r, ok := n.cfg.Datagrams.(interface{ Refused() []link.Refused }); ok { // the simulation's medium keeps no such book
 		s.Refused = r.Refused()
 	}
+	s.Pair = n.pair.status()
+	if n.cfg.Fencing != nil && fencingOf(n.State()) != nil {
+		s.Devices, s.Waiting = n.cfg.Fencing.Status(), n.cfg.Fencing.Waiting()
+	}
+	if dog := n.cfg.Watchdog; dog != nil {
+		if w := dog.Status(); w.Device != "" {
+			s.Watchdog = &w
+		}
+	}
 	if n.members != nil {
 		s.Gossip = gossip(n.members.Members())
 	}
@@ -165,6 +183,7 @@ func (n *Node) Status(ctx context.Context) Status {
 		Leader: n.cons.Leader(), Spec: st.SpecInfo, Index: st.Index, Profile: n.cfg.Local.Profile.Name,
 	}
 	s.Quorum = s.Leader != ""
+	s.Fencing = st.Fencing
 	if st.Spec != nil {
 		s.Profile = st.Spec.Settings.Profile.Name
 	}
@@ -183,7 +202,10 @@ func (n *Node) Status(ctx context.Context) Status {
 	}
 	s.Waiting = n.cons.Waiting()
 	s.Trouble = trouble(s)
-	s.Notes = []string{fmt.Sprintf("without fencing, a machine that is paused as a whole may act for up to %v when it wakes (docs/safety.md)", n.lease(st))}
+	s.Notes = []string{}
+	if fencingOf(st) == nil {
+		s.Notes = append(s.Notes, fmt.Sprintf("without fencing, a machine that is paused as a whole may act for up to %v when it wakes (docs/safety.md)", n.lease(st)))
+	}
 	return s
 }
 
@@ -286,9 +308,12 @@ func trouble(s Status) []string {
 	switch {
 	case s.Waiting != "":
 		add(0, "%s", s.Waiting)
+	case !s.Quorum && here(s) != nil && here(s).Pair != nil:
+		// What the pair says of itself, below, is more to the point.
 	case !s.Quorum:
 		add(0, "no quorum: this node sees no majority of voters; groups whose lease has ended are silent")
 	}
+	fenceTrouble(s, add)
 	for _, g := range s.Groups {
 		switch g.State {
 		case "blocked":

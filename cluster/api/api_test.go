@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 
 // fake is a node that does what it is told and remembers it.
 type fake struct {
+	Fencer              // not asked here
 	mu       sync.Mutex // guards what follows
 	witness  bool
 	err      error // of every command

@@ -92,6 +92,31 @@ func (c *Client) RemoveKey(ctx context.Context, k Key) (r cluster.KeyChange, err
 	return r, c.do(ctx, http.MethodPost, "/v1/keys/remove", k, &r)
 }
 
+// Fence has a node fenced.
+func (c *Client) Fence(ctx context.Context, f Fence) (r Fenced, err error) {
+	return r, c.do(ctx, http.MethodPost, "/v1/fence", f, &r)
+}
+
+// FenceConfirm tells a manual device that a node is off.
+func (c *Client) FenceConfirm(ctx context.Context, node string) error {
+	return c.do(ctx, http.MethodPost, "/v1/fence/confirm", Named{node}, nil)
+}
+
+// FenceTest looks whether fencing devices answer; empty: all of this node.
+func (c *Client) FenceTest(ctx context.Context, device string) (r FenceDevices, err error) {
+	return r, c.do(ctx, http.MethodPost, "/v1/fence/test", Named{device}, &r)
+}
+
+// FenceHistory asks what was fenced; empty: all nodes.
+func (c *Client) FenceHistory(ctx context.Context, node string) (r FenceHistory, err error) {
+	return r, c.do(ctx, http.MethodGet, "/v1/fence/history?node="+url.QueryEscape(node), nil, &r)
+}
+
+// QuorumConfirm makes a node of a pair go on without the other.
+func (c *Client) QuorumConfirm(ctx context.Context, force bool) error {
+	return c.do(ctx, http.MethodPost, "/v1/quorum/confirm", Confirm{force}, nil)
+}
+
 // Restart makes the daemon re-execute itself; nothing moves. It returns before
 // the new program answers.
 func (c *Client) Restart(ctx context.Context) error {

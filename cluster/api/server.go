@@ -36,6 +36,7 @@ type Node interface {
 	AddKey(ctx context.Context, index int, key conf.Secret) (cluster.KeyChange, error)
 	UseKey(ctx context.Context, index int) (cluster.KeyChange, error)
 	RemoveKey(ctx context.Context, index int) (cluster.KeyChange, error)
+	Fencer
 }
 
 // Config is what Serve is given.
@@ -97,6 +98,11 @@ func handler(cfg Config, a access) http.Handler {
 	mux.HandleFunc("POST /v1/takeover", s.takeover)
 	mux.HandleFunc("POST /v1/apply", s.apply)
 	mux.HandleFunc("POST /v1/restart", s.restart)
+	mux.HandleFunc("GET /v1/fence/history", s.fenceHistory)
+	mux.HandleFunc("POST /v1/fence", s.fence)
+	mux.HandleFunc("POST /v1/fence/confirm", s.fenceConfirm)
+	mux.HandleFunc("POST /v1/fence/test", s.fenceTest)
+	mux.HandleFunc("POST /v1/quorum/confirm", s.quorumConfirm)
 	mux.HandleFunc("POST /v1/keys/add", s.addKey)
 	mux.HandleFunc("POST /v1/keys/use", s.useKey)
 	mux.HandleFunc("POST /v1/keys/remove", s.removeKey)

@@ -1,0 +1,76 @@
+package cluster
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/keepbeat/keepbeat/cluster/pair"
+)
+
+// here returns what the node that was asked says of itself.
+func here(s Status) *LocalStatus {
+	for _, n := range s.Nodes {
+		if n.Name == s.Node {
+			return n.Here
+		}
+	}
+	return nil
+}
+
+// fenceTrouble adds what an administrator should know of pairs, fencing and watchdogs.
+func fenceTrouble(s Status, add func(rank int, format string, args ...any)) {
+	for _, node := range slices.Sorted(maps.Keys(s.Fencing)) {
+		r := s.Fencing[node]
+		tries := ""
+		if r.Tries > 0 {
+			tries = fmt.Sprintf(" (%d tries have failed: `keepbeat fence history`)", r.Tries)
+		}
+		add(0, "node %s is being fenced by %s%s: %s", node, r.Operator, tries, r.Why)
+	}
+	for _, n := range s.Nodes {
+		h := n.Here
+		if h == nil {
+			continue
+		}
+		for _, w := range h.Waiting {
+			add(0, "node %s has to be off before anything goes on: make sure that it is, by hand, then run `keepbeat fence confirm %s` (device %s on %s waits since %s)",
+				w.Node, w.Node, w.Device, n.Name, w.Since.Local().Format("15:04:05"))
+		}
+		if p := h.Pair; p != nil {
+			pairTrouble(n.Name, *p, add)
+		}
+		for _, d := range h.Devices {
+			if d.Error != "" {
+				add(2, "node %s: fencing device %s does not answer: %s", n.Name, d.Name, d.Error)
+			}
+		}
+		if w := h.Watchdog; w != nil {
+			switch {
+			case w.Starved != "":
+				add(0, "node %s resets itself: %s", n.Name, w.Starved)
+			case !w.Running && w.Error != "":
+				add(2, "node %s: the watchdog %s is not armed: %s", n.Name, w.Device, w.Error)
+			case len(w.Held) > 0:
+				add(1, "node %s: the watchdog is not fed and resets the machine in %v: %s", n.Name, w.Left.Round(100_000_000), w.Held[0])
+			}
+		}
+	}
+}
+
+func pairTrouble(node string, p PairStatus, add func(rank int, format string, args ...any)) {
+	switch p.Phase {
+	case pair.Whole.String():
+		if p.OnlySerial {
+			add(1, "node %s: %s", node, p.Why)
+		}
+	case pair.Sole.String():
+		if p.Contested {
+			add(2, "node %s goes on alone, under generation %s: %s", node, p.Generation, p.Why)
+		}
+	case pair.Alone.String(), pair.Surviving.String():
+		add(0, "node %s has no quorum and goes on alone (quorum: %s): %s; nothing can be changed meanwhile", node, p.Rule, p.Why)
+	default:
+		add(0, "node %s is %s: %s", node, p.Phase, p.Why)
+	}
+}
