@@ -34,7 +34,9 @@ type Config struct {
 	Changed func()
 	// Turned is called by the loop that renews, each time. nil: not called.
 	Turned func()
-	Logger *slog.Logger
+	// Recorder is told of every call of the pure cores; nil: nobody is.
+	Recorder Recorder
+	Logger   *slog.Logger
 }
 
 // Keeper holds this node's lease and gives promises to others.
@@ -47,7 +49,7 @@ type Keeper struct {
 
 	mu         sync.Mutex // guards what follows
 	id         string     // this node's server id
-	h          *Holder
+	h          tracedHolder
 	length     time.Duration
 	long       time.Duration // asked for before a planned restart; 0: no
 	end        time.Duration // of the lease as the guard was told
@@ -77,7 +79,7 @@ type vote struct {
 func NewKeeper(cfg Config) *Keeper {
 	return &Keeper{
 		cfg: cfg, votes: make(chan vote, 1024), kick: make(chan struct{}, 1),
-		h: NewHolder(cfg.Node), id: cfg.ID, length: cfg.Length,
+		h: newTracedHolder(cfg.Node, cfg.Recorder), id: cfg.ID, length: cfg.Length,
 		reach: map[string]time.Duration{}, seen: map[string]time.Duration{},
 		started: cfg.Clock.Now(), collecting: map[string]*collection{}, shunned: map[string]bool{},
 	}
@@ -505,9 +507,20 @@ func (k *Keeper) Silence(node string) time.Duration {
 	return k.cfg.Clock.Now() - max(k.reach[node], k.started)
 }
 
+// voter is a Voter, recorded or not.
+type voter interface {
+	Configure(Voters)
+	Rename(id string)
+	Renew(now time.Duration, node string, boot uint64, r Renew) (Message, *Record)
+	Revoke(now time.Duration, from string, r Revoke) (Message, *Record)
+	Due(now time.Duration) (Message, []string, *Record)
+	Saved()
+	Heard(node string) (twoWay, any time.Duration)
+}
+
 // vote is the voter's goroutine: it alone touches the Voter, and waits for the disk.
 func (k *Keeper) vote(ctx context.Context) {
-	v := NewVoter(k.cfg.ID, k.cfg.Stored, k.cfg.Clock.Now())
+	v := newTracedVoter(k.cfg.ID, k.cfg.Stored, k.cfg.Clock.Now(), k.cfg.Recorder)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -527,7 +540,7 @@ func (k *Keeper) vote(ctx context.Context) {
 }
 
 // due answers the revocations whose promises have run out.
-func (k *Keeper) due(v *Voter) {
+func (k *Keeper) due(v voter) {
 	for {
 		answer, to, store := v.Due(k.cfg.Clock.Now())
 		if answer == nil {
@@ -542,7 +555,7 @@ func (k *Keeper) due(v *Voter) {
 	}
 }
 
-func (k *Keeper) handle(v *Voter, in vote) {
+func (k *Keeper) handle(v voter, in vote) {
 	switch {
 	case in.cfg != nil:
 		v.Configure(*in.cfg)
@@ -573,7 +586,7 @@ func (k *Keeper) handle(v *Voter, in vote) {
 	}
 }
 
-func (k *Keeper) save(v *Voter, r *Record) bool {
+func (k *Keeper) save(v voter, r *Record) bool {
 	if r == nil {
 		return true
 	}

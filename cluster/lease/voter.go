@@ -2,6 +2,7 @@ package lease
 
 import (
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -191,7 +192,8 @@ func (v *Voter) revoke(node string, incarnation uint64) (Message, *Record) {
 
 // Due answers one request whose time has come; to lists who asked. It returns nil when there is none.
 func (v *Voter) Due(now time.Duration) (answer Message, to []string, store *Record) {
-	for node, q := range v.pending {
+	for _, node := range slices.Sorted(maps.Keys(v.pending)) {
+		q := v.pending[node]
 		if now-q.asked >= pendingFor {
 			delete(v.pending, node)
 			continue

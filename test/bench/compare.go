@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -29,26 +30,26 @@ type happening struct {
 	name, what string
 	// begin brings it about, and returns the instant just before it and what ends
 	// it again; nil: it is over with the takeover, which is waited for.
-	begin func(contender, *lab.Host) (since probe.Instant, end func())
+	begin func(stage, *lab.Host) (since probe.Instant, end func())
 	// lasting: end has to be there, and the watching goes on for as long as the flag says.
 	lasting bool
 }
 
 func happenings() []happening {
 	return []happening{
-		{name: "death", what: "links cut and processes killed in one instant", begin: func(_ contender, owner *lab.Host) (probe.Instant, func()) { return owner.Die(), nil }},
-		{name: "stop", what: "clean stop of the program, as its service manager does it", begin: func(c contender, owner *lab.Host) (probe.Instant, func()) {
+		{name: "death", what: "links cut and processes killed in one instant", begin: func(_ stage, owner *lab.Host) (probe.Instant, func()) { return owner.Die(), nil }},
+		{name: "stop", what: "clean stop of the program, as its service manager does it", begin: func(s stage, owner *lab.Host) (probe.Instant, func()) {
 			since := probe.Now()
-			c.stop(owner)
+			s.stop(owner)
 			return since, nil
 		}},
-		{name: "standby", what: "the program's own command that gives the address away", begin: func(c contender, owner *lab.Host) (probe.Instant, func()) {
+		{name: "standby", what: "the program's own command that gives the address away", begin: func(s stage, owner *lab.Host) (probe.Instant, func()) {
 			since := probe.Now()
-			c.standby(owner)
+			s.standby(owner)
 			return since, nil
 		}},
-		{name: "cable", what: "the owner's cable to the service network is out", lasting: true, begin: func(c contender, owner *lab.Host) (probe.Instant, func()) {
-			port := owner.PortOn(c.machines().Service)
+		{name: "cable", what: "the owner's cable to the service network is out", lasting: true, begin: func(s stage, owner *lab.Host) (probe.Instant, func()) {
+			port := owner.PortOn(s.machines().Service)
 			since := probe.Now()
 			port.Down()
 			return since, func() {
@@ -57,54 +58,39 @@ func happenings() []happening {
 				}
 			}
 		}},
-		{name: "partition", what: "the two directors do not hear each other on any network; the client reaches both", lasting: true, begin: func(c contender, owner *lab.Host) (probe.Instant, func()) {
-			d := c.machines()
+		{name: "partition", what: "the two directors do not hear each other on any network; the client reaches both", lasting: true, begin: func(s stage, owner *lab.Host) (probe.Instant, func()) {
+			d := s.machines()
 			since := probe.Now()
 			d.Lab.Partition([]*lab.Host{owner}, []*lab.Host{d.Other(owner)})
 			return since, d.Lab.Heal
 		}},
-		{name: "cut", what: "the owner's heartbeat links are dead; the service network is whole", lasting: true, begin: func(c contender, owner *lab.Host) (probe.Instant, func()) {
-			d := c.machines()
+		{name: "cut", what: "the owner's heartbeat links are dead; the service network is whole", lasting: true, begin: func(s stage, owner *lab.Host) (probe.Instant, func()) {
+			d := s.machines()
 			since := probe.Now()
-			for _, s := range d.Heartbeat {
-				owner.PortOn(s).Block()
+			for _, heartbeat := range d.Heartbeat {
+				owner.PortOn(heartbeat).Block()
 			}
 			return since, d.Lab.Heal
 		}},
-		{name: "freeze", what: "SIGSTOP of the program's processes", lasting: true, begin: func(c contender, owner *lab.Host) (probe.Instant, func()) {
-			pids := programsOf(c, owner)
+		{name: "freeze", what: "SIGSTOP of the program's processes", lasting: true, begin: func(s stage, owner *lab.Host) (probe.Instant, func()) {
+			pids := s.programs(owner)
 			since := probe.Now()
-			must(c, signalAll(pids, syscall.SIGSTOP))
+			s.must(signalAll(pids, syscall.SIGSTOP))
 			return since, func() {
-				if !owner.Dead() { // it was fenced
-					must(c, signalAll(pids, syscall.SIGCONT))
+				// Looked up again: numbers of processes come again.
+				if now, err := programs(s.machines().Daemons[owner.Name]); !owner.Dead() { // it was fenced
+					s.must(errors.Join(err, signalAll(now, syscall.SIGCONT)))
 				}
 			}
 		}},
-		{name: "kill", what: "SIGKILL of the program's processes; the machine lives", lasting: true, begin: func(c contender, owner *lab.Host) (probe.Instant, func()) {
-			pids := programsOf(c, owner)
+		{name: "kill", what: "SIGKILL of the program's processes; the machine lives, and nothing restarts them", lasting: true, begin: func(s stage, owner *lab.Host) (probe.Instant, func()) {
+			pids := s.programs(owner)
 			since := probe.Now()
 			// Stopped first: keepalived's child would otherwise see its parent's end, and say goodbye.
-			must(c, signalAll(pids, syscall.SIGSTOP))
-			must(c, signalAll(pids, syscall.SIGKILL))
-			return since, func() { c.machines().Daemons[owner.Name].Wait(patience) }
+			s.must(signalAll(pids, syscall.SIGSTOP))
+			s.must(signalAll(pids, syscall.SIGKILL))
+			return since, func() { s.machines().Daemons[owner.Name].Wait(patience) }
 		}},
-	}
-}
-
-func programsOf(c contender, h *lab.Host) []int {
-	pids, err := programs(c.machines().Daemons[h.Name])
-	if err == nil && len(pids) == 0 {
-		err = fmt.Errorf("no process of the program runs on %s", h.Name)
-	}
-	must(c, err)
-	return pids
-}
-
-// must ends the run of this system.
-func must(c contender, err error) {
-	if err != nil {
-		c.machines().Lab.Eventually(0, err.Error(), func() bool { return false })
 	}
 }
 
@@ -117,7 +103,8 @@ type Row struct {
 	NotMeasured string  `json:"not_measured,omitempty"`
 	Count       int     `json:"n"`
 	Lasted      float64 `json:"lasted_s,omitempty"` // what did not end by itself
-	// Outage is the client's longest time without an answer, while it lasted.
+	// Outage is the client's longest time without an answer: until the other one answers, or
+	// while the event lasted. Where Untaken is not 0 it may be longer in truth.
 	Outage *Distribution `json:"outage,omitempty"`
 	// Untaken counts the repetitions in which nobody else answered as long as it was watched.
 	Untaken int `json:"untaken"`
@@ -150,7 +137,7 @@ type comparison struct {
 }
 
 // run measures all systems: first the short happenings, one system after the
-// other, then the lasting ones, whose figures are seconds, several systems at a time.
+// other, then what takes seconds, several systems at a time.
 func (c comparison) run(ctx context.Context) []*Row {
 	var rows []*Row
 	row := map[string]*Row{}
@@ -163,23 +150,32 @@ func (c comparison) run(ctx context.Context) []*Row {
 			}
 		}
 	}
-	for _, lasting := range []bool{false, true} {
-		n, lanes := c.n, 1
-		if lasting {
-			n, lanes = c.lastingN, c.lanes
+	for _, alone := range []bool{true, false} {
+		lanes := 1
+		if !alone {
+			lanes = c.lanes
 		}
 		var wait sync.WaitGroup
 		free := make(chan struct{}, lanes)
-		for i, s := range c.systems {
+		// The peers, which are slow, first: the lanes are empty sooner.
+		for i, s := range slices.Backward(c.systems) {
+			var work []task
+			for _, h := range c.happenings {
+				if (!s.coarse && !h.lasting) != alone {
+					continue
+				}
+				n := c.n
+				if h.lasting {
+					n = c.lastingN
+				}
+				if s.coarse {
+					n = (n + 1) / 2
+				}
+				work = append(work, task{h, row[s.String()+h.name], n})
+			}
 			free <- struct{}{}
 			wait.Go(func() {
 				defer func() { <-free }()
-				var work []task
-				for _, h := range c.happenings {
-					if h.lasting == lasting {
-						work = append(work, task{h, row[s.String()+h.name], n})
-					}
-				}
 				c.measure(ctx, s, work, rand.New(rand.NewPCG(3, uint64(i))))
 			})
 		}
@@ -212,7 +208,7 @@ func (c comparison) measure(ctx context.Context, s system, work []task, random *
 	for len(work) > 0 {
 		begun := 0
 		err := lab.Standalone(ctx, "bench-failover "+s.String(), say, func(t lab.TB) {
-			opponent := s.build(t)
+			opponent := stage{s.build(t), t}
 			opponent.settle()
 			for _, w := range work {
 				begun++
@@ -235,7 +231,7 @@ func (c comparison) measure(ctx context.Context, s system, work []task, random *
 	}
 }
 
-func (c comparison) repeat(opponent contender, s system, w task, random *rand.Rand) {
+func (c comparison) repeat(opponent stage, s system, w task, random *rand.Rand) {
 	var outages, twoOwners, afters []time.Duration
 	for i := range w.n {
 		a := c.once(opponent, w.happening, random)
@@ -270,7 +266,7 @@ func (r *Row) fill(outages, twoOwners, afters []time.Duration) {
 	}
 }
 
-func (c comparison) once(opponent contender, h happening, random *rand.Rand) (a shot) {
+func (c comparison) once(opponent stage, h happening, random *rand.Rand) (a shot) {
 	owner := opponent.settle()
 	d := opponent.machines()
 	client := d.Client.Probe(scenario.VIP, askEvery)

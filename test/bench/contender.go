@@ -26,10 +26,34 @@ type contender interface {
 	step() time.Duration
 }
 
+// stage is a contender in its lab.
+type stage struct {
+	contender
+	t lab.TB
+}
+
+// must ends the run of this system.
+func (s stage) must(err error) {
+	if err != nil {
+		s.t.Fatalf("%v", err)
+	}
+}
+
+// programs are the processes of the contender on a director.
+func (s stage) programs(h *lab.Host) []int {
+	pids, err := programs(s.machines().Daemons[h.Name])
+	if err == nil && len(pids) == 0 {
+		err = fmt.Errorf("no process of the program runs on %s", h.Name)
+	}
+	s.must(err)
+	return pids
+}
+
 // system is a program in one configuration.
 type system struct {
 	name, config string
 	build        func(lab.TB) contender
+	coarse       bool              // it takes tens of seconds for everything: others beside it change nothing
 	needs        string            // a program that has to be installed; empty: it is ours
 	lacks        map[string]string // by event: why it cannot be measured
 }

@@ -14,7 +14,7 @@ type trio struct{ *bench }
 func trioSystems() []system {
 	var all []system
 	for _, profile := range []string{"default", "fast"} {
-		all = append(all, system{name: "keepbeat", config: "witness, profile " + profile,
+		all = append(all, system{name: "keepbeat", config: "witness " + profile,
 			build: func(t lab.TB) contender { return trio{newBench(t, profile, "")} }})
 	}
 	return all
@@ -29,19 +29,16 @@ func (c trio) step() time.Duration           { return c.lease() }
 // pair is keepbeat without a witness, under a rule.
 type pair struct {
 	*scenario.Pair
+	t       lab.TB
 	profile string
 }
 
 func pairSystems() []system {
 	var all []system
 	for _, rule := range []scenario.Rule{scenario.Fencing, scenario.Ping, scenario.Unsafe} {
-		config := "pair, quorum " + string(rule)
-		if rule == scenario.Fencing {
-			config += " (instant device, no delay)"
-		}
-		all = append(all, system{name: "keepbeat", config: config,
+		all = append(all, system{name: "keepbeat", config: "pair " + string(rule),
 			build: func(t lab.TB) contender {
-				return pair{scenario.NewPair(t, rule, scenario.Options{Profile: "default"}), "default"}
+				return pair{scenario.NewPair(t, rule, scenario.Options{Profile: "default"}), t, "default"}
 			}})
 	}
 	return all
@@ -73,7 +70,7 @@ func (c pair) settle() *lab.Host {
 			return map[string]*lab.Host{"director1": c.Director1, "director2": c.Director2}[s.Groups[0].Owner]
 		}
 		if time.Now().After(deadline) {
-			c.Lab.Eventually(0, "the pair to settle: "+why, func() bool { return false })
+			c.t.Fatalf("the pair has not settled within %v: %s", patience, why)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

@@ -76,7 +76,7 @@ func failover(ctx context.Context, args []string) (any, error) {
 	flags := flag.NewFlagSet("failover", flag.ContinueOnError)
 	profileList := flags.String("profile", "default,fast", "profiles, with commas between")
 	eventList := flags.String("event", "all", "events measured against budgets, with commas between; rest is the daemon at rest; none")
-	n := flags.Int("n", 10, "how often each event happens")
+	n := flags.Int("n", 5, "how often each event happens")
 	atRest := flags.Duration("rest", 30*time.Second, "how long the daemons at rest are watched")
 	c := comparisonFlags(flags)
 	if err := parse(flags, args); err != nil {

@@ -111,7 +111,8 @@ func heartbeatSystems() []system {
 	}{{"keepalive 200ms deadtime 1s", 200 * time.Millisecond, time.Second}, {"keepalive 1s deadtime 10s", time.Second, 10 * time.Second}} {
 		all = append(all, system{
 			name: "heartbeat", config: c.name, needs: heartbeatProgram,
-			build: func(t lab.TB) contender { return newHeartbeat(t, c.keepalive, c.deadtime) },
+			coarse: c.deadtime > 5*time.Second,
+			build:  func(t lab.TB) contender { return newHeartbeat(t, c.keepalive, c.deadtime) },
 		})
 	}
 	return all

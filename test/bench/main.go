@@ -2,8 +2,8 @@
 // object on standard output; what it is doing goes to standard error. It shows
 // budgets beside figures and fails only when it could not measure.
 //
-//	bench failover [-profile default,fast] [-event all] [-n 10]
-//	               [-compare all] [-system all] [-short-n 5] [-lasting-n 2] [-peers]
+//	bench failover [-profile default,fast] [-event all] [-n 5]
+//	               [-compare all] [-system all] [-short-n 4] [-lasting-n 2] [-peers]
 //	bench checks   [-servers 10,100,1000,5000] [-for 10s]
 //	bench ipvs     [-n 5]            (in a kernel with IPVS: labtool kernel -- bench ipvs)
 package main

@@ -22,7 +22,7 @@ func comparisonFlags(f *flag.FlagSet) comparisonOptions {
 		happenings: f.String("compare", "all", "events that each system lives through, with commas between; none"),
 		systems:    f.String("system", "all", "systems that are compared: parts of their names, with commas between"),
 		peers:      f.Bool("peers", false, "compare keepalived and heartbeat, too"),
-		n:          f.Int("short-n", 5, "how often death, stop and standby happen to each system"),
+		n:          f.Int("short-n", 4, "how often death, stop and standby happen to each system; to heartbeat with a deadtime of 10 s half as often"),
 		lastingN:   f.Int("lasting-n", 2, "how often what lasts happens to each system: cable, partition, cut, freeze, kill"),
 		lasting:    f.Duration("lasting", 12*time.Second, "how long that lasts"),
 		lanes:      f.Int("lanes", 5, "how many systems live through that at the same time"),
@@ -62,7 +62,7 @@ func (c comparison) method() string {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "each system on two directors of its own as namespaces of this kernel, with two heartbeat networks and a service network; the event befalls the owner of the address; "+
-		"the client asks every %v by UDP; of two observers that ask every %v each can reach one director only; %d systems at a time live through what lasts, one through the rest. Events: ", askEvery, observeEvery, c.lanes)
+		"a pair's fencing device answers at once, and nothing is waited for before it; the client asks every %v by UDP; of two observers that ask every %v each can reach one director only; %d systems at a time live through what lasts, one through the rest. Events: ", askEvery, observeEvery, c.lanes)
 	for i, h := range c.happenings {
 		if i > 0 {
 			b.WriteString("; ")

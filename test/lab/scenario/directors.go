@@ -25,13 +25,14 @@ type Directors struct {
 	Client    *lab.Host
 	Daemons   map[string]*lab.Process // by host; Start puts them there
 
+	t         TB
 	observers []*lab.Host
 }
 
 // NewDirectors makes the machines. Interfaces: eth0 service, eth1 and eth2 heartbeat.
 func NewDirectors(t TB) *Directors {
 	l := lab.New(t)
-	d := &Directors{Lab: l, Daemons: map[string]*lab.Process{}}
+	d := &Directors{t: t, Lab: l, Daemons: map[string]*lab.Process{}}
 	d.Heartbeat[0], d.Heartbeat[1], d.Service = l.Switch("heartbeat1"), l.Switch("heartbeat2"), l.Switch("service")
 	for i, h := range []**lab.Host{&d.Director1, &d.Director2} {
 		*h = l.Host(fmt.Sprintf("director%d", i+1))

@@ -120,5 +120,5 @@ func (p *Pair) waitOwner(name string, limit time.Duration) {
 			last = append(last, h.Name+": "+lines[len(lines)-1])
 		}
 	}
-	p.Lab.Eventually(0, "every group of the pair (quorum: "+string(p.Rule)+") to be active "+name+"; the daemons' last words: "+strings.Join(last, "; "), func() bool { return false })
+	p.t.Fatalf("scenario: quorum %s: not every group is active %s after %v; the daemons' last words: %s", p.Rule, name, limit, strings.Join(last, "; "))
 }
