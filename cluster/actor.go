@@ -119,7 +119,7 @@ func (n *Node) beAdmitted(st *state.State) {
 	n.jobs.start("admit", n.wake, func(ctx context.Context) error {
 		_, err := n.cons.Propose(ctx, state.Command{Admit: &state.Admit{
 			Node: n.self, ID: n.id, Boot: uint64(n.cfg.Boot), Director: n.director, After: after, Running: running,
-			Clean: n.manager == nil || n.manager.Idle(), Format: state.Format,
+			Clean: n.manager == nil || n.manager.Idle(), Format: n.format(),
 		}})
 		return err
 	})

@@ -190,7 +190,7 @@ func (n *Node) forgive(st *state.State, seen map[string]time.Time) {
 
 // upgrade raises the format of the state when every node's program knows the next.
 func (n *Node) upgrade(st *state.State) {
-	if st.Format >= state.Format {
+	if st.Format >= n.format() {
 		return
 	}
 	nodes, _ := n.nodesOf(st)

@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -63,8 +64,25 @@ type Config struct {
 	Write func(version uint64, files conf.Files) error
 	// Membership is left out in simulations that do not look at it.
 	NoMembership bool
-	Logger       *slog.Logger
+	// Format is the newest format of the state that this program is said to
+	// know, for simulations of an upgrade; 0: state.Format.
+	Format int
+	// Recorder is told of every call of the pure cores; nil: nobody is.
+	Recorder Recorder
+	Logger   *slog.Logger
 }
+
+// Recorder is told what went into the pure cores and what came out, for
+// simulations, which make the same calls again.
+type Recorder interface {
+	lease.Recorder
+	consensus.Recorder
+	// Decided is told of each call of pair.Decide.
+	Decided(pair.Facts, pair.Decision)
+}
+
+// format is the newest format of the state that this program knows.
+func (n *Node) format() int { return cmp.Or(n.cfg.Format, state.Format) }
 
 // Node is one node of the cluster.
 type Node struct {
@@ -137,7 +155,7 @@ func New(cfg Config) (*Node, error) {
 			// A lost datagram is a lost datagram: the next round comes in a quarter of a lease.
 			_ = cfg.Datagrams.Send(node, link.ChannelLease, b)
 		},
-		Changed: n.wake, Turned: turned, Logger: cfg.Logger,
+		Changed: n.wake, Turned: turned, Recorder: cfg.Recorder, Logger: cfg.Logger,
 	})
 	cfg.Datagrams.Handle(link.ChannelLease, func(from string, boot link.Boot, b []byte) {
 		n.keeper.Receive(from, uint64(boot), b)
@@ -156,7 +174,7 @@ func New(cfg Config) (*Node, error) {
 			_, _, ok := n.pairRule(n.State())
 			return ok
 		},
-		Changed: n.wake, Failed: n.fail, Now: time.Now, Logger: cfg.Logger,
+		Changed: n.wake, Failed: n.fail, Now: time.Now, Recorder: cfg.Recorder, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, err

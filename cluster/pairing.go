@@ -167,6 +167,9 @@ func (p *pairing) turn(ctx context.Context) time.Duration {
 	now := p.n.keeper.Now()
 	f := p.facts(st, rule, peer)
 	d := pair.Decide(f)
+	if r := p.n.cfg.Recorder; r != nil {
+		r.Decided(f, d)
+	}
 	p.note(d, f)
 	// The only voter acts by the rule too: its own word alone is no proof that it may.
 	p.n.keeper.Pair(peer, f.Votes && !f.PeerVotes)

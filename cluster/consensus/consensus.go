@@ -49,7 +49,9 @@ type Config struct {
 	// Failed is called once when this node cannot go on (its disk hangs).
 	Failed func(error)
 	Now    func() time.Time
-	Logger *slog.Logger
+	// Recorder is told of what changes the state; nil: nobody is.
+	Recorder Recorder
+	Logger   *slog.Logger
 }
 
 // Member is what a node says of itself in its hellos.
@@ -114,7 +116,7 @@ func New(cfg Config) (*Consensus, error) {
 		cfg: cfg, flush: make(chan struct{}, 1), changed: make(chan struct{}, 1), started: time.Now(),
 		waiters: map[chan struct{}]bool{}, generation: cfg.Generation, leaderless: time.Now(),
 	}
-	c.fsm = newFSM(c.applied)
+	c.fsm = newFSM(c.applied, cfg.Recorder)
 	return c, c.begin()
 }
 

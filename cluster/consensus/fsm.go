@@ -13,10 +13,21 @@ import (
 type fsm struct {
 	state   atomic.Pointer[state.State]
 	changed func(cmd *state.Command) // after each entry; nil for a configuration or snapshot
+	record  Recorder                 // may be nil
 }
 
-func newFSM(changed func(*state.Command)) *fsm {
-	f := &fsm{changed: changed}
+// Recorder is told of everything that changes the state, in its order.
+type Recorder interface {
+	// Applied is told of a command as it stands in the log, and what it came to.
+	Applied(index uint64, cmd []byte, r state.Result)
+	// Configured is told of State.SetVoters.
+	Configured(index uint64, voters []string)
+	// Restored is told of a snapshot that has become the state.
+	Restored(s *state.State)
+}
+
+func newFSM(changed func(*state.Command), record Recorder) *fsm {
+	f := &fsm{changed: changed, record: record}
 	f.state.Store(state.New())
 	return f
 }
@@ -33,6 +44,9 @@ func (f *fsm) Apply(l *raft.Log) any {
 	}
 	s, r := f.state.Load().Apply(l.Index, c)
 	f.state.Store(s)
+	if f.record != nil {
+		f.record.Applied(l.Index, l.Data, r)
+	}
 	f.changed(&c)
 	return r
 }
@@ -44,6 +58,9 @@ func (f *fsm) StoreConfiguration(index uint64, c raft.Configuration) {
 		return // read again
 	}
 	f.state.Store(f.state.Load().SetVoters(index, voters(c)))
+	if f.record != nil {
+		f.record.Configured(index, voters(c))
+	}
 	f.changed(nil)
 }
 
@@ -71,6 +88,9 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		return nil // an older one of this very log, read again
 	}
 	f.state.Store(s)
+	if f.record != nil {
+		f.record.Restored(s)
+	}
 	f.changed(nil)
 	return nil
 }
