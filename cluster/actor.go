@@ -50,6 +50,10 @@ func (n *Node) act(ctx context.Context) {
 			latest = index
 			n.keeper.Latest(lease.Voters{Index: index, IDs: ids})
 		}
+		if !n.followNodes(st) {
+			n.bowOut()
+			continue
+		}
 		n.followSpec(st)
 		n.beAdmitted(st)
 		if !n.director {

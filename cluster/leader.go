@@ -52,6 +52,7 @@ func (n *Node) lead(ctx context.Context) {
 		n.forgive(st, failures)
 		n.orderFencing(st)
 		n.upgrade(st)
+		n.growQuorum(st)
 		if time.Since(since) < startGrace {
 			quiet = leaderTick
 		}

@@ -62,6 +62,11 @@ type Config struct {
 	Files func() (*conf.Spec, conf.Files, error)
 	// Write puts a version of the files into this node's configuration directory.
 	Write func(version uint64, files conf.Files) error
+	// SetNodes makes the links know these nodes and no others; WriteNodes writes them and the
+	// rule into ha.yaml; CheckNodes says whether that would be possible. nil: not done.
+	SetNodes   func(names []string) error
+	WriteNodes func(nodes []conf.Node, rule conf.Quorum) error
+	CheckNodes func(nodes []conf.Node, rule conf.Quorum) error
 	// Membership is left out in simulations that do not look at it.
 	NoMembership bool
 	// Format is the newest format of the state that this program is said to
@@ -114,14 +119,17 @@ type Node struct {
 	unfencing sync.Mutex // guards unfenced, and is held while it is done
 	unfenced  bool
 
-	mu       sync.Mutex                  // guards what follows
-	reports  map[string]resources.Report // the last of each group
-	owned    map[string]uint64           // what the manager was told last
-	stopping bool                        // hand over, then end
-	halting  bool                        // stop everything, handed over or not
-	specErr  string                      // why this node's files are not what the cluster runs
-	specVer  uint64                      // version that the manager follows
-	filesVer uint64                      // version that was written to this node's files
+	nodesIndex uint64 // of the change of nodes that the links know; the actor's own
+
+	mu           sync.Mutex                  // guards what follows
+	nodesWritten uint64                      // of the change of nodes that stands in ha.yaml
+	reports      map[string]resources.Report // the last of each group
+	owned        map[string]uint64           // what the manager was told last
+	stopping     bool                        // hand over, then end
+	halting      bool                        // stop everything, handed over or not
+	specErr      string                      // why this node's files are not what the cluster runs
+	specVer      uint64                      // version that the manager follows
+	filesVer     uint64                      // version that was written to this node's files
 }
 
 // New makes a node. Run starts it.
@@ -170,6 +178,7 @@ func New(cfg Config) (*Node, error) {
 	n.cons, err = consensus.New(consensus.Config{
 		Node: n.self, UUID: cfg.UUID, Boot: uint64(cfg.Boot), Nodes: cfg.Local.Nodes, Profile: profile,
 		Stores: cfg.Stores, Generation: n.cfg.Generation.Current, Transport: n.raftTransport, Forward: n.calls.forward, Members: n.heard,
+		Current: n.currentNodes,
 		Pair: func() bool {
 			_, _, ok := n.pairRule(n.State())
 			return ok

@@ -95,26 +95,28 @@ func parseCarry(s string) (generation string, until time.Duration, ok bool) {
 	return generation, time.Duration(ns), true
 }
 
-// pairRule returns the rule of a pair and the other node, if one is in force.
+// pairRule returns the rule of a pair and the other node, if one is in force:
+// while a third node joins it goes on, and after one has left it begins when
+// that is committed, so that no vote of the third counts any more.
 func (n *Node) pairRule(st *state.State) (rule conf.Quorum, peer string, ok bool) {
 	nodes, rule := n.nodesOf(st)
-	if rule == conf.QuorumMajority || rule == 0 || len(nodes) != 2 {
+	if rule == conf.QuorumMajority || rule == 0 {
 		return 0, "", false
 	}
+	count := 0
 	for _, m := range nodes {
+		if st.Members != nil && slices.Contains(st.Members.Joining, m.Name) {
+			continue
+		}
+		count++
 		if m.Name != n.self {
 			peer = m.Name
 		}
 	}
-	return rule, peer, peer != ""
-}
-
-// nodesOf returns the nodes of the cluster and the rule: as the log has them, or ha.yaml.
-func (n *Node) nodesOf(st *state.State) ([]conf.Node, conf.Quorum) {
-	if st.Members != nil {
-		return st.Members.Nodes, st.Members.Quorum
+	if count != 2 || peer == "" || !onlyThese(st, n.self, peer) {
+		return 0, "", false
 	}
-	return n.cfg.Local.Nodes, n.cfg.Local.Quorum
+	return rule, peer, true
 }
 
 func (p *pairing) wake() {

@@ -118,9 +118,10 @@ func (n *Node) LocalStatus() LocalStatus {
 	specErr := n.specErr
 	n.mu.Unlock()
 	raft := n.cons.Stats()
+	nodes, _ := n.nodesOf(n.State())
 	s := LocalStatus{
 		Node: n.self, Version: n.cfg.Version, Boot: fmt.Sprintf("%016x", uint64(n.cfg.Boot)), Started: n.started,
-		Guard: "on", Profile: n.cfg.Local.Profile.Name, Nodes: listed(n.cfg.Local.Nodes), SpecError: specErr, Raft: raft["state"], Term: raft["term"],
+		Guard: "on", Profile: n.cfg.Local.Profile.Name, Nodes: listed(nodes), SpecError: specErr, Raft: raft["state"], Term: raft["term"],
 	}
 	if n.cfg.Guard == nil {
 		s.Guard = "off"
@@ -192,7 +193,8 @@ func (n *Node) Status(ctx context.Context) Status {
 	for _, p := range n.cfg.Datagrams.Peers() {
 		peers[p.Node] = p
 	}
-	for _, c := range n.cfg.Local.Nodes {
+	nodes, _ := n.nodesOf(st)
+	for _, c := range nodes {
 		s.Nodes = append(s.Nodes, n.nodeStatus(st, c, peers[c.Name], here[c.Name]))
 	}
 	if st.Spec != nil {

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -315,4 +316,31 @@ func others(root *yaml.Node) (out []*yaml.Node) {
 
 func sameYAML(a, b *yaml.Node) bool {
 	return a.Kind == b.Kind && a.Style == b.Style && a.Tag == b.Tag && a.Value == b.Value && a.Anchor == b.Anchor && slices.EqualFunc(a.Content, b.Content, sameYAML)
+}
+
+// WriteNodes is EditNodes of a file. A file that says it already is not touched.
+func WriteNodes(path string, nodes []Node, quorum Quorum) error {
+	file, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	edited, err := EditNodes(file, nodes, quorum)
+	if err != nil || bytes.Equal(edited, file) {
+		return err
+	}
+	return replace(path, edited, st.Mode().Perm())
+}
+
+// CheckNodes says whether WriteNodes could do it.
+func CheckNodes(path string, nodes []Node, quorum Quorum) error {
+	file, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	_, err = EditNodes(file, nodes, quorum)
+	return err
 }

@@ -35,7 +35,8 @@ func TestMain(m *testing.M) {
 
 // fake is a node that does what it is told and remembers it.
 type fake struct {
-	Fencer              // not asked here
+	Fencer // not asked here
+	NodeChanger
 	mu       sync.Mutex // guards what follows
 	witness  bool
 	err      error // of every command

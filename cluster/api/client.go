@@ -117,6 +117,16 @@ func (c *Client) QuorumConfirm(ctx context.Context, force bool) error {
 	return c.do(ctx, http.MethodPost, "/v1/quorum/confirm", Confirm{force}, nil)
 }
 
+// AddNode makes a node part of the cluster.
+func (c *Client) AddNode(ctx context.Context, n NodeChange) (r cluster.NodesChanged, err error) {
+	return r, c.do(ctx, http.MethodPost, "/v1/node/add", n, &r)
+}
+
+// RemoveNode takes a node out of the cluster.
+func (c *Client) RemoveNode(ctx context.Context, n NodeChange) (r cluster.NodesChanged, err error) {
+	return r, c.do(ctx, http.MethodPost, "/v1/node/remove", n, &r)
+}
+
 // Restart makes the daemon re-execute itself; nothing moves. It returns before
 // the new program answers.
 func (c *Client) Restart(ctx context.Context) error {

@@ -37,6 +37,7 @@ type Node interface {
 	UseKey(ctx context.Context, index int) (cluster.KeyChange, error)
 	RemoveKey(ctx context.Context, index int) (cluster.KeyChange, error)
 	Fencer
+	NodeChanger
 }
 
 // Config is what Serve is given.
@@ -103,6 +104,8 @@ func handler(cfg Config, a access) http.Handler {
 	mux.HandleFunc("POST /v1/fence/confirm", s.fenceConfirm)
 	mux.HandleFunc("POST /v1/fence/test", s.fenceTest)
 	mux.HandleFunc("POST /v1/quorum/confirm", s.quorumConfirm)
+	mux.HandleFunc("POST /v1/node/add", s.addNode)
+	mux.HandleFunc("POST /v1/node/remove", s.removeNode)
 	mux.HandleFunc("POST /v1/keys/add", s.addKey)
 	mux.HandleFunc("POST /v1/keys/use", s.useKey)
 	mux.HandleFunc("POST /v1/keys/remove", s.removeKey)

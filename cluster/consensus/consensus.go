@@ -41,6 +41,9 @@ type Config struct {
 	// Members returns what the other nodes say of themselves at this moment;
 	// a node that is not heard is not in it.
 	Members func() map[string]Member
+	// Current returns the nodes as they are now, and those among them that may
+	// not vote yet; since is the index of the entry that made it so. nil: Nodes, for good.
+	Current func() (nodes []conf.Node, joining []string, since uint64)
 	// Pair says whether the rule of a pair is in force: two voters, of which one
 	// that is stopped cleanly gives up its vote. nil: never.
 	Pair func() bool

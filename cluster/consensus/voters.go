@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/keepbeat/keepbeat/cluster/lease"
+	"github.com/keepbeat/keepbeat/conf"
 )
 
 // changedVoters notes that the voters, or who minds them, changed now.
@@ -53,8 +54,13 @@ func (c *Consensus) mindVoters() {
 	}
 	generation, ofPair, st := c.Generation(), c.cfg.Pair != nil && c.cfg.Pair(), c.State()
 	members := c.cfg.Members()
-	members[c.cfg.Node] = Member{UUID: c.cfg.UUID, Nodes: NodesDigest(c.cfg.Nodes), Generation: generation}
-	for _, n := range c.cfg.Nodes {
+	members[c.cfg.Node] = Member{UUID: c.cfg.UUID, Nodes: NodesDigest(c.cfg.Nodes), Generation: generation, Index: st.Index}
+	nodes, joining, since := c.current()
+	if gone := notIn(f.Configuration(), nodes); gone != "" {
+		c.change("is gone: the node was removed", gone, r.RemoveServer(gone, index, time.Second))
+		return
+	}
+	for _, n := range nodes {
 		m, heard := members[n.Name]
 		if !heard || m.Generation != generation {
 			continue // nothing is known of its disk, or it belongs to another history
@@ -74,11 +80,55 @@ func (c *Consensus) mindVoters() {
 			c.change("has been stopped and votes no longer, so that the other can go on", id, r.DemoteVoter(id, index, time.Second))
 			return
 		case ofPair && !st.Nodes[n.Name].Valid: // it votes when it has been admitted
-		case s.ID == id && s.Suffrage == raft.Nonvoter && slices.Contains(voting(c.cfg.Nodes), n.Name) && m.Index+100 > r.AppliedIndex() && m.Index > 0:
+		case slices.Contains(joining, n.Name) || !known(f.Configuration(), members, since):
+			// Every voter has to know first that the rule of a pair, which would let it
+			// go on alone, is in force no more: with this vote the others are a majority without it.
+		case s.ID == id && s.Suffrage == raft.Nonvoter && slices.Contains(voting(nodes), n.Name) && m.Index+100 > r.AppliedIndex() && m.Index > 0:
 			c.change("has caught up and votes", id, r.AddVoter(id, raft.ServerAddress(id), index, time.Second))
 			return
 		}
 	}
+}
+
+func (c *Consensus) current() (nodes []conf.Node, joining []string, since uint64) {
+	if c.cfg.Current == nil {
+		return c.cfg.Nodes, nil, 0
+	}
+	return c.cfg.Current()
+}
+
+// notIn returns a server whose node is none of these; empty: there is none.
+func notIn(f raft.Configuration, nodes []conf.Node) raft.ServerID {
+	for _, s := range f.Servers {
+		if !slices.ContainsFunc(nodes, func(n conf.Node) bool { return n.Name == NodeOf(string(s.ID)) }) {
+			return s.ID
+		}
+	}
+	return ""
+}
+
+// known says whether every voter says that it has applied the entry at an index.
+func known(f raft.Configuration, members map[string]Member, index uint64) bool {
+	if index == 0 {
+		return true
+	}
+	for _, s := range f.Servers {
+		if m, heard := members[NodeOf(string(s.ID))]; s.Suffrage == raft.Voter && (!heard || m.Index < index) {
+			return false
+		}
+	}
+	return true
+}
+
+// Following says whether a node follows the log without a vote and has caught up.
+func (c *Consensus) Following(node string) bool {
+	r := c.raft()
+	if r == nil {
+		return false
+	}
+	m, heard := c.cfg.Members()[node]
+	_, follow, ok := c.Servers()
+	return heard && ok && m.Index > 0 && m.Index+100 > r.AppliedIndex() && slices.Contains(follow, ServerID(node, m.UUID, c.Generation()))
 }
 
 func votersOf(c raft.Configuration) int { return len(voters(c)) }

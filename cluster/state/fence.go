@@ -144,7 +144,10 @@ type Members struct {
 	Index  uint64      `json:"index"`
 	Nodes  []conf.Node `json:"nodes"`
 	Quorum conf.Quorum `json:"quorum"`
-	Why    string      `json:"why,omitempty"`
+	// Joining names the nodes that do not vote yet: the rule of a pair goes on
+	// until they know what the others know.
+	Joining []string `json:"joining,omitempty"`
+	Why     string   `json:"why,omitempty"`
 }
 
 func (e *edit) members(m Members) Result {

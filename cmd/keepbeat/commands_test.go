@@ -23,20 +23,21 @@ import (
 
 // fakeDaemon is a node that answers as it is told.
 type fakeDaemon struct {
-	api.Fencer            // not asked here
-	mu         sync.Mutex // guards what follows
-	boot       string
-	state      string
-	witness    bool
-	err        error
-	moved      []cluster.Moved
-	changes    cluster.Changes
-	groups     []cluster.GroupStatus
-	asked      []string
-	restart    func()
-	keys       []cluster.NodeKeys
-	change     cluster.KeyChange
-	cost       string // of a stop
+	api.Fencer // not asked here
+	api.NodeChanger
+	mu      sync.Mutex // guards what follows
+	boot    string
+	state   string
+	witness bool
+	err     error
+	moved   []cluster.Moved
+	changes cluster.Changes
+	groups  []cluster.GroupStatus
+	asked   []string
+	restart func()
+	keys    []cluster.NodeKeys
+	change  cluster.KeyChange
+	cost    string // of a stop
 }
 
 func (d *fakeDaemon) ask(format string, args ...any) {

@@ -138,7 +138,7 @@ Exit codes: 0 done, 1 refused or failed (the reason is on stderr), 2 usage,
 		a.runCommand(), a.releaseCommand(), a.restartCommand(),
 		a.statusCommand(), a.whyCommand(), a.historyCommand(),
 		a.standbyCommand(), a.takeoverCommand(),
-		a.fenceCommand(), a.quorumCommand(),
+		a.fenceCommand(), a.quorumCommand(), a.nodeCommand(),
 		a.applyCommand(), a.checkConfigCommand(), a.keysCommand(), a.versionCommand(),
 	)
 	return root

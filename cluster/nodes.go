@@ -1,0 +1,233 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/keepbeat/keepbeat/cluster/consensus"
+	"github.com/keepbeat/keepbeat/cluster/state"
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+// ErrRemoved ends Run: the cluster goes on without this node.
+var ErrRemoved = errors.New("this node was removed from the cluster: `systemctl disable keepbeat` here, or put it back with `keepbeat node add`")
+
+// nodesOf returns the nodes of the cluster and the rule: as the log has them, or ha.yaml.
+func (n *Node) nodesOf(st *state.State) ([]conf.Node, conf.Quorum) {
+	if st.Members != nil {
+		return st.Members.Nodes, st.Members.Quorum
+	}
+	return n.cfg.Local.Nodes, n.cfg.Local.Quorum
+}
+
+// currentNodes is nodesOf for consensus.
+func (n *Node) currentNodes() (nodes []conf.Node, joining []string, since uint64) {
+	st := n.State()
+	nodes, _ = n.nodesOf(st)
+	if st.Members != nil {
+		joining, since = st.Members.Joining, st.Members.Index
+	}
+	return nodes, joining, since
+}
+
+// NodesChanged is what `keepbeat node add` and `node remove` came to.
+type NodesChanged struct {
+	Nodes  string `json:"nodes"`  // as they are now, with their roles
+	Quorum string `json:"quorum"` // the rule, once everybody votes
+	Before string `json:"before"`
+}
+
+// AddNode makes a node part of the running cluster. It takes part as soon as
+// its daemon runs with the same nodes in its ha.yaml: first without a vote.
+func (n *Node) AddNode(ctx context.Context, name string, role conf.Role) (NodesChanged, error) {
+	return n.changeNodes(ctx, fmt.Sprintf("%s (%v) added", name, role), func(nodes []conf.Node, rule conf.Quorum) ([]conf.Node, []string, conf.Quorum, error) {
+		if slices.ContainsFunc(nodes, func(c conf.Node) bool { return c.Name == name }) {
+			return nil, nil, 0, fmt.Errorf("node %s is there already", name)
+		}
+		return append(slices.Clone(nodes), conf.Node{Name: name, Role: role}), []string{name}, rule, nil
+	})
+}
+
+// RemoveNode takes a node out of the running cluster. rule is what decides
+// when two are left, 0 otherwise. The node must own nothing.
+func (n *Node) RemoveNode(ctx context.Context, name string, rule conf.Quorum) (NodesChanged, error) {
+	o := OrderOf(ctx)
+	st := n.State()
+	if owned := st.OwnedBy(name); len(owned) > 0 && st.Nodes[name].Valid {
+		return NodesChanged{}, fmt.Errorf("node %s owns %s: `keepbeat standby` there first", name, strings.Join(owned, ", "))
+	}
+	if cost := n.wouldLoseQuorum(name); cost != "" && !o.Force && rule <= conf.QuorumMajority {
+		return NodesChanged{}, &ForceError{cost, "keepbeat node remove --force " + name}
+	}
+	return n.changeNodes(ctx, name+" removed", func(nodes []conf.Node, was conf.Quorum) ([]conf.Node, []string, conf.Quorum, error) {
+		left := slices.DeleteFunc(slices.Clone(nodes), func(c conf.Node) bool { return c.Name == name })
+		if len(left) == len(nodes) {
+			return nil, nil, 0, fmt.Errorf("no node is called %q; there are %s", name, listed(nodes))
+		}
+		switch {
+		case len(left) != 2 && rule != 0 && rule != conf.QuorumMajority:
+			return nil, nil, 0, fmt.Errorf("quorum: %v is for two nodes, and %d are left", rule, len(left))
+		case len(left) == 2 && (rule == 0 || rule == conf.QuorumMajority):
+			return nil, nil, 0, errors.New("two nodes are left, and two votes are no majority without each other: say what decides then: --quorum fencing, ping or unsafe (docs/pairs.md)")
+		case len(left) != 2:
+			rule = conf.QuorumMajority
+		}
+		return left, nil, rule, nil
+	})
+}
+
+type nodesChange func(nodes []conf.Node, rule conf.Quorum) (then []conf.Node, joining []string, rule2 conf.Quorum, err error)
+
+func (n *Node) changeNodes(ctx context.Context, why string, change nodesChange) (NodesChanged, error) {
+	st := n.State()
+	nodes, rule := n.nodesOf(st)
+	if st.Members != nil && len(st.Members.Joining) > 0 {
+		why += "; " + strings.Join(st.Members.Joining, ", ") + " was still joining"
+	}
+	then, joining, ruleThen, err := change(nodes, rule)
+	if err != nil {
+		return NodesChanged{}, err
+	}
+	r := NodesChanged{Before: listed(nodes), Nodes: listed(then), Quorum: ruleThen.String()}
+	if len(then) > 2 {
+		r.Quorum = conf.QuorumMajority.String()
+	}
+	if err := n.validNodes(st, then, ruleThen); err != nil {
+		return r, err
+	}
+	if OrderOf(ctx).Dry {
+		return r, nil
+	}
+	base := uint64(0)
+	if st.Members != nil {
+		base = st.Members.Index
+		joining = append(joining, slices.DeleteFunc(slices.Clone(st.Members.Joining), func(name string) bool {
+			return !slices.ContainsFunc(then, func(c conf.Node) bool { return c.Name == name })
+		})...)
+	}
+	_, err = n.propose(ctx, state.Command{Members: &state.Members{
+		Base: base, Nodes: then, Joining: joining, Quorum: ruleThen, Why: why + OrderOf(ctx).by(),
+	}})
+	return r, err
+}
+
+// validNodes says whether the specification could run with other nodes.
+func (n *Node) validNodes(st *state.State, nodes []conf.Node, rule conf.Quorum) error {
+	if n.cfg.CheckNodes != nil {
+		final := rule
+		if len(nodes) > 2 {
+			final = conf.QuorumMajority
+		}
+		if err := n.cfg.CheckNodes(nodes, final); err != nil {
+			return err
+		}
+	}
+	if st.Spec == nil {
+		return nil
+	}
+	l := *n.cfg.Local
+	l.Nodes, l.Quorum = nodes, rule
+	if len(nodes) > 2 {
+		l.Quorum = conf.QuorumMajority
+	}
+	return st.Spec.ValidFor(&l)
+}
+
+// growQuorum is the leader's part of adding a node: when it follows and has
+// caught up, the rule of the pair ends, and it may vote.
+func (n *Node) growQuorum(st *state.State) {
+	m := st.Members
+	if m == nil || len(m.Joining) == 0 {
+		return
+	}
+	for _, name := range m.Joining {
+		if !n.cons.Following(name) {
+			return
+		}
+	}
+	next := state.Members{Base: m.Index, Nodes: m.Nodes, Quorum: conf.QuorumMajority, Why: strings.Join(m.Joining, ", ") + " knows what the others know, and votes from now on"}
+	n.jobs.start("grow quorum", n.wake, func(ctx context.Context) error {
+		_, err := n.cons.Propose(ctx, state.Command{Members: &next})
+		return err
+	})
+}
+
+// filesAgain is the pause after ha.yaml could not be written.
+const filesAgain = 10 * time.Second
+
+// followNodes is every node's part in a change of the nodes. It returns false
+// when this node is no longer one of them.
+func (n *Node) followNodes(st *state.State) bool {
+	m := st.Members
+	if m == nil {
+		return true
+	}
+	mine := slices.ContainsFunc(m.Nodes, func(c conf.Node) bool { return c.Name == n.self })
+	if n.nodesIndex != m.Index && mine {
+		n.nodesIndex = m.Index
+		var names []string
+		for _, c := range m.Nodes {
+			names = append(names, c.Name)
+		}
+		n.logger.Info("the nodes of the cluster are others now", "nodes", listed(m.Nodes), "quorum", m.Quorum, "joining", m.Joining)
+		if n.cfg.SetNodes != nil {
+			if err := n.cfg.SetNodes(names); err != nil {
+				n.logger.Error("the links do not take the new nodes", "err", err)
+			}
+		}
+		if n.members != nil {
+			if err := n.members.SetNodes(names); err != nil {
+				n.logger.Error("gossip does not take the new nodes", "err", err)
+			}
+		}
+	}
+	n.mu.Lock()
+	written := n.nodesWritten == m.Index
+	n.mu.Unlock()
+	if n.cfg.WriteNodes != nil && mine && !written && n.admitted(st) {
+		rule := m.Quorum
+		if len(m.Nodes) > 2 {
+			rule = conf.QuorumMajority
+		}
+		n.jobs.start("write nodes", n.wake, func(ctx context.Context) error {
+			err := n.cfg.WriteNodes(m.Nodes, rule)
+			if err == nil {
+				n.mu.Lock()
+				n.nodesWritten = m.Index
+				n.mu.Unlock()
+				return nil
+			}
+			n.setSpecErr(fmt.Sprintf("the nodes of the cluster have changed, and ha.yaml could not be: %v; write nodes: %s there by hand", err, listed(m.Nodes)))
+			select {
+			case <-ctx.Done():
+			case <-time.After(filesAgain):
+			}
+			return nil
+		})
+	}
+	return mine
+}
+
+// bowOut is what a node does that is no longer one of the cluster.
+func (n *Node) bowOut() {
+	n.mu.Lock()
+	n.halting = true
+	n.mu.Unlock()
+	if n.manager != nil {
+		n.manager.Own(map[string]uint64{})
+		if !n.manager.Idle() {
+			return
+		}
+	}
+	n.fail(ErrRemoved)
+}
+
+// onlyThese says whether nobody but these nodes votes, by the newest
+// configuration that this node knows to be committed.
+func onlyThese(st *state.State, nodes ...string) bool {
+	return !slices.ContainsFunc(st.Voters.IDs, func(id string) bool { return !slices.Contains(nodes, consensus.NodeOf(id)) })
+}
