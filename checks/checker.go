@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/keepbeat/keepbeat/checks/icmp"
 	"github.com/keepbeat/keepbeat/conf"
 )
 
@@ -39,14 +40,14 @@ type Checker interface {
 
 // env is what checkers of one Scheduler share, so that 5,000 of them stay small.
 type env struct {
-	ping    *pinger   // nil: each check opens a socket of its own
-	buffers sync.Pool // *[bufSize]byte
+	ping    *icmp.Pinger // nil: each check opens a socket of its own
+	buffers sync.Pool    // *[bufSize]byte
 
 	mu       sync.Mutex // guards patterns
 	patterns map[string]*regexp.Regexp
 }
 
-func newEnv(p *pinger) *env {
+func newEnv(p *icmp.Pinger) *env {
 	e := &env{ping: p, patterns: map[string]*regexp.Regexp{}}
 	e.buffers.New = func() any { return new([bufSize]byte) }
 	return e

@@ -2,18 +2,11 @@ package checks
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
-	"os"
-	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/keepbeat/keepbeat/checks/icmp"
 	"github.com/keepbeat/keepbeat/conf"
 )
 
@@ -22,7 +15,7 @@ import (
 // lost packet is not a dead server.
 type ping struct {
 	c conf.Check
-	p *pinger // nil: one of its own for each check
+	p *icmp.Pinger // nil: one of its own for each check
 }
 
 func newPing(c conf.Check, e *env) (Checker, error) { return &ping{c, e.ping}, nil }
@@ -32,237 +25,19 @@ const pingTries = 3
 func (k *ping) Check(ctx context.Context) (string, error) {
 	p := k.p
 	if p == nil {
-		p = newPinger()
-		defer p.close()
+		p = icmp.NewPinger()
+		defer p.Close()
 	}
-	to := k.c.Target.Addr().Unmap()
-	sock, err := p.socket(to.Is6())
-	if err != nil {
-		return "", err
-	}
-	id, answered := sock.expect(to)
-	defer sock.forget(id)
 	every := time.Duration(1<<62 - 1)
 	if d, ok := ctx.Deadline(); ok {
-		every = max(time.Until(d)/pingTries, time.Millisecond)
+		every = time.Until(d) / pingTries
 	}
-	again := time.NewTicker(every)
-	defer again.Stop()
-	for {
-		if err := sock.send(to, id); err != nil {
-			return "", fmt.Errorf("ping %v: %w", k.c.Target.Addr(), err)
-		}
-		select {
-		case <-answered:
-			return "echo reply", nil
-		case <-again.C:
-		case <-ctx.Done():
-			return "", timeoutError{fmt.Sprintf("ping %v", k.c.Target.Addr()), k.c.Timeout}
-		}
+	err := p.Ping(ctx, k.c.Target.Addr(), every)
+	switch {
+	case err == nil:
+		return "echo reply", nil
+	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+		return "", timeoutError{fmt.Sprintf("ping %v", k.c.Target.Addr()), k.c.Timeout}
 	}
-}
-
-// pinger holds one raw ICMP socket a family, opened when first needed.
-type pinger struct {
-	mu     sync.Mutex // guards the fields below
-	socks  [2]*icmpSocket
-	closed bool
-}
-
-func newPinger() *pinger { return &pinger{} }
-
-func (p *pinger) socket(v6 bool) (*icmpSocket, error) {
-	i := 0
-	if v6 {
-		i = 1
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return nil, net.ErrClosed
-	}
-	if p.socks[i] == nil {
-		s, err := openICMP(v6)
-		if err != nil {
-			return nil, err
-		}
-		p.socks[i] = s
-	}
-	return p.socks[i], nil
-}
-
-// close closes the sockets and waits for their readers.
-func (p *pinger) close() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.closed = true
-	for _, s := range p.socks {
-		if s != nil {
-			s.conn.Close()
-			<-s.done
-		}
-	}
-}
-
-// icmpSocket sends echo requests and hands out replies. The payload holds a
-// secret of this socket and the number of the check, so another pinger's
-// replies, forged ones and late ones of an earlier check are not taken for ours.
-type icmpSocket struct {
-	conn   *net.IPConn
-	v6     bool
-	ident  uint16
-	secret [8]byte
-	done   chan struct{} // closed when the reader has ended
-
-	mu      sync.Mutex // guards the fields below
-	last    uint64
-	waiting map[uint64]echoWait
-}
-
-type echoWait struct {
-	from     netip.Addr
-	answered chan struct{} // holds one
-}
-
-const (
-	echoSize     = 8 + 16 // header, then secret and number
-	echo4Request = 8
-	echo4Reply   = 0
-	echo6Request = 128
-	echo6Reply   = 129
-)
-
-func openICMP(v6 bool) (*icmpSocket, error) {
-	network := "ip4:icmp"
-	if v6 {
-		network = "ip6:ipv6-icmp"
-	}
-	conn, err := net.ListenIP(network, nil)
-	if err != nil {
-		if errors.Is(err, os.ErrPermission) {
-			return nil, fmt.Errorf("ping needs a raw socket (root or CAP_NET_RAW): %w", err)
-		}
-		return nil, fmt.Errorf("ping: %w", err)
-	}
-	s := &icmpSocket{conn: conn, v6: v6, done: make(chan struct{}), waiting: map[uint64]echoWait{}}
-	var b [10]byte
-	rand.Read(b[:])
-	s.ident = binary.BigEndian.Uint16(b[8:])
-	copy(s.secret[:], b[:8])
-	s.filter()
-	go s.read()
-	return s, nil
-}
-
-// filter lets the kernel drop all but echo replies. It only saves work, so a
-// kernel that cannot is no error.
-func (s *icmpSocket) filter() {
-	rc, err := s.conn.SyscallConn()
-	if err != nil {
-		return
-	}
-	_ = rc.Control(func(fd uintptr) {
-		if s.v6 {
-			var f unix.ICMPv6Filter
-			for i := range f.Data {
-				f.Data[i] = ^uint32(0)
-			}
-			f.Data[echo6Reply>>5] &^= 1 << (echo6Reply & 31)
-			_ = unix.SetsockoptICMPv6Filter(int(fd), unix.IPPROTO_ICMPV6, 1 /* ICMPV6_FILTER */, &f)
-			return
-		}
-		// linux/icmp.h: ICMP_FILTER is 1; a bit that is set drops the type.
-		drop := ^uint32(1 << echo4Reply)
-		_ = unix.SetsockoptInt(int(fd), unix.SOL_RAW, 1, int(int32(drop)))
-	})
-}
-
-// expect registers a check and returns its number.
-func (s *icmpSocket) expect(from netip.Addr) (uint64, <-chan struct{}) {
-	w := echoWait{from.WithZone(""), make(chan struct{}, 1)}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.last++
-	s.waiting[s.last] = w
-	return s.last, w.answered
-}
-
-func (s *icmpSocket) forget(id uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.waiting, id)
-}
-
-func (s *icmpSocket) send(to netip.Addr, id uint64) error {
-	var b [echoSize]byte
-	b[0] = echo4Request
-	if s.v6 {
-		b[0] = echo6Request // the kernel fills in the checksum, RFC 3542, 3.1
-	}
-	binary.BigEndian.PutUint16(b[4:], s.ident)
-	binary.BigEndian.PutUint16(b[6:], uint16(id))
-	copy(b[8:], s.secret[:])
-	binary.BigEndian.PutUint64(b[16:], id)
-	if !s.v6 {
-		binary.BigEndian.PutUint16(b[2:], checksum(b[:]))
-	}
-	_, err := s.conn.WriteToIP(b[:], &net.IPAddr{IP: to.AsSlice(), Zone: to.Zone()})
-	var errno unix.Errno
-	if errors.As(err, &errno) {
-		return errno
-	}
-	return err
-}
-
-// checksum is RFC 1071, of an even number of bytes.
-func checksum(b []byte) uint16 {
-	var sum uint32
-	for i := 0; i < len(b); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(b[i:]))
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
-}
-
-func (s *icmpSocket) read() {
-	defer close(s.done)
-	var b [256]byte
-	for {
-		n, from, err := s.conn.ReadFromIP(b[:])
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			// Errors that ICMP messages left on the socket; ENOBUFS. Nothing
-			// to do for one, and a rest keeps a lasting one from spinning.
-			time.Sleep(time.Millisecond)
-			continue
-		}
-		if a, ok := netip.AddrFromSlice(from.IP); ok {
-			s.reply(b[:n], a.Unmap())
-		}
-	}
-}
-
-// reply hands an ICMP message to the check that waits for it, if any does.
-func (s *icmpSocket) reply(b []byte, from netip.Addr) {
-	want := byte(echo4Reply)
-	if s.v6 {
-		want = echo6Reply
-	}
-	if len(b) != echoSize || b[0] != want || b[1] != 0 ||
-		binary.BigEndian.Uint16(b[4:]) != s.ident || [8]byte(b[8:16]) != s.secret {
-		return
-	}
-	id := binary.BigEndian.Uint64(b[16:])
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if w, ok := s.waiting[id]; ok && w.from == from {
-		select {
-		case w.answered <- struct{}{}:
-		default:
-		}
-	}
+	return "", err
 }

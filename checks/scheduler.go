@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/keepbeat/keepbeat/checks/icmp"
 	"github.com/keepbeat/keepbeat/conf"
 )
 
@@ -55,7 +56,7 @@ type Config struct {
 type Scheduler struct {
 	log   *slog.Logger
 	make  func(conf.Check) (Checker, error)
-	ping  *pinger
+	ping  *icmp.Pinger
 	limit int
 	wake  chan struct{} // capacity 1: the heap's first entry changed
 	wg    sync.WaitGroup
@@ -114,7 +115,7 @@ func NewScheduler(cfg Config) *Scheduler {
 		log:     cfg.Logger,
 		make:    cfg.NewChecker,
 		limit:   cfg.Concurrency,
-		ping:    newPinger(),
+		ping:    icmp.NewPinger(),
 		wake:    make(chan struct{}, 1),
 		entries: map[conf.Check]*entry{},
 		epoch:   time.Now(),
@@ -385,7 +386,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	go func() {
 		defer close(done)
 		s.wg.Wait()
-		s.ping.close()
+		s.ping.Close()
 	}()
 	patience := time.NewTimer(5 * time.Second)
 	defer patience.Stop()

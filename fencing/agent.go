@@ -56,12 +56,12 @@ func (a *agent) act(ctx context.Context, j job) error {
 	return a.isOff(ctx, m, p, j)
 }
 
-// verifyFor is for devices whose status lags; the agent has looked itself, mostly.
-const verifyFor = 5 * time.Second
+// DefaultVerify is for devices whose status lags; the agent has looked itself, mostly.
+const DefaultVerify = 5 * time.Second
 
 // isOff asks until the device says off.
 func (a *agent) isOff(ctx context.Context, m *metadata, p params, j job) error {
-	for until := time.Now().Add(verifyFor); ; {
+	for until := time.Now().Add(a.f.cfg.Verify); ; {
 		err := a.do(ctx, m, p, "status", j.port, j.node)
 		var exit *exitError
 		switch {

@@ -26,6 +26,9 @@ type Config struct {
 	AgentDir  string // of fence agents; default DefaultAgentDir
 	PluginDir string // of external/* plugins; default DefaultPluginDir
 	Path      string // PATH of all programs; default DefaultPath
+	// Verify is how long an agent's status may go on saying that a node is on after
+	// off was done; default DefaultVerify.
+	Verify time.Duration
 	// Getenv looks up parameters of the form {env: NAME}; default os.LookupEnv.
 	Getenv func(string) (string, bool)
 	// Rand is the source of the random delay and of the jitter of looks; default: seeded by chance.
@@ -63,6 +66,7 @@ func New(cfg Config) *Fencer {
 	cfg.AgentDir = cmp.Or(cfg.AgentDir, DefaultAgentDir)
 	cfg.PluginDir = cmp.Or(cfg.PluginDir, DefaultPluginDir)
 	cfg.Path = cmp.Or(cfg.Path, DefaultPath)
+	cfg.Verify = cmp.Or(cfg.Verify, DefaultVerify)
 	if cfg.Getenv == nil {
 		cfg.Getenv = os.LookupEnv
 	}

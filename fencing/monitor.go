@@ -171,6 +171,8 @@ func (f *Fencer) Test(ctx context.Context, device string) ([]DeviceStatus, error
 	case device == "" || len(devices) > 0:
 	case !there:
 		return nil, fmt.Errorf("no device is called %q%s", device, didYouMean(device, names))
+	case len(d.Targets) == 0:
+		return nil, fmt.Errorf("device %s has no targets", device)
 	default:
 		return nil, fmt.Errorf("device %s: %w", device, f.mayOperate(d, d.Targets[0].Node))
 	}

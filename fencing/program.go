@@ -121,6 +121,9 @@ func (p program) run(ctx context.Context) (answer []byte, err error) {
 	ends.finish()
 
 	output := oneLine(end.text(forms))
+	if output == "" && err != nil {
+		output = oneLine(blank(reply.b, forms, 0))
+	}
 	switch {
 	case late: // whatever status it had in the end: some exit with 0 on TERM
 		if output != "" {

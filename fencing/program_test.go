@@ -145,11 +145,11 @@ func ended(t *testing.T, pidFile string) {
 }
 
 func TestAScriptThatHangsIsKilledWithItsChildren(t *testing.T) {
-	f, dir := scripted(t, `sleep 1000 & echo $! >child; trap '' TERM; echo about to hang; while :; do sleep 1000; done`, within(time.Second))
+	f, dir := scripted(t, `sleep 1000 & echo $! >child; trap '' TERM; echo about to hang; while :; do sleep 1000; done`, within(2*time.Second))
 	began := time.Now()
 	out, err := f.Fence(t.Context(), Target{Node: "b"}, conf.FenceOff, nil)
 	took(t, began, 30*time.Second)
-	if out.Done || err == nil || !strings.Contains(err.Error(), "killed: not done within 1s; it printed: about to hang") {
+	if out.Done || err == nil || !strings.Contains(err.Error(), "killed: not done within 2s; it printed: about to hang") {
 		t.Errorf("%+v, %v", out, err)
 	}
 	ended(t, dir+"/child")
@@ -163,7 +163,7 @@ func TestAScriptThatExitsWith0WhenItIsKilledHasNotFenced(t *testing.T) {
 }
 
 func TestOutputWithoutEndIsNotKept(t *testing.T) {
-	f, _ := scripted(t, `yes 0123456789012345678901234567890123456789`, within(time.Second))
+	f, _ := scripted(t, `yes 0123456789012345678901234567890123456789`, within(2*time.Second))
 	out, err := f.Fence(t.Context(), Target{Node: "b"}, conf.FenceOff, nil)
 	if err == nil || len(out.Attempts[0].Error) > keptOutput+200 || len(out.Attempts[0].Error) < 1000 {
 		t.Errorf("%d bytes: %.200v", len(out.Attempts[0].Error), err)
@@ -293,7 +293,11 @@ func TestAScriptIsLookedAtByMonitor(t *testing.T) {
 		`sleep 1000`:                    "killed: no answer within 1s",
 		`[ "$KEEPBEAT_PORT" = "vm 7" ]`: "",
 	} {
-		f, _ := scripted(t, text, within(time.Second))
+		limit := 20 * time.Second
+		if strings.HasPrefix(text, "sleep") {
+			limit = time.Second
+		}
+		f, _ := scripted(t, text, within(limit))
 		list, err := f.Test(t.Context(), "")
 		if err != nil || len(list) != 1 || list[0].Error != want || !list[0].Here || list[0].Checked.IsZero() {
 			t.Errorf("%s: %+v, %v", text, list, err)

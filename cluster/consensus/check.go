@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 )
@@ -44,13 +45,28 @@ func check(path string) error {
 	if err != nil {
 		return err
 	}
-	defer db.Close()
-	return db.View(func(tx *bbolt.Tx) error {
+	err = db.View(func(tx *bbolt.Tx) error {
 		for err := range tx.Check() {
 			return err
 		}
 		return nil
 	})
+	if err != nil {
+		return errors.Join(err, db.Close())
+	}
+	c, err := contentsOf(db)
+	if err = errors.Join(err, db.Close()); err != nil {
+		return err
+	}
+	b, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{ReadOnly: true, Timeout: time.Second}})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	return sealed{b, path}.verify(c)
 }
 
 // CheckLog says what is wrong with raft.db in dir, and the way out; nil when it
@@ -80,5 +96,8 @@ func CheckLog(dir string) error {
 	if line == "" {
 		line = exit.Error()
 	}
-	return damaged(path, errors.New(line))
+	if strings.HasPrefix(line, path) {
+		return errors.New(line) // it says all of it
+	}
+	return &DamagedError{path, line}
 }

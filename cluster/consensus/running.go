@@ -16,6 +16,7 @@ import (
 type running struct {
 	raft      *raft.Raft
 	transport Transport
+	disk      *disk
 }
 
 func (c *Consensus) raft() *raft.Raft {
@@ -108,11 +109,12 @@ func (c *Consensus) begin() error {
 	rc.SnapshotInterval = 2 * time.Minute
 	rc.Logger = transport.HCLog(c.cfg.Logger, "raft")
 	t := c.cfg.Transport(self)
-	r, err := raft.NewRaft(rc, c.fsm, c.cfg.Stores.Log, c.cfg.Stores.Stable, c.cfg.Stores.Snapshots, t)
+	d := &disk{LogStore: c.cfg.Stores.Log, StableStore: c.cfg.Stores.Stable, logger: c.cfg.Logger, failed: c.cfg.Failed, over: make(chan struct{})}
+	r, err := d.start(func() (*raft.Raft, error) { return raft.NewRaft(rc, c.fsm, d, d, c.cfg.Stores.Snapshots, t) })
 	if err != nil {
 		return errors.Join(fmt.Errorf("consensus: %w", err), t.Close())
 	}
-	c.run.Store(&running{raft: r, transport: t})
+	c.run.Store(&running{raft: r, transport: t, disk: d})
 	c.tellChanged()
 	return nil
 }
@@ -137,7 +139,8 @@ func (c *Consensus) halt() error {
 	if r == nil {
 		return nil
 	}
-	// raft's Shutdown waits for its replication, which waits for the transport.
+	// raft's Shutdown waits for its replication, which waits for the transport; all wait for the disk.
+	close(r.disk.over)
 	err := r.transport.Close()
 	err = errors.Join(err, r.raft.Shutdown().Error())
 	c.run.Store(nil)

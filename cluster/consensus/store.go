@@ -41,30 +41,42 @@ func OpenBolt(dir string, logger hclog.Logger) (Stores, error) {
 		return Stores{}, err
 	}
 	path := filepath.Join(dir, "raft.db")
-	b, err := raftboltdb.New(raftboltdb.Options{
-		Path: path,
-		// A second daemon on the same directory must be told so, not wait for ever.
-		BoltOptions: &bbolt.Options{Timeout: 3 * time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType},
-	})
+	// A second daemon on the same directory must be told so, not wait for ever.
+	options := bbolt.Options{Timeout: 3 * time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType}
+	db, err := bbolt.Open(path, 0o600, &options)
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return Stores{}, fmt.Errorf("%s is in use: is another keepbeat running on this data directory?", path)
 	}
 	if err != nil {
 		return Stores{}, damaged(path, err)
 	}
+	c, err := contentsOf(db)
+	if err = errors.Join(err, db.Close()); err != nil {
+		return Stores{}, damaged(path, err)
+	}
+	b, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &options})
+	if err != nil {
+		return Stores{}, damaged(path, err)
+	}
+	s := sealed{b, path}
+	if err := s.adopt(c); err != nil {
+		return Stores{}, errors.Join(damaged(path, err), b.Close())
+	}
 	snaps, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, logger)
 	if err != nil {
 		return Stores{}, errors.Join(err, b.Close())
 	}
-	w := watched{b, &failure{}}
-	return Stores{Log: w, Stable: w, Snapshots: snaps, close: b.Close, failed: w.failed}, nil
+	w := watched{s, &failure{}}
+	return Stores{Log: w, Stable: w, Snapshots: snapshots{snaps, filepath.Join(dir, "snapshots")}, close: b.Close, failed: w.failed}, nil
 }
 
+// damaged says of an error over the file at path that the file is to blame, unless the disk is.
 func damaged(path string, err error) error {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) {
-		return err // it names the path, and the file is not to blame
+	var known *DamagedError
+	if errors.As(err, &known) || errors.Is(err, errNewer) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) {
+		return err // it says itself what it is about
 	}
-	return fmt.Errorf("%s is damaged: %w; move the data directory away and start again: the node then rejoins as a new one", path, err)
+	return &DamagedError{path, err.Error()}
 }
 
 // MemoryStores returns stores for simulations; they outlive the node that uses them.

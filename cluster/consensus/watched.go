@@ -4,13 +4,12 @@ import (
 	"sync"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 )
 
 // watched is a store that remembers why its last write failed: raft tries
 // again without telling anybody, and the node stands still meanwhile.
 type watched struct {
-	*raftboltdb.BoltStore
+	sealed
 	failed *failure
 }
 
@@ -35,14 +34,14 @@ func (f *failure) get() error {
 	return f.err
 }
 
-func (w watched) StoreLog(l *raft.Log) error    { return w.failed.note(w.BoltStore.StoreLog(l)) }
-func (w watched) StoreLogs(l []*raft.Log) error { return w.failed.note(w.BoltStore.StoreLogs(l)) }
+func (w watched) StoreLog(l *raft.Log) error    { return w.failed.note(w.sealed.StoreLog(l)) }
+func (w watched) StoreLogs(l []*raft.Log) error { return w.failed.note(w.sealed.StoreLogs(l)) }
 func (w watched) DeleteRange(min, max uint64) error {
 	return w.failed.note(w.BoltStore.DeleteRange(min, max))
 }
-func (w watched) Set(k, v []byte) error { return w.failed.note(w.BoltStore.Set(k, v)) }
+func (w watched) Set(k, v []byte) error { return w.failed.note(w.sealed.Set(k, v)) }
 func (w watched) SetUint64(key []byte, v uint64) error {
-	return w.failed.note(w.BoltStore.SetUint64(key, v))
+	return w.failed.note(w.sealed.SetUint64(key, v))
 }
 
 // Failing returns why the last write to the log failed, nil when it was done.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -27,7 +28,7 @@ func logOf(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	if err := s.Close(); err != nil {
+	if err := errors.Join(s.Stable.SetUint64([]byte("CurrentTerm"), 1), s.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if err := consensus.CheckLog(dir); err != nil {
@@ -39,11 +40,12 @@ func logOf(t *testing.T) string {
 func TestADamagedLogIsNamedWithTheWayOutAndDoesNotCrashTheDaemon(t *testing.T) {
 	noise := rand.NewChaCha8([32]byte{})
 	for name, damage := range map[string]func(b []byte) []byte{
-		"cut to a part of a page":  func(b []byte) []byte { return b[:1000] },
-		"cut in half":              func(b []byte) []byte { return b[:len(b)/2/4096*4096] },
-		"random throughout":        func(b []byte) []byte { _, _ = noise.Read(b); return b },
-		"random behind the header": func(b []byte) []byte { _, _ = noise.Read(b[4*4096:]); return b },
-		"zeros behind the header":  func(b []byte) []byte { clear(b[4*4096:]); return b },
+		"cut to a part of a page":      func(b []byte) []byte { return b[:1000] },
+		"cut in half":                  func(b []byte) []byte { return b[:len(b)/2/4096*4096] },
+		"random throughout":            func(b []byte) []byte { _, _ = noise.Read(b); return b },
+		"random behind the header":     func(b []byte) []byte { _, _ = noise.Read(b[4*4096:]); return b },
+		"a bit of the entries flipped": func(b []byte) []byte { return bytes.ReplaceAll(b, []byte("entry"), []byte("entrx")) },
+		"zeros behind the header":      func(b []byte) []byte { clear(b[4*4096:]); return b },
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := logOf(t)
