@@ -53,6 +53,7 @@ type checker struct {
 	as      string
 	checked []string
 	faulty  bool
+	here    bool // these are this machine's files: its programs are looked at, too
 }
 
 func (k *checker) say(file string, warnings []conf.Warning, err error) bool {
@@ -72,6 +73,7 @@ func (k *checker) say(file string, warnings []conf.Warning, err error) bool {
 
 // installed checks what the daemon of this node would read.
 func (k *checker) installed(config string) {
+	k.here = true
 	local, _ := k.local(config, false)
 	if local == nil {
 		// Faults of the others are told all the same, as far as they can be found.
@@ -221,7 +223,10 @@ func (k *checker) spec(dir string, local *conf.Local) {
 }
 
 func (k *checker) parse(files conf.Files, local *conf.Local) {
-	_, warnings, err := conf.ParseSpec(files, local)
+	spec, warnings, err := conf.ParseSpec(files, local)
+	if err == nil && k.here && local != nil {
+		err = checkDevices(spec.Fencing, local, func(w string) { fmt.Fprintln(k.stderr, "warning: "+w) })
+	}
 	if !k.say(files.Name, warnings, err) {
 		return
 	}

@@ -136,6 +136,9 @@ func run(configPath string, logger *slog.Logger) error {
 			for _, w := range warnings {
 				logger.Warn(w.String())
 			}
+			if err == nil {
+				err = checkDevices(spec.Fencing, now, func(w string) { logger.Warn(w) })
+			}
 			return spec, files, err
 		},
 		Write: func(v uint64, files conf.Files) error {
@@ -227,6 +230,25 @@ func run(configPath string, logger *slog.Logger) error {
 		err = guard.Clear(context.Background(), guard.Config{Logger: logger})
 	}
 	return errors.Join(err, disarm(dog))
+}
+
+// devicesTime bounds the look at the programs of fencing devices.
+const devicesTime = 30 * time.Second
+
+// checkDevices asks the programs that operate fencing devices from this node what they
+// think of their parameters; nothing is fenced. The error has a line for each fault.
+func checkDevices(f *conf.Fencing, local *conf.Local, warn func(string)) error {
+	ctx, cancel := context.WithTimeout(context.Background(), devicesTime)
+	defer cancel()
+	var errs []error
+	for _, p := range fencing.Validate(ctx, fencing.Config{Node: local.Name, Nodes: local.Nodes}, f) {
+		if p.Warning {
+			warn("fencing: " + p.String())
+			continue
+		}
+		errs = append(errs, errors.New("fencing: "+p.String()))
+	}
+	return errors.Join(errs...)
 }
 
 // disarm stops the watchdog at a clean stop.
