@@ -20,7 +20,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 LAB_ENV := KEEPBEAT_BIN=$(CURDIR)/bin/keepbeat KEEPBEAT_LABTOOL=$(CURDIR)/bin/labtool
 
 # Packages of `go test ./...` that have a target of their own.
-UNIT_PACKAGES = $(shell $(GO) list ./... | grep -vE '/test/(lab|sim)(/|$$)')
+UNIT_PACKAGES = $(shell $(GO) list ./... | grep -vE '/test/(lab|sim|fault)(/|$$)')
 # Packages with tests for the lab kernel: those with a test file tagged labkernel.
 KERNEL_PACKAGES = $(shell grep -rlE '^//go:build labkernel$$' --include='*_test.go' . | xargs -r -n 1 dirname | sort -u)
 
@@ -28,7 +28,7 @@ RUN  ?= .
 RUNS ?= 50
 SEED ?= 0
 
-.PHONY: build labtool install test vet staticcheck vuln test-unit test-sim test-lab test-lab-host test-lab-kernel \
+.PHONY: build labtool install test vet staticcheck vuln test-unit test-sim test-lab test-lab-host test-lab-kernel test-fault fault \
 	sim demo bench-failover bench-checks bench-ipvs lab-kernel deps clean
 
 # ---- build
@@ -63,6 +63,7 @@ test:
 	@$(MAKE) --no-print-directory test-unit
 	@$(MAKE) --no-print-directory test-sim
 	@$(MAKE) --no-print-directory test-lab
+	@$(MAKE) --no-print-directory test-fault
 	@echo 'make test: all passed'
 
 vet:
@@ -106,6 +107,26 @@ test-lab-host: deps lab-kernel build labtool
 # In the lab kernel, or in the host's where that one has IPVS; it says which.
 test-lab-kernel: deps lab-kernel build labtool
 	$(LAB_ENV) bin/labtool kerneltest -timeout 15m -run '$(RUN)' $(KERNEL_PACKAGES)
+
+# ---- fault injection: real daemons in the lab; prints a table, as text and as a line of JSON
+
+# What to inject (a regular expression of names), how long to draw, and into which cluster: trio or pair.
+FAULT         ?= .
+FAULT_TIME    ?= 25m
+FAULT_CLUSTER ?= trio
+# Static, since it runs in the lab kernel too.
+FAULT_TEST = $(LAB_ENV) KEEPBEAT_FAULT='$(FAULT)' KEEPBEAT_FAULT_SEED=$(SEED) KEEPBEAT_FAULT_CLUSTER=$(FAULT_CLUSTER) \
+	CGO_ENABLED=0 $(GO) test -v -count=1
+
+# Each kind once.
+test-fault: deps lab-kernel build labtool
+	@test/lab/deps.sh fault
+	$(FAULT_TEST) -timeout 20m ./test/fault
+
+# Drawn from a seed (SEED=n repeats one) for FAULT_TIME, combinations of two above all.
+fault: deps lab-kernel build labtool
+	@test/lab/deps.sh fault
+	KEEPBEAT_FAULT_TIME=$(FAULT_TIME) $(FAULT_TEST) -timeout 8h ./test/fault
 
 demo:
 	@MAKE='$(MAKE)' test/demo/demo.sh

@@ -3,7 +3,7 @@
 // budgets beside figures and fails only when it could not measure.
 //
 //	bench failover [-profile default,fast] [-event all] [-n 5]
-//	               [-compare all] [-system all] [-short-n 4] [-lasting-n 2] [-peers]
+//	               [-compare all] [-system all] [-short-n 4] [-lasting-n 1] [-peers]
 //	bench checks   [-servers 10,100,1000,5000] [-for 10s]
 //	bench ipvs     [-n 5]            (in a kernel with IPVS: labtool kernel -- bench ipvs)
 package main

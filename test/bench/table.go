@@ -23,7 +23,7 @@ func comparisonFlags(f *flag.FlagSet) comparisonOptions {
 		systems:    f.String("system", "all", "systems that are compared: parts of their names, with commas between"),
 		peers:      f.Bool("peers", false, "compare keepalived and heartbeat, too"),
 		n:          f.Int("short-n", 4, "how often death, stop and standby happen to each system; to heartbeat with a deadtime of 10 s half as often"),
-		lastingN:   f.Int("lasting-n", 2, "how often what lasts happens to each system: cable, partition, cut, freeze, kill"),
+		lastingN:   f.Int("lasting-n", 1, "how often what lasts happens to each system: cable, partition, cut, freeze, kill"),
 		lasting:    f.Duration("lasting", 12*time.Second, "how long that lasts"),
 		lanes:      f.Int("lanes", 5, "how many systems live through that at the same time"),
 	}
@@ -79,21 +79,20 @@ func (c comparison) method() string {
 func table(rows []*Row) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "system\tconfiguration\tevent\tn\toutage min/med/p95/max\ttwo owners min/med/max\toutage afterwards max\tuntaken\tnoise\tload\tfsync")
+	fmt.Fprintln(w, "system\tconfiguration\tevent\tn\toutage min/med/p95/max\ttwo owners min/med/max\toutage afterwards max\tuntaken\tnoise\tload\tfsync\tnot measured")
 	for _, r := range rows {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t", r.System, r.Configuration, r.Event, r.Count)
+		after := "-"
+		if r.After != nil {
+			after = fmt.Sprintf("%.0f", r.After.Max)
+		}
 		if r.Count > 0 {
-			fmt.Fprintf(w, "%.0f / %.0f / %.0f / %.0f\t%.0f / %.0f / %.0f\t", r.Outage.Min, r.Outage.Median, r.Outage.P95, r.Outage.Max, r.TwoOwners.Min, r.TwoOwners.Median, r.TwoOwners.Max)
-			after := "-"
-			if r.After != nil {
-				after = fmt.Sprintf("%.0f", r.After.Max)
-			}
-			fmt.Fprintf(w, "%s\t%d of %d\t%.0f\t%.1f\t%.1f\t", after, r.Untaken, r.Count, r.Noise, r.Load, r.Fsync)
+			fmt.Fprintf(w, "%.0f / %.0f / %.0f / %.0f\t%.0f / %.0f / %.0f\t%s\t%d\t%.0f\t%.1f\t%.1f\t", r.Outage.Min, r.Outage.Median, r.Outage.P95, r.Outage.Max,
+				r.TwoOwners.Min, r.TwoOwners.Median, r.TwoOwners.Max, after, r.Untaken, r.Noise, r.Load, r.Fsync)
+		} else {
+			fmt.Fprint(w, strings.Repeat("-\t", 7))
 		}
-		if r.NotMeasured != "" {
-			fmt.Fprintf(w, "not measured: %s", oneLine(r.NotMeasured))
-		}
-		fmt.Fprintln(w)
+		fmt.Fprintln(w, oneLine(r.NotMeasured))
 	}
 	w.Flush()
 	return b.String()

@@ -12,6 +12,8 @@ declare -A sets=(
 	[fencing]="fence-agents cluster-glue"
 	# -race needs a C compiler.
 	[race]="gcc libc6-dev"
+	# Disks that are slow or fail, in the lab kernel.
+	[fault]="dmsetup e2fsprogs mount"
 	# What bench-failover PEERS=1 measures beside keepbeat. heartbeat brings its resource scripts and plugins with it.
 	[peers]="keepalived heartbeat"
 )

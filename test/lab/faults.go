@@ -11,6 +11,7 @@ import (
 type fault struct {
 	from, to *Port // nil is every port
 	permille int   // how many of a thousand are lost
+	of       *Impairment
 }
 
 // Block drops all frames of the port in both directions, carrier stays: a switch

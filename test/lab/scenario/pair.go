@@ -113,12 +113,15 @@ func (p *Pair) waitOwner(name string, limit time.Duration) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	var last []string
+	var seen []string
 	for _, h := range p.Both() {
-		if d := p.Daemons[h.Name]; d != nil {
+		s, ok := p.Status(h)
+		words := strings.Join(s.Trouble, "; ")
+		if d := p.Daemons[h.Name]; !ok && d != nil {
 			lines := strings.Split(strings.TrimSpace(d.Log()), "\n")
-			last = append(last, h.Name+": "+lines[len(lines)-1])
+			words = "no answer; its log ends with: " + lines[len(lines)-1]
 		}
+		seen = append(seen, h.Name+": "+words)
 	}
-	p.t.Fatalf("scenario: quorum %s: not every group is active %s after %v; the daemons' last words: %s", p.Rule, name, limit, strings.Join(last, "; "))
+	p.t.Fatalf("scenario: quorum %s: not every group is active %s after %v; %s", p.Rule, name, limit, strings.Join(seen, "; "))
 }

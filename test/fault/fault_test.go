@@ -1,0 +1,192 @@
+package fault
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keepbeat/keepbeat/test/lab"
+	"github.com/keepbeat/keepbeat/test/lab/uml"
+)
+
+// What the Makefile says in the environment.
+const (
+	timeVariable    = "KEEPBEAT_FAULT_TIME"    // how long to draw; empty: each kind once
+	onlyVariable    = "KEEPBEAT_FAULT"         // regular expression of kinds
+	seedVariable    = "KEEPBEAT_FAULT_SEED"    // empty or 0: another one each time, and 1 for each kind once
+	shapeVariable   = "KEEPBEAT_FAULT_CLUSTER" // trio, pair
+	mountedVariable = "KEEPBEAT_FAULT_MOUNTS"  // set by this program when its mounts are its own
+	insideVariable  = "KEEPBEAT_FAULT_INSIDE"  // set by this program for the one in the lab kernel
+)
+
+func TestMain(m *testing.M) {
+	Help()
+	if os.Getenv(mountedVariable) == "" && os.Geteuid() == 0 && !uml.Inside() {
+		if err := ownMounts(); err != nil {
+			fmt.Println("own mounts:", err)
+			os.Exit(1)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// ownMounts executes this program again with mounts of its own: what a test mounts
+// ends with it, however it ends.
+func ownMounts() error {
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	return unix.Exec(self, os.Args, append(os.Environ(), mountedVariable+"=1"))
+}
+
+// settings are what the environment asks for.
+type settings struct {
+	draw  time.Duration // 0: each kind once
+	only  *regexp.Regexp
+	seed  uint64
+	shape string
+}
+
+func read(t *testing.T) settings {
+	t.Helper()
+	s := settings{shape: "trio", seed: 1}
+	var err error
+	if v := os.Getenv(timeVariable); v != "" {
+		if s.draw, err = time.ParseDuration(v); err != nil {
+			t.Fatalf("%s: %v", timeVariable, err)
+		}
+	}
+	if v := os.Getenv(onlyVariable); v != "" && v != "." {
+		if s.only, err = regexp.Compile(v); err != nil {
+			t.Fatalf("%s: %v", onlyVariable, err)
+		}
+	}
+	if s.draw > 0 {
+		s.seed = uint64(time.Now().UnixNano() % 1_000_000)
+	}
+	if v := os.Getenv(seedVariable); v != "" && v != "0" {
+		if s.seed, err = strconv.ParseUint(v, 10, 64); err != nil {
+			t.Fatalf("%s: %v", seedVariable, err)
+		}
+	}
+	if v := os.Getenv(shapeVariable); v != "" {
+		s.shape = v
+	}
+	return s
+}
+
+func TestFaults(t *testing.T) {
+	if os.Getenv(insideVariable) != "" {
+		return // the lab kernel has its own, below
+	}
+	s := read(t)
+	var table Table
+	t.Cleanup(func() {
+		fmt.Printf("\n%s\n%s\n", table.String(), table.JSON())
+		if table.Total().Times == 0 {
+			t.Errorf("nothing was injected: no kind of fault matches %q", s.only)
+		}
+	})
+	session := Session{Shape: s.shape, Seed: s.seed, Only: s.only, Temp: t.TempDir(), Report: table.Add, Errorf: t.Errorf}
+	each := func(name string, f func(lab.TB)) { t.Run(name, func(t *testing.T) { f(t) }) }
+	t.Logf("seed %d", s.seed)
+	if s.draw == 0 {
+		session.Once = true
+		session.Run(each)
+		inLabKernel(t, s, s.seed, time.Time{}, table.Add)
+		return
+	}
+	until := time.Now().Add(s.draw)
+	for n := uint64(0); time.Now().Before(until) && !t.Failed(); n++ {
+		session.Seed, session.Until, session.Rounds = s.seed+n, until, 10
+		if n%4 == 3 {
+			inLabKernel(t, s, session.Seed, until, table.Add)
+			continue
+		}
+		session.Run(each)
+	}
+}
+
+// rowPrefix begins the lines by which the program in the lab kernel reports.
+const rowPrefix = "fault-row "
+
+// inLabKernel runs this program again in the lab kernel, for a session there.
+func inLabKernel(t *testing.T, s settings, seed uint64, until time.Time, report func(Row)) {
+	t.Helper()
+	if len(kinds(true, s.draw == 0, s.only)) == 0 {
+		return
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A program in the lab kernel cannot use this one's.
+	limit := 6 * time.Minute
+	var pass []string
+	for _, program := range []string{os.Getenv("KEEPBEAT_BIN"), os.Getenv("KEEPBEAT_LABTOOL")} {
+		if program != "" && uml.Hidden(filepath.Dir(program)) {
+			pass = append(pass, filepath.Dir(program))
+		}
+	}
+	args := []string{self, "-test.v", "-test.run=^TestInTheLabKernel$", "-test.timeout=" + limit.String()}
+	env := []string{insideVariable + "=1", seedVariable + "=" + strconv.FormatUint(seed, 10)}
+	if !until.IsZero() {
+		env = append(env, timeVariable+"="+time.Until(until).String())
+	}
+	var out bytes.Buffer
+	status := lab.InLabKernel(t, lab.KernelOptions{Limit: limit + 30*time.Second, Env: env, Pass: pass, Stdout: &out, Stderr: io.Discard}, args...)
+	for line := range strings.Lines(out.String()) {
+		if text, ok := strings.CutPrefix(line, rowPrefix); ok {
+			var r Row
+			if err := json.Unmarshal([]byte(text), &r); err != nil {
+				t.Errorf("%q: %v", line, err)
+			}
+			report(r)
+		}
+	}
+	t.Logf("in the lab kernel:\n%s", out.String())
+	if status != 0 {
+		t.Errorf("in the lab kernel: exit status %d", status)
+	}
+}
+
+// TestInTheLabKernel is what TestFaults starts there.
+func TestInTheLabKernel(t *testing.T) {
+	if os.Getenv(insideVariable) == "" {
+		return // TestFaults runs it where it belongs
+	}
+	s := read(t)
+	session := Session{
+		Shape: s.shape, Seed: s.seed, Only: s.only, Temp: t.TempDir(), Once: s.draw == 0, Rounds: 5, Errorf: t.Errorf,
+		Report: func(r Row) {
+			b, err := json.Marshal(r)
+			if err != nil {
+				t.Error(err)
+			}
+			fmt.Printf("\n%s%s\n", rowPrefix, b)
+		},
+	}
+	if s.draw > 0 {
+		session.Until = time.Now().Add(s.draw)
+	}
+	session.Run(func(name string, f func(lab.TB)) { t.Run(name, func(t *testing.T) { f(t) }) })
+}

@@ -1,0 +1,120 @@
+package fault
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/keepbeat/keepbeat/test/lab"
+)
+
+// perSecond is how many datagrams a flood sends, over all links.
+const perSecond = 10_000
+
+// hostileKinds are what somebody does on purpose.
+func hostileKinds() []kind {
+	return []kind{
+		{name: "garbage, 10,000 a second", draw: func(a *arena, r *rand.Rand) plan {
+			last := between(r, time.Second, 3*time.Second)
+			p := plan{what: fmt.Sprintf("garbage on the heartbeat ports for %v", last.Round(time.Millisecond))}
+			a.flood(&p, last, "garbage", fmt.Sprint(perSecond), last.String(), fmt.Sprint(r.Uint64()), strings.Join(a.names(), ","))
+			return p
+		}},
+		{name: "replayed datagrams, 10,000 a second", draw: func(a *arena, r *rand.Rand) plan {
+			last := between(r, time.Second, 3*time.Second)
+			file := filepath.Join(a.temp, "recorded")
+			p := plan{what: fmt.Sprintf("datagrams recorded on both heartbeat links, replayed for %v", last.Round(time.Millisecond))}
+			const recording = 700 * time.Millisecond
+			var recorder *lab.Process
+			p.at(0, "recording", func() {
+				recorder = a.help(a.Director1, "record", file, recording.String())
+			})
+			if r.IntN(2) == 0 { // what is replayed is of an earlier boot then
+				h := a.pick(r)
+				p.uses = []string{h.Name}
+				p.at(recording, "the daemon on "+h.Name+" is killed", func() { a.kill(h) })
+			}
+			var replay *lab.Process
+			p.at(recording+100*time.Millisecond, "replaying", func() {
+				recorder.Wait(10 * time.Second)
+				replay = a.help(a.attacker, "replay", file, fmt.Sprint(perSecond), last.String())
+			})
+			p.at(recording+last+100*time.Millisecond, "the replay ends", func() { a.ends(replay) })
+			return p
+		}},
+		{name: "half-open QUIC connections", draw: func(a *arena, r *rand.Rand) plan {
+			// Only who has the key can begin one: a node whose place is taken by a program that goes mad.
+			h, last := one(r, a.nodes...), between(r, time.Second, 3*time.Second)
+			p := plan{what: fmt.Sprintf("%s begins connections and leaves them half-open for %v", h.Name, last.Round(time.Millisecond)), uses: []string{h.Name}}
+			var mad *lab.Process
+			p.at(0, p.what, func() {
+				a.kept[h] = true
+				a.kill(h)
+				mad = a.help(h, "initials", "1000", last.String(), strings.Join(a.names(), ","))
+			})
+			p.at(last+time.Second, "it is itself again", func() { a.ends(mad); a.kept[h] = false })
+			return p
+		}},
+		{name: "half-open control connections", draw: func(a *arena, r *rand.Rand) plan {
+			h, last := a.pick(r), between(r, time.Second, 3*time.Second)
+			p := plan{what: fmt.Sprintf("2000 half-open connections to the control socket of %s for %v", h.Name, last.Round(time.Millisecond))}
+			var holder *lab.Process
+			p.at(0, p.what, func() {
+				if a.runs(h) {
+					holder = a.help(h, "half-open", "2000", last.String())
+				}
+			})
+			p.at(last/2, "keepbeat status there", func() { a.command(h, "status") })
+			p.at(last, "they are closed", func() {
+				if holder != nil && !h.Dead() {
+					a.ends(holder)
+				}
+			})
+			return p
+		}},
+	}
+}
+
+// flood lets a helper of the attacker work for a while.
+func (a *arena) flood(p *plan, last time.Duration, args ...string) {
+	var helper *lab.Process
+	p.at(0, p.what, func() { helper = a.help(a.attacker, args...) })
+	p.at(last, "the flood ends", func() { a.ends(helper) })
+}
+
+// ends waits for a helper's end, and says what it did.
+func (a *arena) ends(helper *lab.Process) {
+	if !helper.Wait(5 * time.Second) {
+		helper.Signal(syscall.SIGKILL)
+		helper.Wait(5 * time.Second)
+	}
+	a.note("%s: %s", helper.Name, firstLine([]byte(helper.Log())))
+	if helper.Err() != nil && !helper.Host.Dead() {
+		a.t.Fatalf("%s: %v: %s", helper.Name, helper.Err(), helper.Log())
+	}
+}
+
+// helperVariable has the arguments of a helper, one a line.
+const helperVariable = "KEEPBEAT_FAULT_HELPER"
+
+// Help does a helper's work when this program was started as one, and does not return then.
+func Help() {
+	args, asked := os.LookupEnv(helperVariable)
+	if !asked {
+		return
+	}
+	f := strings.Split(args, "\n")
+	helpers := map[string]func([]string) error{
+		"arp": watchARP, "hogs": hogs, "hog": hog, "garbage": garbage,
+		"record": record, "replay": replay, "initials": initials, "half-open": halfOpen,
+	}
+	if err := helpers[f[0]](f[1:]); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
