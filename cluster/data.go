@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keepbeat/keepbeat/cluster/checksum"
 	"github.com/keepbeat/keepbeat/cluster/lease"
 	"github.com/keepbeat/keepbeat/cluster/pair"
 )
@@ -51,7 +52,10 @@ func OpenData(dir string) (Data, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return d, fmt.Errorf("data directory: %w", err)
 	}
-	d.UUID = strings.TrimSpace(string(id))
+	wrongID := false
+	if d.UUID, wrongID, err = readID(uuidPath, id); err != nil {
+		return d, fmt.Errorf("data directory: %w", err)
+	}
 	if d.Generation, err = d.Generations.Load(); err != nil {
 		return d, err
 	}
@@ -70,8 +74,8 @@ func OpenData(dir string) (Data, error) {
 	switch {
 	case perr != nil && !errors.Is(perr, fs.ErrNotExist):
 		return d, perr
-	case d.UUID != "" && !validUUID(d.UUID):
-		return d, fmt.Errorf("%s: %q is no UUID; move the data directory away and start again: the node then rejoins as a new one", uuidPath, d.UUID)
+	case wrongID:
+		return d, fmt.Errorf("%s: %q is no UUID with its checksum; move the data directory away and start again: the node then rejoins as a new one", uuidPath, id)
 	case d.UUID != "" && perr == nil && lerr == nil:
 		d.Promised = promised
 		return d, nil
@@ -106,12 +110,28 @@ func OpenData(dir string) (Data, error) {
 	return d, writeID(uuidPath, d.UUID)
 }
 
+// readID reads what writeID wrote: a UUID and its checksum; that of an earlier
+// version, the UUID alone, gets one at once. An empty file is none.
+func readID(path string, b []byte) (id string, wrong bool, err error) {
+	line, whole := strings.CutSuffix(string(b), "\n")
+	id, sum, sealed := strings.Cut(line, " ")
+	switch {
+	case strings.TrimSpace(line) == "":
+		return "", false, nil
+	case !whole || !validUUID(id) || sealed && sum != checksum.Of([]byte(id)):
+		return id, true, nil
+	case !sealed:
+		return id, false, writeID(path, id)
+	}
+	return id, false, nil
+}
+
 func writeID(path, id string) error {
 	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(id + "\n")
+	_, err = f.WriteString(id + " " + checksum.Of([]byte(id)) + "\n")
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}

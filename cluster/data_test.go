@@ -70,6 +70,13 @@ func TestADamagedDataDirectoryIsRefusedWithTheWayOut(t *testing.T) {
 		"promises empty":           put("promises.json", ""),
 		"promises out of range":    put("promises.json", `{"revoked":{},"longest":{"director1":-5}}`),
 		"identity that is no UUID": put("uuid", "garbage\n"),
+		"a bit of the identity":    flip("uuid", "4"),
+		"a bit of its checksum":    put("uuid", "11111111-2222-4333-8444-555555555555 00000000\n"),
+		"an identity cut short":    put("uuid", "11111111-2222-4333-8444-555555555555"),
+		"a digit of the promises":  flip("promises.json", "3"),
+		"a name in the promises":   flip("promises.json", "director1"),
+		"a bit of the generation":  flip("generation.json", "0"),
+		"the checksum's own name":  flip("promises.json", "sum"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, _ := used(t)
@@ -79,6 +86,45 @@ func TestADamagedDataDirectoryIsRefusedWithTheWayOut(t *testing.T) {
 				t.Errorf("the error is %v, want one that names the file and the way out", err)
 			}
 		})
+	}
+}
+
+func TestTheFilesOfAnEarlierVersionAreReadAndGetChecksums(t *testing.T) {
+	dir, was := used(t)
+	for name, content := range map[string]string{
+		"uuid": was.UUID + "\n", "promises.json": `{"revoked":{"director1":3},"longest":{}}`, "generation.json": `{"current":{"counter":2,"id":"0000abcd"}}`,
+	} {
+		put(name, content)(t, dir)
+	}
+	for range 2 {
+		d, err := OpenData(dir)
+		if err != nil || d.UUID != was.UUID || d.Promised.Revoked["director1"] != 3 || d.Generation.Current.Counter != 2 || d.Renewed != "" {
+			t.Fatalf("%+v, %v", d, err)
+		}
+	}
+	flip("promises.json", "3")(t, dir)
+	if _, err := OpenData(dir); err == nil {
+		t.Error("damage after it is not noticed")
+	}
+}
+
+// flip flips a bit of the first place where a file has a text.
+func flip(name, text string) func(*testing.T, string) {
+	return func(t *testing.T, dir string) {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := strings.Index(string(b), text)
+		if at < 0 {
+			t.Fatalf("%s has no %q: %s", path, text, b)
+		}
+		b[at] ^= 1
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

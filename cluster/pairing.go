@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -49,7 +49,8 @@ type pairing struct {
 	busy      bool // a step that takes time is under way
 	fence     pair.FenceState
 	outcome   fencing.Outcome
-	clear     map[netip.Addr]time.Time // since when an address has not answered elsewhere
+	clear     map[pair.Place]time.Time // since when an address has not answered elsewhere
+	unasked   string                   // why some could not be asked for, as it was logged last
 	probed    time.Time                // when the last round of questions ended
 	serial    bool                     // nothing but a serial line is left to the peer
 	heard     string                   // id of the intent that the peer has told of
@@ -66,7 +67,7 @@ type serversSeen struct {
 }
 
 func newPairing(n *Node) *pairing {
-	p := &pairing{n: n, store: n.cfg.Generations, wire: n.cfg.Wire, kick: make(chan struct{}, 1), record: n.cfg.Generation, clear: map[netip.Addr]time.Time{}}
+	p := &pairing{n: n, store: n.cfg.Generations, wire: n.cfg.Wire, kick: make(chan struct{}, 1), record: n.cfg.Generation, clear: map[pair.Place]time.Time{}}
 	if g, until, ok := parseCarry(n.cfg.Carry); ok && g == p.record.Current.String() && n.keeper.Now() < until {
 		p.started, p.mayGoOn = true, true
 	}
@@ -524,11 +525,11 @@ func (p *pairing) shuns(f pair.Facts) bool {
 }
 
 // addressesOf returns the addresses of a group.
-func addressesOf(g *conf.Group) []netip.Addr {
-	var addrs []netip.Addr
+func addressesOf(g *conf.Group) []pair.Place {
+	var addrs []pair.Place
 	for _, r := range g.Resources {
 		if r.VIP != nil {
-			addrs = append(addrs, r.VIP.Address)
+			addrs = append(addrs, pair.Place{Addr: r.VIP.Address, Interface: r.VIP.Interface})
 		}
 	}
 	return addrs
@@ -536,8 +537,8 @@ func addressesOf(g *conf.Group) []netip.Addr {
 
 // wanted returns the addresses that must not answer elsewhere before this node
 // goes on by the rule ping: all but those that it has been serving.
-func (p *pairing) wanted(st *state.State) []netip.Addr {
-	var addrs []netip.Addr
+func (p *pairing) wanted(st *state.State) []pair.Place {
+	var addrs []pair.Place
 	if st.Spec == nil {
 		return nil
 	}
@@ -553,7 +554,7 @@ func (p *pairing) wanted(st *state.State) []netip.Addr {
 
 // clearLocked returns for how long none of the addresses has answered
 // elsewhere, as far as the questions are fresh.
-func (p *pairing) clearLocked(addrs []netip.Addr, lease time.Duration) time.Duration {
+func (p *pairing) clearLocked(addrs []pair.Place, lease time.Duration) time.Duration {
 	if p.probed.IsZero() || time.Since(p.probed) > lease/2 {
 		return 0
 	}
@@ -576,7 +577,7 @@ func (p *pairing) probe(ctx context.Context) {
 		p.mu.Lock()
 		needed := p.rule == conf.QuorumPing && p.peer != "" && p.wire != nil && p.said.Phase != pair.Whole && p.said.Phase != 0
 		if !needed {
-			p.clear, p.probed = map[netip.Addr]time.Time{}, time.Time{}
+			p.clear, p.probed = map[pair.Place]time.Time{}, time.Time{}
 		}
 		yields := p.n.self > p.peer
 		p.mu.Unlock()
@@ -594,22 +595,20 @@ func (p *pairing) probe(ctx context.Context) {
 }
 
 func (p *pairing) probeOnce(ctx context.Context, st *state.State, lease time.Duration, yields bool) {
-	var addrs []netip.Addr
+	var addrs []pair.Place
 	for i := range st.Spec.Groups {
 		addrs = append(addrs, addressesOf(&st.Spec.Groups[i])...)
 	}
 	pctx, cancel := context.WithTimeout(ctx, max(lease/5, 50*time.Millisecond))
 	defer cancel()
 	began := time.Now()
-	answered, asked, err := p.wire.Probe(pctx, addrs)
-	if err != nil {
-		p.n.logger.Warn("pair: not every address can be asked for", "err", err)
-	}
+	answered, asked, unasked := p.wire.Probe(pctx, addrs)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.tellUnasked(addrs, unasked)
 	for _, a := range addrs {
 		// Of two that look at the same time the one whose name comes first goes first.
-		if err != nil || slices.Contains(answered, a) || yields && slices.Contains(asked, a) {
+		if unasked[a] != nil || slices.Contains(answered, a) || yields && slices.Contains(asked, a) {
 			delete(p.clear, a)
 		} else if _, known := p.clear[a]; !known {
 			p.clear[a] = began
@@ -632,6 +631,21 @@ func (p *pairing) orderFence() error {
 	p.ordered = true
 	p.wake()
 	return nil
+}
+
+// tellUnasked logs why addresses cannot be asked for, when that is something new. The caller holds mu.
+func (p *pairing) tellUnasked(addrs []pair.Place, unasked map[pair.Place]error) {
+	var why []string
+	for _, a := range addrs {
+		if err := unasked[a]; err != nil {
+			why = append(why, err.Error())
+		}
+	}
+	text := strings.Join(why, "; ")
+	if text != "" && text != p.unasked {
+		p.n.logger.Warn("pair: who has these addresses cannot be asked, so they are not taken", "err", text)
+	}
+	p.unasked = text
 }
 
 // permit waits until the group's addresses may come up here. By the rule ping,

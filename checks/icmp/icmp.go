@@ -191,7 +191,7 @@ func (s *icmpSocket) send(to netip.Addr, id uint64) error {
 	copy(b[8:], s.secret[:])
 	binary.BigEndian.PutUint64(b[16:], id)
 	if !s.v6 {
-		binary.BigEndian.PutUint16(b[2:], checksum(b[:]))
+		binary.BigEndian.PutUint16(b[2:], fold(sum(b[:])))
 	}
 	_, err := s.conn.WriteToIP(b[:], &net.IPAddr{IP: to.AsSlice(), Zone: to.Zone()})
 	var errno unix.Errno
@@ -199,18 +199,6 @@ func (s *icmpSocket) send(to netip.Addr, id uint64) error {
 		return errno
 	}
 	return err
-}
-
-// checksum is RFC 1071, of an even number of bytes.
-func checksum(b []byte) uint16 {
-	var sum uint32
-	for i := 0; i < len(b); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(b[i:]))
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
 }
 
 func (s *icmpSocket) read() {

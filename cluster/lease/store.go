@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/keepbeat/keepbeat/cluster/checksum"
 )
 
 // Store keeps a voter's Record. Save returns only when it is on disk.
@@ -19,30 +21,34 @@ type File struct{ Path string }
 const wayOut = "move the data directory away and start again: the node then rejoins as a new one"
 
 // decodeRecord is strict: a record that lacks what it has to say must not be
-// taken for one that promised and revoked nothing.
-func decodeRecord(b []byte) (r Record, err error) {
+// taken for one that promised and revoked nothing. sealed is false of a file of
+// an earlier version, without a checksum.
+func decodeRecord(b []byte) (r Record, sealed bool, err error) {
+	if b, sealed, err = checksum.Open(b); err != nil {
+		return r, sealed, err
+	}
 	var keys map[string]json.RawMessage
 	if err := json.Unmarshal(b, &keys); err != nil {
-		return r, err
+		return r, sealed, err
 	}
 	for _, k := range []string{"revoked", "longest"} {
 		if _, ok := keys[k]; !ok {
-			return r, fmt.Errorf("%q is missing", k)
+			return r, sealed, fmt.Errorf("%q is missing", k)
 		}
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
-	return r, d.Decode(&r)
+	return r, sealed, d.Decode(&r)
 }
 
-// Load reads the record. A missing file is an error that satisfies os.IsNotExist: the caller decides whether
+// Load reads the record; one of an earlier version gets its checksum at once. A missing file is an error that satisfies os.IsNotExist: the caller decides whether
 // this is a new node or one that lost its promises.
 func (f File) Load() (Record, error) {
 	b, err := os.ReadFile(f.Path)
 	if err != nil {
 		return Record{}, err
 	}
-	r, err := decodeRecord(b)
+	r, sealed, err := decodeRecord(b)
 	if err != nil {
 		return Record{}, fmt.Errorf("%s: damaged: %w; %s", f.Path, err, wayOut)
 	}
@@ -50,6 +56,9 @@ func (f File) Load() (Record, error) {
 		if d < 0 || d > MaxLength {
 			return Record{}, fmt.Errorf("%s: lease of %v promised to %s is out of range; %s", f.Path, d, node, wayOut)
 		}
+	}
+	if !sealed {
+		return r, f.Save(r)
 	}
 	return r, nil
 }
@@ -61,7 +70,7 @@ func (f File) Save(r Record) error {
 		return err
 	}
 	tmp := f.Path + ".new"
-	if err := writeSync(tmp, b); err != nil {
+	if err := writeSync(tmp, checksum.Seal(b)); err != nil {
 		_ = os.Remove(tmp) // it may not be there; what counts is why
 		return err
 	}

@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/keepbeat/keepbeat/cluster/checksum"
 )
 
 // Generation tells the histories of a pair apart. A survivor opens a new one:
@@ -84,7 +86,8 @@ type File struct{ Path string }
 
 const maxRecord = 64 << 10
 
-// Load reads the record; a missing file is the first generation.
+// Load reads the record; one of an earlier version gets its checksum at once. A
+// missing file is the first generation.
 func (f File) Load() (Record, error) {
 	b, err := os.ReadFile(f.Path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -93,25 +96,30 @@ func (f File) Load() (Record, error) {
 	if err != nil {
 		return Record{}, err
 	}
-	r, err := decode(b)
+	r, sealed, err := decode(b)
 	if err != nil {
 		return r, fmt.Errorf("%s: damaged: %w; move the data directory away and start again: the node then rejoins as a new one", f.Path, err)
+	}
+	if !sealed {
+		return r, f.Save(r)
 	}
 	return r, nil
 }
 
-func decode(b []byte) (Record, error) {
-	var r Record
+func decode(b []byte) (r Record, sealed bool, err error) {
 	if len(b) > maxRecord {
-		return r, errors.New("too large")
+		return r, false, errors.New("too large")
+	}
+	if b, sealed, err = checksum.Open(b); err != nil {
+		return r, sealed, err
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&r); err != nil {
-		return Record{}, err
+		return Record{}, sealed, err
 	}
 	if d.More() {
-		return Record{}, errors.New("something follows the record")
+		return Record{}, sealed, errors.New("something follows the record")
 	}
 	gens := []Generation{r.Current}
 	if r.Intent != nil {
@@ -119,10 +127,10 @@ func decode(b []byte) (Record, error) {
 	}
 	for _, g := range gens {
 		if !g.valid() {
-			return Record{}, fmt.Errorf("%q is no generation", g.String())
+			return Record{}, sealed, fmt.Errorf("%q is no generation", g.String())
 		}
 	}
-	return r, nil
+	return r, sealed, nil
 }
 
 func (g Generation) valid() bool {
@@ -146,7 +154,7 @@ func (f File) Save(r Record) error {
 	if err != nil {
 		return err
 	}
-	if _, err = w.Write(b); err == nil {
+	if _, err = w.Write(checksum.Seal(b)); err == nil {
 		err = w.Sync()
 	}
 	if err = errors.Join(err, w.Close()); err != nil {

@@ -10,8 +10,15 @@ type Wire interface {
 	// Ping asks an address by an ICMP echo request and says whether it answered before ctx ended.
 	Ping(ctx context.Context, to netip.Addr) bool
 	// Probe asks on the local networks who has the addresses (an ARP probe, RFC
-	// 5227; a neighbour solicitation, RFC 4861), again and again until ctx ends. It returns
-	// those for which another machine answered, and those for which another machine
-	// was asking the same (RFC 5227, 2.1.1). An error says that some could not be asked.
-	Probe(ctx context.Context, addrs []netip.Addr) (answered, asked []netip.Addr, err error)
+	// 5227; a neighbour solicitation, RFC 4862), again and again until ctx ends. It returns
+	// those for which another machine answered, those for which another machine
+	// was asking the same (RFC 5227, 2.1.1), and why others could not be asked:
+	// of those nothing is known.
+	Probe(ctx context.Context, places []Place) (answered, asked []Place, unasked map[Place]error)
+}
+
+// Place is an address, and where it stands or would stand.
+type Place struct {
+	Addr      netip.Addr
+	Interface string // empty: the one with the longest connected route to Addr
 }

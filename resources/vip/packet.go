@@ -3,6 +3,8 @@ package vip
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"github.com/keepbeat/keepbeat/checks/icmp"
 )
 
 const (
@@ -60,19 +62,6 @@ func advertisement(mac string, ip netip.Addr, router bool) []byte {
 	b = append(b, ip.AsSlice()...)
 	b = append(b, 2, 1) // target link-layer address, in units of 8 bytes
 	b = append(b, mac...)
-	binary.BigEndian.PutUint16(b[42:], icmp6Checksum(b))
+	binary.BigEndian.PutUint16(b[42:], icmp.Checksum6(b))
 	return b
-}
-
-// icmp6Checksum is that of the ICMPv6 message behind the header of p, whose
-// checksum field is zero (RFC 8200, 8.1).
-func icmp6Checksum(p []byte) uint16 {
-	sum := uint32(len(p)-40) + 58
-	for i := 8; i+1 < len(p); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(p[i:]))
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
 }

@@ -116,16 +116,16 @@ func (x wires) Ping(ctx context.Context, _ netip.Addr) bool {
 }
 
 // Probe implements pair.Wire.
-func (x wires) Probe(ctx context.Context, addrs []netip.Addr) (answered, asked []netip.Addr, err error) {
+func (x wires) Probe(ctx context.Context, places []pair.Place) (answered, asked []pair.Place, unasked map[pair.Place]error) {
 	defer x.w.asks(x.m, nil)
 	for {
 		if err := x.g.do(func() {
-			x.w.asks(x.m, addrs)
+			x.w.asks(x.m, places)
 			x.w.tables.Lock()
 			defer x.w.tables.Unlock()
 			for _, m := range x.w.machines {
-				for _, a := range addrs {
-					if m != x.m && m.kernel.answers(a) && !slices.Contains(answered, a) {
+				for _, a := range places {
+					if m != x.m && m.kernel.answers(a.Addr) && !slices.Contains(answered, a) {
 						answered = append(answered, a)
 					}
 					if m != x.m && slices.Contains(x.w.asking[m.name], a) && !slices.Contains(asked, a) {
@@ -134,7 +134,11 @@ func (x wires) Probe(ctx context.Context, addrs []netip.Addr) (answered, asked [
 				}
 			}
 		}); err != nil {
-			return nil, nil, err
+			unasked = map[pair.Place]error{}
+			for _, a := range places {
+				unasked[a] = err
+			}
+			return nil, nil, unasked
 		}
 		select {
 		case <-ctx.Done():
@@ -145,10 +149,10 @@ func (x wires) Probe(ctx context.Context, addrs []netip.Addr) (answered, asked [
 }
 
 // asks notes for which addresses a machine is probing.
-func (w *world) asks(m *machine, addrs []netip.Addr) {
+func (w *world) asks(m *machine, places []pair.Place) {
 	w.tables.Lock()
 	defer w.tables.Unlock()
-	w.asking[m.name] = addrs
+	w.asking[m.name] = places
 }
 
 var (

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/keepbeat/keepbeat/cluster/link/linktest"
+	"github.com/keepbeat/keepbeat/cluster/pair"
 	"github.com/keepbeat/keepbeat/cluster/transport"
 	"github.com/keepbeat/keepbeat/conf"
 )
@@ -49,7 +50,7 @@ type world struct {
 	history  history
 
 	tables sync.Mutex              // guards every kernel's tables, answering and asking
-	asking map[string][]netip.Addr // by machine: what it is probing for
+	asking map[string][]pair.Place // by machine: what it is probing for
 
 	power  *powerSwitch
 	posted chan func() // to run in the schedule's goroutine
@@ -69,7 +70,7 @@ func newWorld(cfg Config) *world {
 	w := &world{
 		cfg: cfg, rand: rand.New(rand.NewPCG(cfg.Seed, 0x6b656570)), medium: linktest.New(cfg.Seed),
 		streams: transport.NewMemoryNetwork(transport.MemoryConfig{Latency: 200 * time.Microsecond, FailAfter: time.Second}),
-		posted:  make(chan func(), 64), asking: map[string][]netip.Addr{}, unreachable: map[string]bool{},
+		posted:  make(chan func(), 64), asking: map[string][]pair.Place{}, unreachable: map[string]bool{},
 		dir: cfg.Dir, epoch: time.Now(), answering: map[netip.Addr][]string{}, history: newHistory(),
 	}
 	w.net = newNetwork(w)

@@ -1,0 +1,391 @@
+// Package wire asks the network what a pair under the rule ping has to know:
+// whether the tie-breaker answers, and who on the local networks has an address.
+//
+// Who has it is asked as a host asks before it takes an address: by ARP probes
+// (RFC 5227) and the solicitations of duplicate address detection (RFC 4862,
+// 5.4), which change nobody's tables. Any packet that shows the address in use
+// by another machine is an answer: a reply, a gratuitous ARP, an unsolicited
+// advertisement, the owner's own questions to others.
+//
+// What cannot be seen so: an owner behind a router, or one that answers only
+// whom it likes (arp_ignore, a firewall); it does answer its clients then by
+// other means than its own. A switch that answers in the name of a dead machine
+// (ARP suppression) makes its address look taken until the switch forgets.
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keepbeat/keepbeat/checks/icmp"
+	"github.com/keepbeat/keepbeat/cluster/pair"
+	"github.com/keepbeat/keepbeat/resources/vip"
+)
+
+const (
+	// pingTries is how often the tie-breaker is asked within one call of Ping.
+	pingTries = 3
+	// rounds is how often each address is asked within one call of Probe.
+	rounds = 2
+	// roundAlone is the pause between questions when the call has no end of its own.
+	roundAlone = 100 * time.Millisecond
+	// answerIn is how long a machine has to answer, at least: on one network it takes
+	// less than 1 ms. A call that leaves less has asked nobody.
+	answerIn = 20 * time.Millisecond
+	// lateBy is how much later than its context a call may end: what it has seen is that much older.
+	lateBy = 100 * time.Millisecond
+	// burst questions go out at once, then burstPause passes: several hundred
+	// answers at the same time would overflow the queues of small machines.
+	burst, burstPause = 128, time.Millisecond
+	// restAfter this long without Probe nothing is listened to any more.
+	restAfter = 10 * time.Second
+)
+
+// errStarved: the process did not get to run, or stood still.
+var errStarved = errors.New("this process did not get to run for long enough to ask and to wait for answers")
+
+// Config is what a Wire needs.
+type Config struct {
+	Vips   *vip.Maker // knows the interfaces, and where a vip would be started
+	Logger *slog.Logger
+}
+
+// Wire implements pair.Wire. It opens nothing until it is asked something. Its
+// methods may be called from any goroutine.
+type Wire struct {
+	cfg    Config
+	pinger *icmp.Pinger
+
+	probing sync.Mutex // held by Probe, which does one round at a time
+	readers sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows; Vips' own lock may be taken under it
+	closed  bool
+	arp, nd *socket // nil: not open
+	groups  groups
+	watched map[spot]*notes
+	rest    *time.Timer
+	buf     [maxPacket]byte
+	warned  map[netip.Addr]bool // tie-breakers that are this machine's own
+}
+
+var _ pair.Wire = (*Wire)(nil)
+
+// spot is where an address is looked for.
+type spot struct {
+	index int
+	addr  netip.Addr
+}
+
+// notes are what was seen there since the last call of Probe ended.
+type notes struct{ answered, asked bool }
+
+// New returns a Wire.
+func New(cfg Config) *Wire {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Wire{cfg: cfg, pinger: icmp.NewPinger(), watched: map[spot]*notes{}, warned: map[netip.Addr]bool{}}
+}
+
+// Close ends what is listening.
+func (w *Wire) Close() {
+	w.mu.Lock()
+	w.closed = true
+	if w.rest != nil {
+		w.rest.Stop()
+	}
+	w.mu.Unlock()
+	w.shut()
+	w.readers.Wait()
+	w.pinger.Close()
+}
+
+// Ping implements pair.Wire. An address of this very machine does not count: it
+// would answer on either side of any partition.
+func (w *Wire) Ping(ctx context.Context, to netip.Addr) bool {
+	own := to.Unmap().IsLoopback()
+	// When the kernel does not tell, the address is asked all the same.
+	_ = w.cfg.Vips.Look(func(v vip.View) { own = own || v.Has(to.Unmap()) })
+	if own {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if !w.warned[to] {
+			w.warned[to] = true
+			w.cfg.Logger.Error("an address of ping_group is this machine's own and decides nothing; take one that both nodes have to reach, as the router's", "address", to)
+		}
+		return false
+	}
+	every := time.Second
+	if d, ok := ctx.Deadline(); ok {
+		every = time.Until(d) / pingTries
+	}
+	return w.pinger.Ping(ctx, to, every) == nil
+}
+
+// target is an address with the way to it.
+type target struct {
+	place pair.Place
+	spot  spot
+	mac   mac // ours there
+	err   error
+}
+
+// Probe implements pair.Wire. Between two calls it listens on, so that what
+// comes late, or unasked, is returned by the next one.
+func (w *Wire) Probe(ctx context.Context, places []pair.Place) (answered, asked []pair.Place, unasked map[pair.Place]error) {
+	w.probing.Lock()
+	defer w.probing.Unlock()
+	targets := w.targets(places)
+	if err := w.listen(targets); err != nil {
+		for i := range targets {
+			targets[i].err = errors.Join(targets[i].err, err)
+		}
+	}
+	var sent time.Time // when the first question had gone out to all
+	pause := roundAlone
+	if d, ok := ctx.Deadline(); ok {
+		pause = max(time.Until(d)/rounds, time.Millisecond)
+	}
+	for ctx.Err() == nil {
+		began := time.Now()
+		w.ask(ctx, targets)
+		if sent.IsZero() {
+			sent = time.Now()
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause - time.Since(began)):
+		}
+	}
+	end, bounded := ctx.Deadline()
+	if sent.IsZero() || time.Since(sent) < answerIn || bounded && time.Since(end) > lateBy {
+		for i := range targets {
+			targets[i].err = errors.Join(targets[i].err, errStarved)
+		}
+	}
+	return w.collect(targets)
+}
+
+// targets finds the interface of each place.
+func (w *Wire) targets(places []pair.Place) []target {
+	targets := make([]target, 0, len(places))
+	err := w.cfg.Vips.Look(func(v vip.View) {
+		for _, p := range places {
+			port, err := v.Where(p.Addr, p.Interface)
+			targets = append(targets, target{p, spot{port.Index, p.Addr}, port.MAC, err})
+		}
+	})
+	if err != nil {
+		targets = targets[:0]
+		for _, p := range places {
+			targets = append(targets, target{place: p, err: err})
+		}
+	}
+	return targets
+}
+
+// listen opens what is needed and not open, and notes from now on what is seen
+// of the targets, and of nothing else.
+func (w *Wire) listen(targets []target) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return errors.New("closed")
+	}
+	if w.rest != nil {
+		w.rest.Stop()
+	}
+	w.rest = time.AfterFunc(restAfter, w.idle)
+	watched := make(map[spot]*notes, len(targets))
+	for i := range targets {
+		t := &targets[i]
+		if t.err != nil {
+			continue
+		}
+		var err error
+		if t.spot.addr.Is4() {
+			err = w.open(&w.arp, unix.ETH_P_ARP, nil, w.takeARP)
+		} else if err = w.open(&w.nd, unix.ETH_P_IPV6, onlyND, w.takeND); err == nil {
+			err = w.groups.join(t.spot.index, group(t.spot.addr))
+		}
+		if err != nil {
+			t.err = err
+			continue
+		}
+		if n := w.watched[t.spot]; n != nil {
+			watched[t.spot] = n
+		} else if watched[t.spot] == nil {
+			watched[t.spot] = &notes{}
+		}
+	}
+	w.watched = watched
+	return nil
+}
+
+// open is called with mu held.
+func (w *Wire) open(s **socket, protocol uint16, filter []unix.SockFilter, take func(index int, from mac, b []byte)) error {
+	if *s != nil {
+		return nil
+	}
+	sock, err := openSocket(protocol, filter)
+	if err != nil {
+		return err
+	}
+	*s = sock
+	w.readers.Go(func() {
+		sock.await(func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if *s == sock {
+				sock.receive(w.buf[:], take)
+			}
+		})
+	})
+	return nil
+}
+
+// ask sends one question for each target. A target of which one question could
+// not be sent was not asked: whatever kept it back keeps back answers too.
+func (w *Wire) ask(ctx context.Context, targets []target) {
+	for i := range targets {
+		if i%burst == burst-1 {
+			select {
+			case <-ctx.Done():
+			case <-time.After(burstPause):
+			}
+		}
+		t := &targets[i]
+		if t.err == nil {
+			t.err = w.question(t)
+		}
+	}
+}
+
+func (w *Wire) question(t *target) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	a := t.spot.addr
+	var err error
+	switch {
+	case w.closed:
+		return errors.New("closed")
+	case a.Is4():
+		err = w.arp.send(unix.ETH_P_ARP, t.spot.index, broadcast, arpProbe(t.mac, a))
+	default:
+		err = w.nd.send(unix.ETH_P_IPV6, t.spot.index, groupMAC(group(a)), dadProbe(a))
+	}
+	if err != nil {
+		return fmt.Errorf("%v cannot be asked for: %w", a, err)
+	}
+	return nil
+}
+
+// collect takes what has arrived and returns what was seen.
+func (w *Wire) collect(targets []target) (answered, asked []pair.Place, unasked map[pair.Place]error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	missed4, missed6 := w.drain(w.arp, w.takeARP), w.drain(w.nd, w.takeND)
+	unasked = map[pair.Place]error{}
+	for _, t := range targets {
+		missed := missed6
+		if t.spot.addr.Is4() {
+			missed = missed4
+		}
+		if err := errors.Join(t.err, missed); err != nil {
+			unasked[t.place] = err
+		}
+		n := w.watched[t.spot]
+		if n == nil {
+			continue
+		}
+		if n.answered {
+			answered = append(answered, t.place)
+		}
+		if n.asked {
+			asked = append(asked, t.place)
+		}
+	}
+	for _, n := range w.watched {
+		*n = notes{}
+	}
+	return answered, asked, unasked
+}
+
+// drain takes in what waits in a socket, which may be nil; the error says that
+// there was more than could be kept.
+func (w *Wire) drain(s *socket, take func(index int, from mac, b []byte)) error {
+	if s == nil {
+		return nil
+	}
+	s.receive(w.buf[:], take)
+	switch n, err := s.lost(); {
+	case err != nil:
+		return fmt.Errorf("packet socket: %w", err)
+	case n > 0:
+		return fmt.Errorf("%d packets were lost that may have been answers", n)
+	}
+	return nil
+}
+
+func (w *Wire) takeARP(index int, _ mac, b []byte) {
+	if s, ok := readARP(b); ok {
+		w.take(index, s)
+	}
+}
+
+func (w *Wire) takeND(index int, from mac, b []byte) {
+	if s, ok := readND(b, from); ok {
+		w.take(index, s)
+	}
+}
+
+// take notes a sighting of another machine. That with a link-layer address of
+// ours is our own kernel's, by another interface on the same network; but an
+// answer for an address that this machine does not have is none of ours,
+// whatever it says: two routers may share a virtual link-layer address.
+func (w *Wire) take(index int, s sighting) {
+	n := w.watched[spot{index, s.addr}]
+	if n == nil {
+		return
+	}
+	own, have := false, false
+	// When the kernel does not tell, it is somebody else's.
+	_ = w.cfg.Vips.Look(func(v vip.View) { own, have = v.Own(s.by), v.Has(s.addr) })
+	switch {
+	case s.sign == inUse && !(own && have):
+		n.answered = true
+	case s.sign == askedFor && !own:
+		n.asked = true
+	}
+}
+
+// idle ends listening when nobody has asked for a while.
+func (w *Wire) idle() {
+	if !w.probing.TryLock() {
+		return
+	}
+	defer w.probing.Unlock()
+	w.shut()
+}
+
+// shut closes the sockets and forgets what was seen.
+func (w *Wire) shut() {
+	w.mu.Lock()
+	arp, nd := w.arp, w.nd
+	w.arp, w.nd, w.watched = nil, nil, map[spot]*notes{}
+	w.groups.leave()
+	w.mu.Unlock()
+	for _, s := range []*socket{arp, nd} {
+		if s != nil {
+			_ = s.f.Close() // waits for its reader, which may be waiting for mu
+		}
+	}
+}
