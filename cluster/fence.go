@@ -56,6 +56,19 @@ func outcomeText(o fencing.Outcome, failed error) string {
 	return "by " + strings.Join(with, ", ")
 }
 
+// silenceOf returns a function that tells for how long nothing at all has been heard of a node.
+func (n *Node) silenceOf(node string) func() time.Duration {
+	return func() time.Duration {
+		silent := n.keeper.Silence(node)
+		for _, p := range n.cfg.Datagrams.Peers() {
+			if p.Node == node && !p.Heard.IsZero() {
+				silent = min(silent, time.Since(p.Heard))
+			}
+		}
+		return silent
+	}
+}
+
 // needFencing returns what asks for fencing, by node: groups that a revoked
 // node cannot be made to stop, and stops that failed.
 func needFencing(st *state.State) map[string]string {
@@ -79,8 +92,8 @@ func needFencing(st *state.State) map[string]string {
 // for another operator when the one that was asked is gone or has failed.
 func (n *Node) orderFencing(st *state.State) {
 	c := fencingOf(st)
-	if c == nil || st.Format < 2 {
-		return
+	if _, _, ofPair := n.pairRule(st); c == nil || st.Format < 2 || ofPair {
+		return // a pair has its own way: nothing could be recorded before the other is gone
 	}
 	for node, why := range needFencing(st) {
 		if _, pending := st.Fencing[node]; !pending {
@@ -150,9 +163,9 @@ func (n *Node) operate(ctx context.Context, st *state.State) {
 		if r.Operator != n.self || !n.admitted(st) || !n.keeper.Live() {
 			continue
 		}
-		silent := n.keeper.Silence(node)
+		silence := n.silenceOf(node)
 		n.jobs.begin("fence "+node, func() {
-			o, err := n.fence(ctx, fencing.Target{Node: node, Silent: silent}, r.Action)
+			o, err := n.fence(ctx, fencing.Target{Node: node, Silent: silence(), Silence: silence}, r.Action)
 			rctx, cancel := context.WithTimeout(ctx, jobTimeout)
 			if rerr := n.reportFenced(rctx, node, r.Incarnation, o, err); rerr != nil {
 				n.logger.Error("fencing: the outcome could not be recorded", "node", node, "done", o.Done, "err", rerr)

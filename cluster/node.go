@@ -334,6 +334,7 @@ type meta struct {
 	// The id of the intent that this node has recorded, and of the other's that it has heard of.
 	Intent string `json:"t,omitempty"`
 	Echo   string `json:"h,omitempty"`
+	Rule   string `json:"r,omitempty"` // of the pair
 }
 
 func (m meta) generation() pair.Generation {

@@ -45,8 +45,10 @@ type pairing struct {
 	opened    time.Time // when this process opened a generation
 	confirmed string    // who has told it to go on alone; empty: nobody
 	forced    bool
-	ordered   bool // an operator wants the peer fenced
-	busy      bool // a step that takes time is under way
+	ordered   bool              // an operator wants the peer fenced
+	stuck     map[string]uint64 // by group: the epoch for which the peer was fenced
+	disagrees string            // the rule that the peer's ha.yaml has, if it is another
+	busy      bool              // a step that takes time is under way
 	fence     pair.FenceState
 	outcome   fencing.Outcome
 	clear     map[pair.Place]time.Time // since when an address has not answered elsewhere
@@ -67,7 +69,7 @@ type serversSeen struct {
 }
 
 func newPairing(n *Node) *pairing {
-	p := &pairing{n: n, store: n.cfg.Generations, wire: n.cfg.Wire, kick: make(chan struct{}, 1), record: n.cfg.Generation, clear: map[pair.Place]time.Time{}}
+	p := &pairing{n: n, store: n.cfg.Generations, wire: n.cfg.Wire, kick: make(chan struct{}, 1), record: n.cfg.Generation, stuck: map[string]uint64{}, clear: map[pair.Place]time.Time{}}
 	if g, until, ok := parseCarry(n.cfg.Carry); ok && g == p.record.Current.String() && n.keeper.Now() < until {
 		p.started, p.mayGoOn = true, true
 	}
@@ -164,8 +166,10 @@ func (p *pairing) turn(ctx context.Context) time.Duration {
 	p.mu.Unlock()
 	if !ok {
 		p.n.keeper.Pair("", false)
+		p.adopt()
 		return time.Second
 	}
+	p.fenceTheStuck(st, rule, peer)
 	// Lease time is read before anything is looked at: what follows from it holds from then.
 	now := p.n.keeper.Now()
 	f := p.facts(st, rule, peer)
@@ -191,6 +195,53 @@ func (p *pairing) turn(ctx context.Context) time.Duration {
 		return 100 * time.Millisecond
 	}
 	return f.Lease / 20
+}
+
+// adopt makes an empty node belong to the generation of the cluster that it
+// comes into: one that was a pair once has another than the first.
+func (p *pairing) adopt() {
+	if !p.n.cons.Empty() {
+		return
+	}
+	p.mu.Lock()
+	newest := p.record.Current
+	p.mu.Unlock()
+	from := ""
+	for _, x := range p.n.cfg.Datagrams.Peers() {
+		if m, ok := parseMeta(x.Meta); ok && x.State != link.Down && x.Boot != 0 && !m.Empty && m.generation().Counter > newest.Counter {
+			newest, from = m.generation(), x.Node
+		}
+	}
+	if from == "" {
+		return
+	}
+	p.step(func() error {
+		if err := p.save(pair.Record{Current: newest, Discard: true, How: "heard of " + from}); err != nil {
+			return err
+		}
+		p.n.fail(ErrRejoin)
+		return nil
+	})
+}
+
+// fenceTheStuck has the peer fenced when it cannot stop a group: once for each
+// epoch, since a device that fails must not keep the pair from deciding anything else.
+func (p *pairing) fenceTheStuck(st *state.State, rule conf.Quorum, peer string) {
+	if rule != conf.QuorumFencing || fencingOf(st) == nil {
+		return
+	}
+	for name, g := range st.Groups {
+		if g.Owner != peer || g.Blocked == "" {
+			continue
+		}
+		p.mu.Lock()
+		tried := p.stuck[name] == g.Epoch
+		p.stuck[name] = g.Epoch
+		p.mu.Unlock()
+		if !tried && p.orderFence() == nil {
+			p.n.logger.Warn("pair: the peer cannot stop a group and is fenced", "node", peer, "group", name, "why", g.Blocked)
+		}
+	}
 }
 
 // until is how far a look at the rule carries: a lease from when it was true.
@@ -225,7 +276,10 @@ func (p *pairing) facts(st *state.State, rule conf.Quorum, peer string) pair.Fac
 		if m, ok := parseMeta(x.Meta); ok && x.State != link.Down && x.Boot != 0 {
 			p.mu.Lock()
 			voting := p.config.peer
-			p.heard, p.theirs = m.Intent, m.generation()
+			p.heard, p.theirs, p.disagrees = m.Intent, m.generation(), ""
+			if m.Rule != "" && m.Rule != rule.String() {
+				p.disagrees = m.Rule
+			}
 			p.mu.Unlock()
 			f.PeerSaid = &pair.Said{
 				Generation: m.generation(), Empty: m.Empty, Cold: m.Cold, Echo: m.Echo,
@@ -252,7 +306,7 @@ func (p *pairing) facts(st *state.State, rule conf.Quorum, peer string) pair.Fac
 	f.Fresh = !p.opened.IsZero() && time.Since(p.opened) < f.Lease
 	f.Confirmed, f.Forced, f.Ordered = p.confirmed != "", p.forced, p.ordered
 	f.Votes, f.PeerVotes, f.PeerListed = p.config.votes, p.config.peerVotes, p.config.peerListed
-	f.Fence = p.fence
+	f.Fence, f.PeerRule = p.fence, p.disagrees
 	if p.tied {
 		f.TieBreaker = n.keeper.Now() - p.tie
 	}
@@ -299,6 +353,9 @@ func (p *pairing) note(d pair.Decision, f pair.Facts) {
 	if d.Lapse {
 		p.mayGoOn = false
 	}
+	if d.Phase == pair.Whole {
+		p.confirmed, p.forced = "", false // it was for a peer that is back
+	}
 	p.mu.Unlock()
 	if before.Phase != d.Phase || before.Stop != d.Stop {
 		p.n.logger.Info("pair: "+d.Phase.String(), "why", d.Why, "generation", f.Record.Current.String())
@@ -322,7 +379,7 @@ func (p *pairing) fill(m *meta) {
 		return
 	}
 	m.Cold = !p.mayGoOn && left <= 0 && p.record.Intent == nil && p.confirmed == ""
-	m.Echo = p.heard
+	m.Echo, m.Rule = p.heard, p.rule.String()
 	if p.record.Intent != nil {
 		m.Intent = p.record.Intent.Generation.ID
 	}
@@ -351,7 +408,9 @@ func (p *pairing) follow(ctx context.Context, st *state.State, f pair.Facts, d p
 			if err := p.save(r); err != nil {
 				return err
 			}
-			p.setFence(pair.NotAsked)
+			p.mu.Lock()
+			p.fence, p.confirmed, p.forced = pair.NotAsked, "", false
+			p.mu.Unlock()
 			return p.n.cons.Resume()
 		})
 	case d.Intend:
@@ -488,7 +547,7 @@ func (p *pairing) askDevices(ctx context.Context, st *state.State, peer string, 
 	}
 	p.n.logger.Warn("pair: fencing the peer", "node", peer, "action", action)
 	p.n.jobs.run(func() {
-		o, err := p.n.fence(ctx, fencing.Target{Node: peer, Silent: silent}, action)
+		o, err := p.n.fence(ctx, fencing.Target{Node: peer, Silent: silent, Silence: p.n.silenceOf(peer), Ends: true}, action)
 		p.mu.Lock()
 		p.outcome = o
 		p.fence = pair.Failed

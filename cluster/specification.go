@@ -42,6 +42,10 @@ func (n *Node) followSpec(st *state.State) {
 		n.specVer = st.SpecInfo.Version
 		n.mu.Unlock()
 		n.logger.Info("following the specification", "version", st.SpecInfo.Version, "from", st.SpecInfo.From)
+		if err := st.Spec.ValidFor(n.cfg.Local); err != nil {
+			n.logger.Error("the specification does not fit this node's ha.yaml", "err", err)
+			n.setSpecErr("the specification does not fit its ha.yaml: " + err.Error())
+		}
 		n.keeper.SetLength(st.Spec.Settings.Profile.Lease)
 		if p := st.Spec.Settings.Profile; p != n.cfg.Local.Profile {
 			n.logger.Warn("the cluster runs another profile than this node's ha.yaml says; leases follow it now, hellos and raft when ha.yaml does", "cluster", p.Name, "ha.yaml", n.cfg.Local.Profile.Name)
@@ -115,7 +119,7 @@ func (n *Node) proposeFirst(ctx context.Context) error {
 	}
 	if err != nil {
 		var refused *state.RefusedError
-		if errors.As(err, &refused) {
+		if errors.As(err, &refused) && n.State().SpecInfo.Version > 0 {
 			return nil // another director was first
 		}
 		n.setSpecErr(err.Error())

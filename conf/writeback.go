@@ -33,8 +33,9 @@ func WriteBack(dir, keep string, version uint64, files Files, now time.Time) (un
 		switch {
 		case rerr == nil && bytes.Equal(old, data):
 		case rerr == nil && !kept(keep, name, old):
-			aside := path + ".unapplied-" + now.UTC().Format("20060102T150405")
-			if err := os.Rename(path, aside); err != nil {
+			// A second name for it: the file itself is there at every moment.
+			aside := path + ".unapplied-" + now.UTC().Format("20060102T150405.000000")
+			if err := os.Link(path, aside); err != nil {
 				return unapplied, err
 			}
 			unapplied = append(unapplied, aside)

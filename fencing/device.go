@@ -35,6 +35,7 @@ type job struct {
 	afterOff bool // FenceOn: to end a reboot
 	node     string
 	port     string               // as in the specification, maybe empty
+	ends     bool                 // the node itself has to end: to be cut off is not enough
 	silence  func() time.Duration // for how long nothing has been heard of the node
 }
 

@@ -38,7 +38,10 @@ func (f *Fencer) Fence(ctx context.Context, t Target, action conf.FenceAction, n
 		target, _ := targetOf(d, t.Node)
 		j := job{
 			action: s.action, afterOff: s.afterOff, node: t.Node, port: target.Port,
-			silence: func() time.Duration { return t.Silent + time.Since(began) },
+			silence: t.Silence, ends: t.Ends,
+		}
+		if j.silence == nil {
+			j.silence = func() time.Duration { return t.Silent + time.Since(began) }
 		}
 		a := Attempt{Device: s.device, Level: s.level, Node: t.Node, By: f.cfg.Node, Action: s.action, At: time.Now()}
 		err = f.try(ctx, d, j)

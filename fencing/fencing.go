@@ -44,6 +44,12 @@ type Target struct {
 	// operating node's clock. A watchdog device waits until its timeout is over,
 	// counted from that; who fences has to end ctx when the node is heard again.
 	Silent time.Duration
+	// Silence tells the same again while a device is at work; nil: it is counted
+	// on from Silent. A watchdog device does not believe that a node which is heard has reset itself.
+	Silence func() time.Duration
+	// Ends asks for devices that end the node. One that only cuts it off (a switch
+	// port, a SCSI reservation) leaves it running, and in a pair what runs takes itself for not fenced.
+	Ends bool
 }
 
 // DeviceStatus is a device as `keepbeat status` and `keepbeat fence test` show it.

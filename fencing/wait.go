@@ -90,11 +90,25 @@ func (f *Fencer) Waiting() []Waiting {
 // has been silent for long enough. Nothing is sent to anybody.
 type watchdogDevice struct{ timeout time.Duration }
 
+// watchdogLook is how often it is looked whether the node is heard again.
+const watchdogLook = time.Second
+
 func (w watchdogDevice) act(ctx context.Context, j job) error {
 	if j.action == conf.FenceOn {
 		return errNoAction
 	}
-	return sleep(ctx, w.timeout-j.silence())
+	for {
+		left := w.timeout - j.silence()
+		if left <= 0 {
+			return context.Cause(ctx) // nil while ctx lives
+		}
+		if err := sleep(ctx, min(left, watchdogLook)); err != nil {
+			return err
+		}
+		if s := j.silence(); s < watchdogLook && left < w.timeout-watchdogLook {
+			return final{fmt.Errorf("it is heard again (%v ago), so its watchdog has not bitten", s.Round(time.Millisecond))}
+		}
+	}
 }
 
 func (w watchdogDevice) look(context.Context, []conf.FenceTarget) error { return nil }

@@ -89,6 +89,7 @@ type Facts struct {
 	PeerUp     bool // hellos pass both ways
 	OnlySerial bool // and nothing but a serial line is left
 	PeerSaid   *Said
+	PeerRule   string        // the rule that it said it has, when that is another than Rule; empty: they agree
 	Silence    time.Duration // since it last proved that it hears this voter
 	Revoked    bool          // this voter has revoked its newest incarnation, durably
 
@@ -154,6 +155,15 @@ func Decide(f Facts) Decision {
 				return d
 			}
 		}
+	}
+	if f.PeerRule != "" && !f.Empty {
+		// Each would count on the other keeping a promise that it has not made.
+		d := Decision{Phase: Whole, Why: fmt.Sprintf("its ha.yaml says quorum: %v, that of %s quorum: %s: make them the same and run `keepbeat restart` where it was changed; until then neither goes on without the other", f.Rule, f.Peer, f.PeerRule)}
+		if f.Left <= 0 {
+			d.Phase = Waiting
+		}
+		d.Withdraw = f.Record.Intent != nil && f.Fence != Asked
+		return d
 	}
 	if f.Empty {
 		return Decision{Phase: Joining, Why: "its log is empty: " + f.Peer + " has to take it in"}

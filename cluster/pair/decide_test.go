@@ -129,6 +129,10 @@ func TestDecide(t *testing.T) {
 		{"and put the log aside when nothing runs", F, []func(*Facts){func(f *Facts) { f.PeerSaid.Generation = Generation{2, "0000bbbb"}; f.Idle = true }}, "rejoining, stop, discard"},
 		{"an older one is not listened to", F, []func(*Facts){survived, func(f *Facts) { f.PeerSaid.Generation = Generation{0, ""} }}, "sole, go on"},
 
+		{"two rules: neither goes on without the other", U, []func(*Facts){silent, intends, func(f *Facts) { f.PeerRule = "fencing" }}, "whole, withdraw"},
+		{"an operator's order to fence a peer that is heard", F, []func(*Facts){func(f *Facts) { f.Ordered = true }}, "alone, go on, revoke"},
+		{"and then", F, []func(*Facts){intends, func(f *Facts) { f.Ordered = true }}, "surviving, go on, fence"},
+
 		{"rivals: whoever waits waits on", F, []func(*Facts){survived, cold, func(f *Facts) { f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}} }}, "rivals, stop"},
 		{"rivals: both wait for an operator", F, []func(*Facts){survived, cold, func(f *Facts) { f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}, Cold: true} }}, "rivals, stop"},
 		{"rivals: whoever acts goes on while the other waits", F, []func(*Facts){survived, func(f *Facts) { f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}, Cold: true} }}, "sole, go on"},

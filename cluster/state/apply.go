@@ -230,7 +230,7 @@ func (e *edit) moveFrom(node string, ms []Move, why string, fenced bool) uint64 
 	var moved uint64
 	for _, name := range e.OwnedBy(node) {
 		g := e.Groups[name]
-		if _, c := e.Group(name); !fenced && e.Format >= 2 && NeedsFencing(c) {
+		if _, c := e.Group(name); !fenced && NeedsFencing(c) {
 			e.note(name, node, "stays with "+node+" until that has been fenced")
 			continue
 		}
@@ -445,11 +445,25 @@ func (e *edit) problems(p Problems) Result {
 	for _, group := range slices.Sorted(maps.Keys(n.Problems)) {
 		if _, still := p.Problems[group]; !still {
 			e.note(group, p.Node, p.Node+" is ready again")
+			e.excuse(group, p.Node)
 		}
 	}
 	n.Problems = p.Problems
 	e.setNode(n)
 	return Result{}
+}
+
+// excuse ends the waiting time of a failure whose reason has been seen to be gone.
+func (e *edit) excuse(group, node string) {
+	g, ok := e.Groups[group]
+	f, failed := g.Failures[node]
+	if !ok || !failed || f.Until.IsZero() || e.Format < 2 {
+		return
+	}
+	f.Until = time.Time{}
+	g.Failures = maps.Clone(g.Failures)
+	g.Failures[node] = f
+	e.setGroup(g)
 }
 
 func (e *edit) forgive(f Forgive) Result {
@@ -483,6 +497,9 @@ func (e *edit) setSpec(s SetSpec) Result {
 	}
 	if s.Spec == nil {
 		return refuse("empty specification")
+	}
+	if e.Format < 2 && (s.Spec.Fencing != nil || slices.ContainsFunc(s.Spec.Groups, func(g conf.Group) bool { return NeedsFencing(&g) })) {
+		return refuse("fencing can be specified when every node has been admitted and runs a version of keepbeat that knows it")
 	}
 	old := e.Spec
 	e.Spec, e.SpecFiles = s.Spec, s.Files

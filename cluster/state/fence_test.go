@@ -21,9 +21,9 @@ func fencedClass(t *testing.T) *State {
 		return c
 	}
 	s := play(t, New(),
-		Command{Spec: &SetSpec{From: "a", Spec: spec}},
 		admit("a", 11), admit("b", 21), admit("w", 31),
 		Command{Upgrade: &Upgrade{Format: 2}},
+		Command{Spec: &SetSpec{From: "a", Spec: spec}},
 		Command{Assign: &Assign{Moves: []Move{moveOf("web", "", 0, 0, "a", 1), moveOf("db", "", 0, 0, "a", 1)}}},
 	)
 	return s.SetVoters(s.Index+1, []string{"a/1", "b/1", "w/1"})
@@ -110,12 +110,30 @@ func TestAFirstFormatKnowsNothingOfTheSecond(t *testing.T) {
 	s := begun(t)
 	for name, c := range map[string]Command{
 		"fence":   fenceOf("a", 1, "b"),
+		"devices": {Spec: &SetSpec{Base: 1, Spec: &conf.Spec{Fencing: &conf.Fencing{}}}},
 		"fenced":  fencedOf(1, true),
 		"members": {Members: &Members{Nodes: []conf.Node{{Name: "a"}}}},
 	} {
 		if after, r := s.Apply(s.Index+1, c); r.Refused == "" || after.Format != 1 || len(after.Fences) > 0 || after.Members != nil {
 			t.Errorf("%s: %q", name, r.Refused)
 		}
+	}
+}
+
+func TestAFailureIsExcusedWhenItsReasonIsSeenToBeGone(t *testing.T) {
+	s := fencedClass(t)
+	failed := stoppedOf(1, 1)
+	failed.Stopped.Failure = &Failure{Resource: "vip", Error: "eth1: no carrier", At: time.Unix(100, 0)}
+	problems := func(p map[string]string) Command {
+		return Command{Problems: &Problems{Node: "a", Incarnation: 1, Problems: p}}
+	}
+	s = play(t, s, failed, problems(map[string]string{"web": "eth1: no carrier"}))
+	if !s.Groups["web"].FailedOn("a") {
+		t.Fatal("it has not failed")
+	}
+	s = play(t, s, problems(nil))
+	if g := s.Groups["web"]; g.FailedOn("a") || g.Failures["a"].Count != 1 {
+		t.Errorf("%+v", g.Failures)
 	}
 }
 
