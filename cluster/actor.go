@@ -148,7 +148,7 @@ func (n *Node) own(st *state.State) {
 		n.manager.Own(map[string]uint64{})
 		return
 	}
-	if me.Boot != uint64(n.cfg.Boot) && !n.isStopping() {
+	if me.Boot != uint64(n.cfg.Boot) && !n.isStopping() && !n.pair.stops() {
 		return // not admitted yet: what an earlier daemon left stays as the guard has it
 	}
 	epochs := map[string]uint64{}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/keepbeat/keepbeat/cluster/consensus"
 	"github.com/keepbeat/keepbeat/cluster/state"
 	"github.com/keepbeat/keepbeat/cluster/transport"
 )
@@ -35,6 +36,7 @@ type request struct {
 
 type response struct {
 	Error  string          `json:"error,omitempty"`
+	Undone bool            `json:"undone,omitempty"` // with Error: the command has not been taken
 	Result *state.Result   `json:"result,omitempty"`
 	Status json.RawMessage `json:"status,omitempty"`
 	Keys   *NodeKeys       `json:"keys,omitempty"`
@@ -53,7 +55,7 @@ func (c *calls) ask(ctx context.Context, node string, q request) (response, erro
 	defer cancel()
 	conn, err := c.streams.Dial(ctx, node, transport.KindCall)
 	if err != nil {
-		return response{}, fmt.Errorf("ask %s: %w", node, err)
+		return response{Undone: true}, fmt.Errorf("ask %s: %w", node, err)
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -74,11 +76,14 @@ func (c *calls) ask(ctx context.Context, node string, q request) (response, erro
 // forward hands a command to the leader's node.
 func (c *calls) forward(ctx context.Context, node string, cmd []byte) (state.Result, error) {
 	a, err := c.ask(ctx, node, request{Op: "apply", Command: cmd, Generation: c.n.cons.Generation().String()})
+	if err == nil && a.Result == nil {
+		err = errors.New(node + " answered without a result")
+	}
+	if err != nil && !a.Undone {
+		err = &consensus.UnknownError{Err: err}
+	}
 	if err != nil {
 		return state.Result{}, err
-	}
-	if a.Result == nil {
-		return state.Result{}, errors.New(node + " answered without a result")
 	}
 	return *a.Result, nil
 }
@@ -123,12 +128,15 @@ func (c *calls) answer(ctx context.Context, conn net.Conn) {
 	switch q.Op {
 	case "apply":
 		if g := c.n.cons.Generation().String(); q.Generation != "" && q.Generation != g {
-			a.Error = "this node belongs to generation " + g + ", not " + q.Generation
+			a.Error, a.Undone = "this node belongs to generation "+g+", not "+q.Generation, true
 			break
 		}
 		r, err := c.n.cons.Apply(ctx, q.Command)
-		if err != nil {
-			a.Error = err.Error()
+		var unknown *consensus.UnknownError
+		if errors.As(err, &unknown) {
+			a.Error = unknown.Err.Error()
+		} else if err != nil {
+			a.Error, a.Undone = err.Error(), true
 		} else {
 			a.Result = &r
 		}

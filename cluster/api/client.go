@@ -158,7 +158,7 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 	if a.StatusCode != http.StatusOK {
 		var e Error
 		if json.Unmarshal(b, &e) == nil && e.Error != "" {
-			return &RefusedError{e.Error, e.Files, e.Force}
+			return &RefusedError{e.Error, e.Files, e.Force, e.Unknown}
 		}
 		return &RefusedError{Reason: "the daemon answered " + a.Status}
 	}
@@ -168,11 +168,13 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 	return json.Unmarshal(b, out)
 }
 
-// RefusedError is what a daemon that answers says when it does not do what it was asked.
+// RefusedError is what a daemon that answers says when it has not done what it was asked, or does not know.
 type RefusedError struct {
 	Reason string
 	Files  bool // Reason lists faults of the configuration files, one a line
 	Force  bool // with force it is done
+	// Unknown says that it may have been done all the same: Reason says so, too.
+	Unknown bool
 }
 
 // Error returns the reason.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/keepbeat/keepbeat/cluster"
+	"github.com/keepbeat/keepbeat/cluster/consensus"
 	"github.com/keepbeat/keepbeat/cluster/state"
 	"github.com/keepbeat/keepbeat/conf"
 )
@@ -150,6 +151,8 @@ type Error struct {
 	Files bool `json:"files,omitempty"`
 	// Force says that the same order with force is done.
 	Force bool `json:"force,omitempty"`
+	// Unknown says that the order may have been done all the same.
+	Unknown bool `json:"unknown,omitempty"`
 }
 
 func (s *server) answer(w http.ResponseWriter, code int, v any) {
@@ -165,7 +168,13 @@ func (s *server) result(w http.ResponseWriter, v any, err error) {
 	if err != nil {
 		var fault *conf.Error
 		var costly *cluster.ForceError
-		s.answer(w, http.StatusConflict, Error{Error: err.Error(), Files: errors.As(err, &fault), Force: errors.As(err, &costly)})
+		var unknown *consensus.UnknownError
+		e := Error{Error: err.Error(), Files: errors.As(err, &fault), Force: errors.As(err, &costly), Unknown: errors.As(err, &unknown)}
+		code := http.StatusConflict
+		if e.Unknown {
+			code = http.StatusGatewayTimeout
+		}
+		s.answer(w, code, e)
 		return
 	}
 	s.answer(w, http.StatusOK, v)

@@ -36,7 +36,8 @@ type Config struct {
 	// Transport makes the transport of a raft whose server id is self; it
 	// addresses servers by their ids. It is called again when raft is started again.
 	Transport func(self string) Transport
-	// Forward sends a command to the leader's node and returns its result.
+	// Forward sends a command to the leader's node and returns its result; its
+	// errors are as those of Apply, which the other node calls with it.
 	Forward func(ctx context.Context, node string, cmd []byte) (state.Result, error)
 	// Members returns what the other nodes say of themselves at this moment;
 	// a node that is not heard is not in it.
@@ -267,11 +268,27 @@ func (c *Consensus) Wait(ctx context.Context, ok func(*state.State) bool) error 
 // ErrNoLeader says that no leader took a command before the time was up.
 var ErrNoLeader = errors.New("no quorum: this node is in touch with no majority of voters, so nothing can be decided from here; `keepbeat status` says which nodes and links are missing")
 
+// UnknownError says that a command was handed to a leader and that nobody has
+// answered for it: it may be in the log, and be applied yet.
+type UnknownError struct{ Err error }
+
+func (e *UnknownError) Error() string {
+	return fmt.Sprintf("it is not known whether this was done (%v): look at `keepbeat status` and `keepbeat history` before you repeat it", e.Err)
+}
+
+// Unwrap returns why no answer came.
+func (e *UnknownError) Unwrap() error { return e.Err }
+
+var errNoAnswer = errors.New("no answer came in time")
+
 // Propose puts a command into the log, wherever the leader is, and returns
-// what it came to. It tries again until ctx ends; the command is applied once at most.
+// what it came to. It tries again until ctx ends; the command is applied once at
+// most. The error is an *UnknownError when it may have been applied; after any
+// other nothing has been changed.
 func (c *Consensus) Propose(ctx context.Context, cmd state.Command) (state.Result, error) {
 	cmd.ID = state.ID{Node: c.cfg.Node, Boot: c.cfg.Boot, N: c.number.Add(1)}
 	var last error
+	doubt := false // a leader has had it
 	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
 		cmd.At = c.cfg.Now().Round(time.Millisecond).UTC()
 		b, err := cmd.Encode()
@@ -290,12 +307,22 @@ func (c *Consensus) Propose(ctx context.Context, cmd state.Command) (state.Resul
 		if err == nil {
 			return r, r.Err()
 		}
+		var unknown *UnknownError
+		if errors.As(err, &unknown) {
+			doubt, err = true, unknown.Err
+		}
 		if !errors.Is(err, context.DeadlineExceeded) {
 			last = err
 		}
 		select {
 		case <-ctx.Done():
-			if last == nil {
+			switch {
+			case doubt && last == nil:
+				last = errNoAnswer
+				fallthrough
+			case doubt:
+				return state.Result{}, &UnknownError{last}
+			case last == nil:
 				last = ErrNoLeader
 			}
 			return state.Result{}, last
@@ -304,7 +331,8 @@ func (c *Consensus) Propose(ctx context.Context, cmd state.Command) (state.Resul
 	}
 }
 
-// Apply puts an encoded command into the log of this node, which must be the leader.
+// Apply puts an encoded command into the log of this node, which must be the
+// leader. Errors are as Propose's.
 func (c *Consensus) Apply(ctx context.Context, cmd []byte) (state.Result, error) {
 	r := c.raft()
 	if r == nil {
@@ -315,10 +343,13 @@ func (c *Consensus) Apply(ctx context.Context, cmd []byte) (state.Result, error)
 	go func() { done <- f.Error() }() // ends when raft answers or shuts down
 	select {
 	case <-ctx.Done():
-		return state.Result{}, context.Cause(ctx)
+		return state.Result{}, &UnknownError{context.Cause(ctx)}
 	case err := <-done:
-		if err != nil {
-			return state.Result{}, err
+		switch {
+		case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+			return state.Result{}, err // raft has not taken it
+		case err != nil:
+			return state.Result{}, &UnknownError{err}
 		}
 		r, _ := f.Response().(state.Result)
 		return r, nil

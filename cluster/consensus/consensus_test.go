@@ -3,6 +3,7 @@ package consensus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -282,8 +283,59 @@ func TestWithoutAMajorityAProposalSaysSo(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 		defer cancel()
-		if _, err := last.c.Propose(ctx, state.Command{Probe: &struct{}{}}); err == nil {
-			t.Error("committed alone")
+		if _, err := last.c.Propose(ctx, state.Command{Probe: &struct{}{}}); !errors.Is(err, ErrNoLeader) || unknown(err) {
+			t.Errorf("committed alone, or not known: %v", err)
+		}
+	})
+}
+
+func unknown(err error) bool {
+	var u *UnknownError
+	return errors.As(err, &u)
+}
+
+func TestWhatALeaderHasTakenAndNobodyAnsweredForIsNotCalledUndone(t *testing.T) {
+	for name, wait := range map[string]time.Duration{"it leads until the time is up": 50 * time.Millisecond, "it leads no longer": 5 * time.Second} {
+		for _, follower := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, asked by a follower: %v", name, follower), func(t *testing.T) {
+				bubble(t, func(w *world) {
+					w.startAll("abw")
+					l := w.leader()
+					by := l
+					for _, m := range w.members() {
+						switch {
+						case m == l:
+						case follower && by == l:
+							by = m
+							if err := m.c.Halt(); err != nil { // it votes and stores no more, and knows the leader
+								t.Fatal(err)
+							}
+						default:
+							m.stop()
+						}
+					}
+					ctx, cancel := context.WithTimeout(context.Background(), wait)
+					defer cancel()
+					var err error
+					if by == l {
+						_, err = l.c.Propose(ctx, state.Command{Note: &state.Note{Node: "a", Text: "x"}})
+					} else {
+						_, err = by.c.cfg.Forward(ctx, l.name, []byte(`{"note":{"node":"a","text":"x"}}`))
+					}
+					if !unknown(err) || !strings.Contains(err.Error(), "it is not known whether this was done") {
+						t.Errorf("the error is %v", err)
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestALeaderThatTakesNothingIsKnownNotToHaveDoneIt(t *testing.T) {
+	bubble(t, func(w *world) {
+		w.startAll("abw")
+		if _, err := w.follower().c.Apply(context.Background(), []byte(`{"probe":{}}`)); err == nil || unknown(err) {
+			t.Errorf("a follower: %v", err)
 		}
 	})
 }

@@ -46,7 +46,9 @@ func (a *app) apply(ctx context.Context, r api.Apply) error {
 		} else {
 			a.complain(refused)
 		}
-		fmt.Fprintln(a.stderr, "nothing was changed")
+		if !refused.Unknown {
+			fmt.Fprintln(a.stderr, "nothing was changed")
+		}
 		return silentError(a.refusal(err))
 	}
 	if err != nil {

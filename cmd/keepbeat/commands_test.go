@@ -17,6 +17,7 @@ import (
 
 	"github.com/keepbeat/keepbeat/cluster"
 	"github.com/keepbeat/keepbeat/cluster/api"
+	"github.com/keepbeat/keepbeat/cluster/consensus"
 	"github.com/keepbeat/keepbeat/cluster/state"
 	"github.com/keepbeat/keepbeat/conf"
 )
@@ -188,6 +189,8 @@ func TestApplyShowsTheDifferenceOrTheFaults(t *testing.T) {
 		{nil, cluster.Changes{}, conf.Errors{{File: "/etc/keepbeat/haresources.yaml", Line: 4, Column: 7, Msg: "unknown key"}, {File: "web.yaml", Line: 1, Column: 1, Msg: "nor that"}},
 			result{1, "", "/etc/keepbeat/haresources.yaml:4:7: unknown key\nweb.yaml:1:1: nor that\nnothing was changed\n"}, "apply 0 false"},
 		{[]string{"--base", "2"}, cluster.Changes{}, errors.New("the specification is at version 3, not 2"), result{1, "", "keepbeat: the specification is at version 3, not 2\nnothing was changed\n"}, "apply 2 false"},
+		{nil, cluster.Changes{}, &consensus.UnknownError{Err: errors.New("leadership lost while committing log")},
+			result{1, "", "keepbeat: it is not known whether this was done (leadership lost while committing log): look at `keepbeat status` and `keepbeat history` before you repeat it\n"}, "apply 0 false"},
 	} {
 		d.changes, d.err, d.asked = c.changes, c.err, nil
 		if got := call(t, dir, append([]string{"keepbeat", "apply"}, c.args...)...); got != c.want || strings.Join(d.asked, "; ") != c.asked {

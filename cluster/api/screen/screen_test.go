@@ -3,6 +3,7 @@ package screen
 import (
 	"encoding/json"
 	"flag"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -199,7 +200,9 @@ func TestStatusLooksAsItOught(t *testing.T) {
 var escape = regexp.MustCompile("\x1b\\[[0-9;]*m")
 
 func TestNoLineIsWiderThanTheTerminal(t *testing.T) {
-	for name, s := range stories(t) {
+	all := stories(t)
+	maps.Copy(all, safetyStories(t))
+	for name, s := range all {
 		for _, width := range []int{60, 80, 132} {
 			coloured := Status(s, Options{Width: width, Colour: true})
 			bare := Status(s, Options{Width: width})

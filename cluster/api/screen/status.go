@@ -20,6 +20,7 @@ func Status(s cluster.Status, o Options) string {
 	p := newPage(o)
 	p.trouble(s)
 	p.cluster(s)
+	p.safety(s)
 	p.nodes(s)
 	p.groups(s)
 	p.services(s)
@@ -173,8 +174,13 @@ func (p *page) groups(s cluster.Status) {
 	groups := slices.Clone(s.Groups)
 	sort.SliceStable(groups, func(i, j int) bool { return rank(groups[i]) < rank(groups[j]) })
 	for _, g := range groups {
-		p.group(s.Time, g)
+		p.group(s.Time, g, lost(s, g.Owner))
 	}
+}
+
+// lost says whether a node is not heard. What the log says of its groups is then what was.
+func lost(s cluster.Status, node string) bool {
+	return slices.ContainsFunc(s.Nodes, func(n cluster.NodeStatus) bool { return n.Name == node && n.State == "down" })
 }
 
 // situation says in words where a group is.
@@ -203,8 +209,12 @@ func situation(now time.Time, g cluster.GroupStatus) string {
 	return g.State + " on " + g.Owner + since
 }
 
-func (p *page) group(now time.Time, g cluster.GroupStatus) {
-	p.wrapped(stateShade(g.State), "  ", "      ", g.Name+": "+situation(now, g))
+func (p *page) group(now time.Time, g cluster.GroupStatus, lost bool) {
+	if lost {
+		p.wrapped(bad, "  ", "      ", g.Name+": NOT TAKEN FROM "+g.Owner+" yet, which is down")
+	} else {
+		p.wrapped(stateShade(g.State), "  ", "      ", g.Name+": "+situation(now, g))
+	}
 	if g.Blocked != "" {
 		p.wrapped(plain, "      ", "        ", "blocked: "+g.Blocked)
 	}
