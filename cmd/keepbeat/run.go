@@ -26,6 +26,7 @@ import (
 	"github.com/keepbeat/keepbeat/cluster/lease"
 	"github.com/keepbeat/keepbeat/cluster/lease/guard"
 	"github.com/keepbeat/keepbeat/cluster/link"
+	"github.com/keepbeat/keepbeat/cluster/pair/wire"
 	"github.com/keepbeat/keepbeat/cluster/transport"
 	"github.com/keepbeat/keepbeat/conf"
 	"github.com/keepbeat/keepbeat/fencing"
@@ -41,6 +42,7 @@ const stopLimit = 4 * time.Minute
 // agents are the makers of resources and what they stand on.
 type agents struct {
 	registry resources.Registry
+	vips     *vip.Maker
 	checks   *checks.Scheduler
 	close    func() error
 }
@@ -54,6 +56,7 @@ func newAgents(logger *slog.Logger) agents {
 			conf.KindVIP:        vips,
 			conf.KindLdirectord: ipvs.NewMaker(ipvs.Config{Checks: scheduler, Table: kernel}),
 		},
+		vips:   vips,
 		checks: scheduler,
 		close:  func() error { return errors.Join(vips.Close(), kernel.Close()) },
 	}
@@ -172,6 +175,11 @@ func run(configPath string, logger *slog.Logger) error {
 		defer a.close()
 		start("checks", a.checks.Run)
 		cfg.Registry = a.registry
+		if local.Quorum == conf.QuorumPing {
+			w := wire.New(wire.Config{Vips: a.vips, Logger: logger})
+			defer w.Close()
+			cfg.Wire = w
+		}
 	}
 
 	linkKeys, secrets := keysFor(keys, active)

@@ -117,7 +117,7 @@ func readND(b []byte, from mac) (s sighting, ok bool) {
 	}
 	b = b[:ip6Header+length]
 	source, to, target := netip.AddrFrom16([16]byte(b[8:])), netip.AddrFrom16([16]byte(b[24:])), netip.AddrFrom16([16]byte(b[48:]))
-	if b[41] != 0 || target.IsMulticast() || icmp.Checksum6(b) != 0 {
+	if b[41] != 0 || target.IsMulticast() || target.IsUnspecified() || icmp.Checksum6(b) != 0 {
 		return s, false
 	}
 	lla, ok := options(b[ip6Header+lenMessage:])

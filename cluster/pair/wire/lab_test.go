@@ -1,0 +1,483 @@
+package wire
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netns"
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"github.com/keepbeat/keepbeat/cluster/lease/guard"
+	"github.com/keepbeat/keepbeat/cluster/pair"
+	"github.com/keepbeat/keepbeat/resources/vip"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// machine is a network namespace; this one asks, that one answers, and a third
+// looks on.
+//
+//	eth0  10.99.0.N/24 fd99::N/64  all on one switch
+type machine struct {
+	t testing.TB
+	n int
+	// name of the namespace
+	name string
+}
+
+var made atomic.Int32
+
+func namespace(t testing.TB) string {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Fatal("needs root: it makes network namespaces")
+	}
+	name := fmt.Sprintf("kbwire-%d-%d", os.Getpid(), made.Add(1))
+	run(t, "ip", "netns", "add", name)
+	t.Cleanup(func() { run(t, "ip", "netns", "del", name) })
+	return name
+}
+
+func run(t testing.TB, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+}
+
+// network makes a switch and three machines on it.
+func network(t testing.TB) (this, that, third machine) {
+	t.Helper()
+	fabric := namespace(t)
+	run(t, "ip", "-n", fabric, "link", "add", "switch", "type", "bridge", "mcast_snooping", "0")
+	run(t, "ip", "-n", fabric, "link", "set", "switch", "up")
+	var all []machine
+	for n := 1; n <= 3; n++ {
+		m := machine{t, n, namespace(t)}
+		m.inside(func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0) })
+		m.ip("link set lo up")
+		m.port(fabric, "eth0")
+		m.ip(fmt.Sprintf(`addr add 10.99.0.%d/24 dev eth0
+			addr add fd99::%[1]d/64 dev eth0`, n))
+		all = append(all, m)
+	}
+	// A second foot of this one on the same switch, so that its own kernel hears its questions.
+	all[0].port(fabric, "eth1")
+	return all[0], all[1], all[2]
+}
+
+// port gives the machine an interface on the switch, up and with a carrier.
+func (m machine) port(fabric, dev string) {
+	m.t.Helper()
+	end := fmt.Sprintf("p%d%s", m.n, dev)
+	run(m.t, "ip", "-n", fabric, "link", "add", end, "type", "veth", "peer", "name", dev, "netns", m.name)
+	run(m.t, "ip", "-n", fabric, "link", "set", end, "master", "switch", "up")
+	m.ip("link set " + dev + " up")
+	for _, at := range []struct{ ns, dev string }{{fabric, end}, {m.name, dev}} {
+		for {
+			out, err := exec.Command("ip", "-n", at.ns, "link", "show", "dev", at.dev, "up").Output()
+			if err != nil {
+				m.t.Fatal(err)
+			}
+			if strings.Contains(string(out), "state UP") {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+// ip runs ip(8) in the machine, one command a line.
+func (m machine) ip(commands string) {
+	m.t.Helper()
+	for line := range strings.Lines(commands) {
+		if f := strings.Fields(line); len(f) > 0 {
+			run(m.t, "ip", append([]string{"-n", m.name}, f...)...)
+		}
+	}
+}
+
+// inside runs f on a thread in the namespace; the sockets it opens stay there.
+func (m machine) inside(f func() error) {
+	m.t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // the thread ends with the goroutine
+		ns, err := netns.GetFromName(m.name)
+		if err == nil {
+			err = netns.Set(ns)
+			_ = ns.Close()
+		}
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// asker is a Wire in a machine.
+type asker struct {
+	machine
+	w *Wire
+}
+
+func (m machine) wire() asker {
+	maker := vip.NewMaker(vip.Config{Namespace: "/run/netns/" + m.name})
+	a := asker{m, New(Config{Vips: maker})}
+	m.t.Cleanup(func() {
+		a.w.Close()
+		if err := maker.Close(); err != nil {
+			m.t.Error(err)
+		}
+	})
+	return a
+}
+
+// round is what Probe is called with by a pair of the profile default.
+const round = 100 * time.Millisecond
+
+// seen is what a round has told, as text: one line for each address of which
+// something is known.
+func (a asker) probe(places ...string) string {
+	a.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), round)
+	defer cancel()
+	return a.probeIn(ctx, places...)
+}
+
+func (a asker) probeIn(ctx context.Context, places ...string) string {
+	a.t.Helper()
+	var all []pair.Place
+	for _, p := range places {
+		addr, dev, _ := strings.Cut(p, "/")
+		all = append(all, pair.Place{Addr: netip.MustParseAddr(addr), Interface: dev})
+	}
+	var lines []string
+	a.inside(func() error {
+		answered, asked, unasked := a.w.Probe(ctx, all)
+		for _, p := range answered {
+			lines = append(lines, p.Addr.String()+" answered")
+		}
+		for _, p := range asked {
+			lines = append(lines, p.Addr.String()+" asked")
+		}
+		for p, err := range unasked {
+			lines = append(lines, p.Addr.String()+" unasked: "+err.Error())
+		}
+		return nil
+	})
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+// tells probes until a round was long enough on this machine, and compares.
+func (a asker) tells(want string, places ...string) {
+	a.t.Helper()
+	var got string
+	for range 20 {
+		if got = a.probe(places...); !strings.Contains(got, errStarved.Error()) {
+			break
+		}
+	}
+	if got != want {
+		a.t.Errorf("probing %v tells:\n%s\nwant:\n%s", places, got, want)
+	}
+}
+
+func TestWhoAnswers(t *testing.T) {
+	this, that, _ := network(t)
+	that.ip(`addr add 10.99.0.200/32 dev eth0
+		addr add fd99::200/128 dev eth0
+		link add link eth0 name virtual type macvlan mode bridge
+		link set virtual up
+		addr add 10.99.0.201/32 dev virtual`)
+	this.ip(`addr add 10.99.0.210/32 dev eth1
+		addr add fd99::210/128 dev eth1`)
+	a := this.wire()
+	for _, c := range []struct {
+		name   string
+		places []string
+		want   string
+	}{
+		{"nobody", []string{"10.99.0.250", "fd99::250"}, ""},
+		{"another machine", []string{"10.99.0.200", "10.99.0.250"}, "10.99.0.200 answered"},
+		{"another machine, by its interface's name", []string{"10.99.0.200/eth0"}, "10.99.0.200 answered"},
+		{"another machine, IPv6", []string{"fd99::200", "fd99::250"}, "fd99::200 answered"},
+		{"a virtual interface of another machine", []string{"10.99.0.201"}, "10.99.0.201 answered"},
+		{"this very machine, by another interface", []string{"10.99.0.210", "fd99::210"}, ""},
+		{"all of them at once", []string{"10.99.0.200", "fd99::200", "10.99.0.210", "10.99.0.250"}, "10.99.0.200 answered\nfd99::200 answered"},
+		{"nothing", nil, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := a
+			a.t = t
+			a.tells(c.want, c.places...)
+		})
+	}
+	t.Run("and the other machine sees this one's", func(t *testing.T) {
+		b := that.wire()
+		b.tells("10.99.0.210 answered\nfd99::210 answered", "10.99.0.210", "fd99::210", "10.99.0.200")
+	})
+}
+
+func TestWhatCannotBeAsked(t *testing.T) {
+	this, that, _ := network(t)
+	fabric := namespace(t)
+	run(t, "ip", "-n", fabric, "link", "add", "switch", "type", "bridge")
+	run(t, "ip", "-n", fabric, "link", "set", "switch", "up")
+	this.port(fabric, "eth3")
+	this.ip("addr add 10.97.0.1/24 dev eth3")
+	a := this.wire()
+	for _, c := range []struct{ name, place, want string }{
+		{"no route", "172.31.0.1", "172.31.0.1 unasked: vip 172.31.0.1/32: no interface has a connected route that contains it; write the interface: 172.31.0.1/32/INTERFACE; this node has eth0, eth1, eth3"},
+		{"no such interface", "10.99.0.200/eth9", "10.99.0.200 unasked: vip 10.99.0.200/32: eth9: no such interface; this node has eth0, eth1, eth3"},
+		{"an interface without neighbours", "10.99.0.200/lo", "10.99.0.200 unasked: vip 10.99.0.200/32: lo is no Ethernet interface: its neighbours cannot be asked"},
+		{"an address of no machine", "224.0.0.1", "224.0.0.1 unasked: vip 224.0.0.1: not the address of one machine"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := a
+			a.t = t
+			a.tells(c.want, c.place)
+		})
+	}
+	a.tells("", "10.97.0.200")
+	run(t, "ip", "-n", fabric, "link", "set", "p1eth3", "down")
+	a.tells("10.97.0.200 unasked: vip 10.97.0.200/32: eth3: no carrier", "10.97.0.200/eth3", "10.99.0.200")
+	this.ip("link set eth3 down")
+	a.tells("10.97.0.200 unasked: vip 10.97.0.200/32: eth3: the interface is down", "10.97.0.200/eth3", "10.99.0.200")
+
+	// What comes in its place is asked without more ado.
+	this.ip("link del eth3")
+	this.port(fabric, "eth3")
+	this.ip("addr add 10.97.0.1/24 dev eth3")
+	a.tells("", "10.97.0.200")
+
+	t.Run("when the call ends before an answer can be there", func(t *testing.T) {
+		that.ip("addr add 10.99.0.200/32 dev eth0")
+		for _, d := range []time.Duration{0, time.Millisecond, answerIn / 2} {
+			ctx, cancel := context.WithTimeout(context.Background(), d)
+			if got := a.probeIn(ctx, "10.99.0.250"); got != "10.99.0.250 unasked: "+errStarved.Error() {
+				t.Errorf("within %v: %q", d, got)
+			}
+			cancel()
+		}
+	})
+	t.Run("after Close", func(t *testing.T) {
+		a.w.Close()
+		if got := a.probe("10.99.0.250"); got != "10.99.0.250 unasked: closed" {
+			t.Error(got)
+		}
+	})
+}
+
+func TestTwoThatAskSeeEachOther(t *testing.T) {
+	this, _, third := network(t)
+	a, b := this.wire(), third.wire()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan string)
+	go func() { ended <- b.probeIn(ctx, "10.99.0.200", "fd99::200") }()
+	want := "10.99.0.200 asked\nfd99::200 asked"
+	got := ""
+	for range 50 { // until the other one has begun
+		if got = a.probe("10.99.0.200", "fd99::200", "10.99.0.201"); got == want {
+			break
+		}
+	}
+	if got != want {
+		t.Errorf("this one sees\n%s\nwant\n%s", got, want)
+	}
+	cancel()
+	if got := <-ended; got != want {
+		t.Errorf("the third sees\n%s\nwant\n%s", got, want)
+	}
+	// What the other one asked before it ended, and then no more.
+	a.probe("10.99.0.200")
+	a.tells("", "10.99.0.200", "fd99::200")
+}
+
+func TestWhatComesBetweenTwoCallsCounts(t *testing.T) {
+	this, _, third := network(t)
+	a := this.wire()
+	for _, c := range []struct {
+		name, address string
+		send          func(s *socket, index int, own mac) error
+	}{
+		{"a gratuitous ARP", "10.99.0.200", func(s *socket, index int, own mac) error {
+			b := arpProbe(own, netip.MustParseAddr("10.99.0.200"))
+			copy(b[14:], b[24:])
+			return s.send(unix.ETH_P_ARP, index, broadcast, b)
+		}},
+		{"an unsolicited advertisement", "fd99::200", func(s *socket, index int, _ mac) error {
+			all := netip.MustParseAddr("ff02::1")
+			return s.send(unix.ETH_P_IPV6, index, groupMAC(all), nd(announcement, other6, all, netip.MustParseAddr("fd99::200"), nil))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := a
+			a.t = t
+			a.tells("", c.address, "10.99.0.201")
+			third.inside(func() error {
+				s, err := openSocket(unix.ETH_P_ARP, nil)
+				if err != nil {
+					return err
+				}
+				defer s.f.Close()
+				eth0, err := net.InterfaceByName("eth0")
+				if err != nil {
+					return err
+				}
+				return c.send(s, eth0.Index, mac(eth0.HardwareAddr))
+			})
+			a.tells(c.address+" answered", c.address, "10.99.0.201")
+			a.tells("", c.address, "10.99.0.201")
+		})
+	}
+}
+
+func TestAGuardThatIsClosedKeepsAMachineFromAnswering(t *testing.T) {
+	this, that, _ := network(t)
+	a := this.wire()
+	addrs := []string{"10.99.0.200", "fd99::200"}
+	hold := func(m machine) (g *guard.Guard) {
+		t.Helper()
+		m.inside(func() (err error) {
+			if g, err = guard.Open(context.Background(), guard.Config{Owner: "kbwiretest"}); err != nil {
+				return err
+			}
+			return g.Hold(netip.MustParseAddr(addrs[0]), netip.MustParseAddr(addrs[1]))
+		})
+		t.Cleanup(func() { _ = g.Close() })
+		return g
+	}
+	open := func(g *guard.Guard, d time.Duration) {
+		t.Helper()
+		var ts unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.SetDeadline(time.Duration(ts.Nano()) + d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	that.ip("addr add 10.99.0.200/32 dev eth0\naddr add fd99::200/128 dev eth0")
+	const both = "10.99.0.200 answered\nfd99::200 answered"
+	a.tells(both, addrs...)
+	theirs := hold(that)
+	a.tells("", addrs...)
+	open(theirs, time.Minute)
+	a.tells(both, addrs...)
+	open(theirs, -time.Second)
+	a.tells("", addrs...)
+
+	// This machine's own guard keeps the questions back, so nothing is known.
+	ours := hold(this)
+	why := " unasked: %s cannot be asked for: the kernel dropped the question (it does so while the address is guarded here and no lease runs): no buffer space available"
+	a.tells(addrs[0]+fmt.Sprintf(why, addrs[0])+"\n"+addrs[1]+fmt.Sprintf(why, addrs[1]), append(addrs, "10.99.0.201")...)
+	open(ours, time.Minute)
+	a.tells("", addrs...)
+	open(theirs, time.Minute)
+	a.tells(both, addrs...)
+}
+
+func TestTheTieBreaker(t *testing.T) {
+	this, _, _ := network(t)
+	this.ip("addr add 10.99.0.210/32 dev lo")
+	a := this.wire()
+	for _, c := range []struct {
+		name, addr string
+		want       bool
+	}{
+		{"answers", "10.99.0.2", true},
+		{"answers, IPv6", "fd99::2", true},
+		{"does not", "10.99.0.77", false},
+		{"is out of reach", "172.31.0.1", false},
+		{"is this machine", "10.99.0.1", false},
+		{"is this machine, IPv6", "fd99::1", false},
+		{"is this machine, by lo", "10.99.0.210", false},
+		{"is every machine", "127.0.0.5", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			limit := 5 * time.Second
+			if !c.want {
+				limit = 50 * time.Millisecond
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), limit)
+			defer cancel()
+			a.inside(func() error {
+				if got := a.w.Ping(ctx, netip.MustParseAddr(c.addr)); got != c.want {
+					t.Errorf("%s answers: %v", c.addr, got)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+func TestNothingIsListenedToWhenNobodyAsks(t *testing.T) {
+	this, _, _ := network(t)
+	a := this.wire()
+	a.tells("", "10.99.0.200", "fd99::200")
+	a.w.idle()
+	a.w.mu.Lock()
+	if a.w.arp != nil || a.w.nd != nil || len(a.w.watched) > 0 || len(a.w.groups.fds) > 0 {
+		t.Error("sockets are open still")
+	}
+	a.w.mu.Unlock()
+	a.tells("", "10.99.0.200", "fd99::200")
+}
+
+// BenchmarkRound is what a round of several hundred addresses costs; those of
+// the first half answer.
+func BenchmarkRound(b *testing.B) {
+	this, that, _ := network(b)
+	const n = 500
+	var places []pair.Place
+	for i := range n {
+		a := netip.AddrFrom4([4]byte{10, 95, byte(i >> 8), byte(i)})
+		if i%2 == 1 {
+			a = netip.MustParseAddr(fmt.Sprintf("fd99::1:%x", i))
+		}
+		places = append(places, pair.Place{Addr: a, Interface: "eth0"})
+		if i < n/2 {
+			that.ip(fmt.Sprintf("addr add %v/%d dev eth0", a, a.BitLen()))
+		}
+	}
+	a := this.wire()
+	var before, after unix.Rusage
+	b.ResetTimer()
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &before); err != nil {
+		b.Fatal(err)
+	}
+	good := 0
+	a.inside(func() error {
+		for range b.N {
+			ctx, cancel := context.WithTimeout(context.Background(), round)
+			answered, _, unasked := a.w.Probe(ctx, places)
+			cancel()
+			if len(answered) == n/2 && len(unasked) == 0 {
+				good++
+			}
+		}
+		return nil
+	})
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &after); err != nil {
+		b.Fatal(err)
+	}
+	cpu := time.Duration(after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano())
+	b.ReportMetric(float64(cpu.Microseconds())/float64(b.N), "µs-cpu/round")
+	b.ReportMetric(float64(good)/float64(b.N), "complete")
+}
