@@ -119,7 +119,9 @@ type Node struct {
 	unfencing sync.Mutex // guards unfenced, and is held while it is done
 	unfenced  bool
 
-	nodesIndex uint64 // of the change of nodes that the links know; the actor's own
+	nodesSeen  uint64    // of the change of nodes that was seen last
+	nodesSince time.Time // when
+	nodesIndex uint64    // of the change of nodes that the links know; the actor's own
 
 	mu           sync.Mutex                  // guards what follows
 	nodesWritten uint64                      // of the change of nodes that stands in ha.yaml

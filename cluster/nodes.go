@@ -65,6 +65,9 @@ func (n *Node) RemoveNode(ctx context.Context, name string, rule conf.Quorum) (N
 	}
 	return n.changeNodes(ctx, name+" removed", func(nodes []conf.Node, was conf.Quorum) ([]conf.Node, []string, conf.Quorum, error) {
 		left := slices.DeleteFunc(slices.Clone(nodes), func(c conf.Node) bool { return c.Name == name })
+		if len(left) == 1 && !o.Force && !o.Dry {
+			return nil, nil, 0, &ForceError{"one node would be left: nobody takes over when it dies", "keepbeat node remove --force " + name}
+		}
 		if len(left) == len(nodes) {
 			return nil, nil, 0, fmt.Errorf("no node is called %q; there are %s", name, listed(nodes))
 		}
@@ -168,12 +171,19 @@ func (n *Node) followNodes(st *state.State) bool {
 	}
 	mine := slices.ContainsFunc(m.Nodes, func(c conf.Node) bool { return c.Name == n.self })
 	if n.nodesIndex != m.Index && mine {
-		n.nodesIndex = m.Index
+		if n.nodesSeen != m.Index {
+			n.nodesSeen, n.nodesSince = m.Index, time.Now()
+			n.logger.Info("the nodes of the cluster are others now", "nodes", listed(m.Nodes), "quorum", m.Quorum, "joining", m.Joining)
+		}
 		var names []string
 		for _, c := range m.Nodes {
 			names = append(names, c.Name)
 		}
-		n.logger.Info("the nodes of the cluster are others now", "nodes", listed(m.Nodes), "quorum", m.Quorum, "joining", m.Joining)
+		leaving := n.leavingNodes(m)
+		if len(leaving) == 0 {
+			n.nodesIndex = m.Index
+		}
+		names = append(names, leaving...)
 		if n.cfg.SetNodes != nil {
 			if err := n.cfg.SetNodes(names); err != nil {
 				n.logger.Error("the links do not take the new nodes", "err", err)
@@ -210,6 +220,24 @@ func (n *Node) followNodes(st *state.State) bool {
 		})
 	}
 	return mine
+}
+
+// partingTime is how long a node that was removed is still spoken to, so that
+// it hears of it: one that does not would miss the others, and do about it what its rule says.
+const partingTime = 10 * time.Second
+
+// leavingNodes returns the nodes that are removed and heard, and do not say that they know it.
+func (n *Node) leavingNodes(m *state.Members) []string {
+	if time.Since(n.nodesSince) > partingTime {
+		return nil
+	}
+	var names []string
+	for name, x := range n.heard() {
+		if x.Index < m.Index && !slices.ContainsFunc(m.Nodes, func(c conf.Node) bool { return c.Name == name }) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // bowOut is what a node does that is no longer one of the cluster.

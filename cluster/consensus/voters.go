@@ -57,6 +57,9 @@ func (c *Consensus) mindVoters() {
 	members[c.cfg.Node] = Member{UUID: c.cfg.UUID, Nodes: NodesDigest(c.cfg.Nodes), Generation: generation, Index: st.Index}
 	nodes, joining, since := c.current()
 	if gone := notIn(f.Configuration(), nodes); gone != "" {
+		if m, heard := members[NodeOf(string(gone))]; heard && m.Index < since {
+			return // it hears of it first
+		}
 		c.change("is gone: the node was removed", gone, r.RemoveServer(gone, index, time.Second))
 		return
 	}

@@ -143,3 +143,12 @@ func (d *Directors) WriteSpec(h *lab.Host, o Options) {
 		h.WriteFile("/etc/keepbeat/"+name, text, 0o644)
 	}
 }
+
+// Newcomer makes a machine on both heartbeat switches that was not in the
+// cluster before; nodes are the lines below `nodes:` of its ha.yaml.
+func (d *Directors) Newcomer(name string, number int, nodes string, o Options) *lab.Host {
+	h := d.Lab.Host(name)
+	d.attachHeartbeats(h, number)
+	d.writeLocal(h, nodes, o)
+	return h
+}
