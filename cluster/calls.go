@@ -145,7 +145,7 @@ func (c *calls) answer(ctx context.Context, conn net.Conn) {
 			a.Error = err.Error()
 		}
 	case "status":
-		b, err := json.Marshal(c.n.LocalStatus())
+		b, err := json.Marshal(c.n.withDigest(c.n.LocalStatus()))
 		if err != nil {
 			a.Error = err.Error()
 		}

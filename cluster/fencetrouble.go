@@ -28,16 +28,10 @@ func fenceTrouble(s Status, add func(rank int, format string, args ...any)) {
 		}
 		add(0, "node %s is being fenced by %s%s: %s", node, r.Operator, tries, r.Why)
 	}
-	rule := ""
 	for _, n := range s.Nodes {
 		h := n.Here
 		if h == nil {
 			continue
-		}
-		if h.Pair != nil && rule != "" && h.Pair.Rule != rule {
-			add(0, "the two nodes have different rules (quorum: %s and %s): nothing keeps both from acting; write the same `quorum:` in both ha.yaml and run `keepbeat restart` where it was changed", rule, h.Pair.Rule)
-		} else if h.Pair != nil {
-			rule = h.Pair.Rule
 		}
 		for _, w := range h.Waiting {
 			add(0, "node %s has to be off before anything goes on: make sure that it is, by hand, then run `keepbeat fence confirm %s` (device %s on %s waits since %s)",
@@ -67,7 +61,7 @@ func fenceTrouble(s Status, add func(rank int, format string, args ...any)) {
 func pairTrouble(node string, p PairStatus, add func(rank int, format string, args ...any)) {
 	switch p.Phase {
 	case pair.Whole.String():
-		if p.OnlySerial {
+		if p.Why != "" {
 			add(1, "node %s: %s", node, p.Why)
 		}
 	case pair.Sole.String():

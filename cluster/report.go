@@ -57,6 +57,8 @@ type NodeStatus struct {
 	Owns        []string     `json:"owns,omitempty"`
 	Links       []LinkStatus `json:"links,omitempty"` // from the node that was asked to this one
 	Here        *LocalStatus `json:"here,omitempty"`  // what the node says of itself; nil: it did not answer
+	// Differs says that its replicated state is not what the node that was asked had at the same index.
+	Differs bool `json:"differs,omitempty"`
 }
 
 // LinkStatus is one link towards a node.
@@ -83,6 +85,8 @@ type LocalStatus struct {
 	Unstored  string                  `json:"unstored,omitempty"` // why it cannot write to its data directory
 	Raft      string                  `json:"raft"`               // Leader, Follower, Candidate
 	Term      string                  `json:"term"`               // raft's: grows with every election that was tried
+	Index     uint64                  `json:"index,omitempty"`    // up to which it has applied the log
+	Digest    string                  `json:"digest,omitempty"`   // of the replicated state there
 	Gossip    map[string]string       `json:"gossip,omitempty"`
 	Groups    []resources.GroupStatus `json:"groups,omitempty"`
 	// Refused are datagrams that came in on its links and were not believed.
@@ -189,13 +193,16 @@ func (n *Node) Status(ctx context.Context) Status {
 		s.Profile = st.Spec.Settings.Profile.Name
 	}
 	here := n.askAll(ctx)
+	differ := n.differing(ctx, here)
 	peers := map[string]link.Peer{}
 	for _, p := range n.cfg.Datagrams.Peers() {
 		peers[p.Node] = p
 	}
 	nodes, _ := n.nodesOf(st)
 	for _, c := range nodes {
-		s.Nodes = append(s.Nodes, n.nodeStatus(st, c, peers[c.Name], here[c.Name]))
+		x := n.nodeStatus(st, c, peers[c.Name], here[c.Name])
+		x.Differs = slices.Contains(differ, c.Name)
+		s.Nodes = append(s.Nodes, x)
 	}
 	if st.Spec != nil {
 		for i := range st.Spec.Groups {
@@ -214,7 +221,7 @@ func (n *Node) Status(ctx context.Context) Status {
 func (n *Node) askAll(ctx context.Context) map[string]*LocalStatus {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	local := n.LocalStatus()
+	local := n.withDigest(n.LocalStatus())
 	all := map[string]*LocalStatus{n.self: &local}
 	var mu sync.Mutex // guards all
 	var wg sync.WaitGroup
@@ -306,6 +313,9 @@ func trouble(s Status) []string {
 	var items []item
 	add := func(rank int, format string, args ...any) {
 		items = append(items, item{rank, fmt.Sprintf(format, args...)})
+	}
+	if text := disagreement(s); text != "" {
+		add(-1, "%s", text)
 	}
 	switch {
 	case s.Waiting != "":

@@ -42,3 +42,29 @@ func TestOtherNodesInTheFileOfAnotherNodeAreTrouble(t *testing.T) {
 		t.Errorf("trouble: %q", got)
 	}
 }
+
+func TestNodesWhoseStatesDifferAreTroubleNumberOne(t *testing.T) {
+	here := &LocalStatus{}
+	node := func(name string, differs bool) NodeStatus {
+		return NodeStatus{Name: name, State: "up", Here: here, Differs: differs}
+	}
+	for name, c := range map[string]struct {
+		nodes []NodeStatus
+		want  string // begins with
+	}{
+		"one of three, as another sees it": {[]NodeStatus{node("a", false), node("b", true), node("c", false)},
+			"the nodes do not hold the same state: b and a, c have applied the same log and differ; the log or the memory of b is damaged: stop keepbeat there"},
+		"one of three, as it sees itself": {[]NodeStatus{node("a", true), node("b", false), node("c", true)},
+			"the nodes do not hold the same state: b and a, c have applied"},
+		"of a pair": {[]NodeStatus{node("a", false), node("b", true)},
+			"the nodes do not hold the same state: b and a have applied the same log and differ; find out which is wrong"},
+	} {
+		got := trouble(Status{Nodes: c.nodes}) // without a quorum, too
+		if len(got) == 0 || !strings.HasPrefix(got[0], c.want) {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+	if got := trouble(Status{Quorum: true, Nodes: []NodeStatus{node("a", false)}}); len(got) != 0 {
+		t.Errorf("%q", got)
+	}
+}

@@ -104,6 +104,8 @@ type Consensus struct {
 	started time.Time
 	run     atomic.Pointer[running] // nil: stopped (Halt)
 
+	digests digests
+
 	restart sync.Mutex // held while raft is stopped or started
 
 	mu         sync.Mutex // guards what follows
@@ -120,7 +122,7 @@ func New(cfg Config) (*Consensus, error) {
 		cfg: cfg, flush: make(chan struct{}, 1), changed: make(chan struct{}, 1), started: time.Now(),
 		waiters: map[chan struct{}]bool{}, generation: cfg.Generation, leaderless: time.Now(),
 	}
-	c.fsm = newFSM(c.applied, cfg.Recorder)
+	c.fsm = newFSM(c.applied, c.digests.note, cfg.Recorder)
 	return c, c.begin()
 }
 

@@ -13,6 +13,7 @@ import (
 type fsm struct {
 	state   atomic.Pointer[state.State]
 	changed func(cmd *state.Command) // after each entry; nil for a configuration or snapshot
+	noted   func(*state.State)       // of each that becomes the state
 	record  Recorder                 // may be nil
 }
 
@@ -26,10 +27,15 @@ type Recorder interface {
 	Restored(s *state.State)
 }
 
-func newFSM(changed func(*state.Command), record Recorder) *fsm {
-	f := &fsm{changed: changed, record: record}
+func newFSM(changed func(*state.Command), noted func(*state.State), record Recorder) *fsm {
+	f := &fsm{changed: changed, noted: noted, record: record}
 	f.state.Store(state.New())
 	return f
+}
+
+func (f *fsm) store(s *state.State) {
+	f.noted(s)
+	f.state.Store(s)
 }
 
 // Apply implements raft.FSM. raft calls it, and the two below, from one goroutine.
@@ -43,7 +49,7 @@ func (f *fsm) Apply(l *raft.Log) any {
 		return state.Result{Refused: err.Error()}
 	}
 	s, r := f.state.Load().Apply(l.Index, c)
-	f.state.Store(s)
+	f.store(s)
 	if f.record != nil {
 		f.record.Applied(l.Index, l.Data, r)
 	}
@@ -57,7 +63,7 @@ func (f *fsm) StoreConfiguration(index uint64, c raft.Configuration) {
 	if index <= f.state.Load().Voters.Index {
 		return // read again
 	}
-	f.state.Store(f.state.Load().SetVoters(index, voters(c)))
+	f.store(f.state.Load().SetVoters(index, voters(c)))
 	if f.record != nil {
 		f.record.Configured(index, voters(c))
 	}
@@ -87,7 +93,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	if s.Index < f.state.Load().Index {
 		return nil // an older one of this very log, read again
 	}
-	f.state.Store(s)
+	f.store(s)
 	if f.record != nil {
 		f.record.Restored(s)
 	}

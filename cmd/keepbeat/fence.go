@@ -65,9 +65,10 @@ func (a *app) fenceConfirmCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "confirm NODE",
 		Short: "Say that a node is off: you have seen to it by hand",
-		Long: `For a device of kind manual that waits. Say it only when the node is off, or
-cannot reach anything it shares with the others: its groups start elsewhere at
-once. It is recorded who said it.`,
+		Long: `For a device of kind manual that waits. Say it only when the node is off, its
+power and not its network: its groups start elsewhere at once, and a node of a
+pair that still runs takes itself for the one that goes on. It is recorded who
+said it.`,
 		Args: cobra.ExactArgs(1), DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), answerTime)

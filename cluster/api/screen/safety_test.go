@@ -147,7 +147,12 @@ func safetyStories(t *testing.T) map[string]cluster.Status {
 
 	s = twoAlone(t)
 	s.Nodes[1].Here.Pair.Rule = "unsafe"
-	s.Trouble = []string{"the two nodes have different rules (quorum: fencing and unsafe): nothing keeps both from acting; write the same `quorum:` in both ha.yaml and run `keepbeat restart` where it was changed"}
+	s.Trouble = nil
+	for i, rules := range [][2]string{{"fencing", "unsafe"}, {"unsafe", "fencing"}} {
+		n, other := &s.Nodes[i], s.Nodes[1-i].Name
+		n.Here.Pair.Why = "its ha.yaml says quorum: " + rules[0] + ", that of " + other + " quorum: " + rules[1] + ": make them the same and run `keepbeat restart` where it was changed; until then neither goes on without the other"
+		s.Trouble = append(s.Trouble, "node "+n.Name+": "+n.Here.Pair.Why)
+	}
 	all["pair-two-rules"] = s
 
 	for name, s := range all {
