@@ -39,8 +39,12 @@ func (n *Node) reportFenced(ctx context.Context, node string, incarnation uint64
 	if f.Done {
 		f.Moves = placement.RevokeMoves(st, node, "fenced")
 	}
-	_, err := n.cons.Propose(ctx, state.Command{Fenced: f})
-	return err
+	r, err := n.cons.Propose(ctx, state.Command{Fenced: f})
+	if err != nil {
+		return err
+	}
+	// Until this node knows it too it would take the request for one that is still open.
+	return n.cons.Wait(ctx, func(st *state.State) bool { return st.Index >= r.Index })
 }
 
 func outcomeText(o fencing.Outcome, failed error) string {

@@ -135,3 +135,9 @@ func (p *Power) do(use PowerUse) error {
 	}
 	return h.PowerOff()
 }
+
+// PowerDevices is a fencing section whose one device is Power, for both directors.
+const PowerDevices = "  devices:\n    power: {script: " + FenceScript + ", targets: [director1, director2], timeout: 5s}\n"
+
+// StartPower gives directors that are no Pair the switch.
+func (d *Directors) StartPower() *Power { d.t.Helper(); return startPower(d.t, d) }
