@@ -122,6 +122,9 @@ func (n *Node) revokeSilent(st *state.State, lives map[string]life) time.Duratio
 
 // place commits what placement wants.
 func (n *Node) place(st *state.State, since time.Time) {
+	if n.pair.stops() {
+		return // it would give what it gets back at once
+	}
 	assign, hand := placement.Moves(st, nil)
 	if time.Since(n.started) < startGrace || time.Since(since) < startGrace {
 		assign = n.patient(st, assign)

@@ -83,6 +83,9 @@ func unsettled(s cluster.Status) string {
 		if n.State != "up" || n.Here == nil {
 			return "node " + n.Name + " is " + n.State + ": " + n.Why
 		}
+		if !n.Votes {
+			return "node " + n.Name + " has no vote yet"
+		}
 		if n.Role == "director" && n.Here.Lease == 0 {
 			return "node " + n.Name + " has no lease"
 		}

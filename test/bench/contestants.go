@@ -64,9 +64,15 @@ func (c pair) settle() *lab.Host {
 	deadline := time.Now().Add(patience)
 	for {
 		s, ok := c.Look()
-		if !ok {
+		switch {
+		case !ok:
 			why = "no director answers"
-		} else if why = unsettled(s); why == "" {
+		case len(s.Trouble) > 0:
+			why = s.Trouble[0]
+		default:
+			why = unsettled(s)
+		}
+		if why == "" {
 			return map[string]*lab.Host{"director1": c.Director1, "director2": c.Director2}[s.Groups[0].Owner]
 		}
 		if time.Now().After(deadline) {

@@ -44,8 +44,15 @@ func pairPart(s cluster.Status) part {
 	var rules, generations []string
 	whole, tie := true, ""
 	var rows [][]cell
+	var members []string
+	for _, n := range s.Nodes {
+		if h := n.Here; h != nil && h.Pair != nil {
+			members = append(members, n.Name, h.Pair.Peer)
+		}
+	}
 	for _, n := range s.Nodes {
 		switch h := n.Here; {
+		case !slices.Contains(members, n.Name): // one that joins
 		case h == nil:
 			whole = false
 			rows = append(rows, []cell{text("%s", n.Name), text("not heard").in(bad), text("generation ?"), text("")})
@@ -58,7 +65,7 @@ func pairPart(s cluster.Status) part {
 			whole = whole && x.Phase == pair.Whole.String() && !x.OnlySerial
 			tale := x.How
 			if x.TieBreaker != "" {
-				tie = ", the tie-breaker " + x.TieBreaker
+				tie = "; tie-breaker " + x.TieBreaker
 				tale = strings.TrimPrefix(tale+"; ", "; ") + "the tie-breaker " + x.TieBreaker
 			}
 			rows = append(rows, []cell{text("%s", n.Name), text("%s", x.Phase).in(phaseShade(*x)), text("generation %s", x.Generation), text("%s", tale)})

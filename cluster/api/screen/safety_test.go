@@ -155,6 +155,14 @@ func safetyStories(t *testing.T) map[string]cluster.Status {
 	}
 	all["pair-two-rules"] = s
 
+	s = twoAlone(t)
+	s.Nodes = append(s.Nodes, cluster.NodeStatus{Name: "arbiter", Role: "witness", State: "down"})
+	for i := range s.Nodes[:2] {
+		s.Nodes[i].Here.Pair.Rule, s.Nodes[i].Here.Pair.TieBreaker = "ping", "answered 74ms ago"
+	}
+	s.Trouble = []string{"node arbiter is down: not heard on any link"}
+	all["pair-grows"] = s
+
 	for name, s := range all {
 		s.Trouble = append(s.Trouble, api.PoolTrouble(s)...)
 		all[name] = s

@@ -318,9 +318,7 @@ func TestWhatComesBetweenTwoCallsCounts(t *testing.T) {
 		send          func(s *socket, index int, own mac) error
 	}{
 		{"a gratuitous ARP", "10.99.0.200", func(s *socket, index int, own mac) error {
-			b := arpProbe(own, netip.MustParseAddr("10.99.0.200"))
-			copy(b[14:], b[24:])
-			return s.send(unix.ETH_P_ARP, index, broadcast, b)
+			return gratuitous(s, index, own, "10.99.0.200")
 		}},
 		{"an unsolicited advertisement", "fd99::200", func(s *socket, index int, _ mac) error {
 			all := netip.MustParseAddr("ff02::1")
@@ -331,26 +329,38 @@ func TestWhatComesBetweenTwoCallsCounts(t *testing.T) {
 			a := a
 			a.t = t
 			a.tells("", c.address, "10.99.0.201")
-			third.inside(func() error {
-				s, err := openSocket(unix.ETH_P_ARP, nil)
-				if err != nil {
-					return err
-				}
-				defer s.f.Close()
-				eth0, err := net.InterfaceByName("eth0")
-				if err != nil {
-					return err
-				}
-				return c.send(s, eth0.Index, mac(eth0.HardwareAddr))
-			})
+			third.sends(c.send)
 			a.tells(c.address+" answered", c.address, "10.99.0.201")
 			a.tells("", c.address, "10.99.0.201")
 		})
 	}
 }
 
+// sends sends by eth0 of the machine.
+func (m machine) sends(f func(s *socket, index int, own mac) error) {
+	m.t.Helper()
+	m.inside(func() error {
+		s, err := openSocket()
+		if err != nil {
+			return err
+		}
+		defer s.f.Close()
+		eth0, err := net.InterfaceByName("eth0")
+		if err != nil {
+			return err
+		}
+		return f(s, eth0.Index, mac(eth0.HardwareAddr))
+	})
+}
+
+func gratuitous(s *socket, index int, own mac, address string) error {
+	b := arpProbe(own, netip.MustParseAddr(address))
+	copy(b[14:], b[24:])
+	return s.send(unix.ETH_P_ARP, index, broadcast, b)
+}
+
 func TestAGuardThatIsClosedKeepsAMachineFromAnswering(t *testing.T) {
-	this, that, _ := network(t)
+	this, that, third := network(t)
 	a := this.wire()
 	addrs := []string{"10.99.0.200", "fd99::200"}
 	hold := func(m machine) (g *guard.Guard) {
@@ -388,6 +398,9 @@ func TestAGuardThatIsClosedKeepsAMachineFromAnswering(t *testing.T) {
 	ours := hold(this)
 	why := " unasked: %s cannot be asked for: the kernel dropped the question (it does so while the address is guarded here and no lease runs): no buffer space available"
 	a.tells(addrs[0]+fmt.Sprintf(why, addrs[0])+"\n"+addrs[1]+fmt.Sprintf(why, addrs[1]), append(addrs, "10.99.0.201")...)
+	// What others say is heard all the same.
+	third.sends(func(s *socket, index int, own mac) error { return gratuitous(s, index, own, addrs[0]) })
+	a.tells(addrs[0]+" answered\n"+addrs[0]+fmt.Sprintf(why, addrs[0]), addrs[0])
 	open(ours, time.Minute)
 	a.tells("", addrs...)
 	open(theirs, time.Minute)
@@ -434,7 +447,7 @@ func TestNothingIsListenedToWhenNobodyAsks(t *testing.T) {
 	a.tells("", "10.99.0.200", "fd99::200")
 	a.w.idle()
 	a.w.mu.Lock()
-	if a.w.arp != nil || a.w.nd != nil || len(a.w.watched) > 0 || len(a.w.groups.fds) > 0 {
+	if a.w.sock != nil || len(a.w.watched) > 0 || len(a.w.groups.fds) > 0 {
 		t.Error("sockets are open still")
 	}
 	a.w.mu.Unlock()

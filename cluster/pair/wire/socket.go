@@ -10,9 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socket hears and sends the packets of one protocol on every interface, also
-// on those that come later. What the kernel has dropped on the way in (the guard,
-// too) it does not hear; what is dropped on the way out is an error of send.
+// socket hears and sends ARP and neighbour discovery on every interface, also on
+// those that come later. It hears what comes in as the interface has it, before
+// the guard and other people's filters; what they drop on the way out is an error
+// of send.
 type socket struct {
 	f  *os.File
 	fd int
@@ -25,9 +26,24 @@ const (
 	maxPacket = 2 << 10
 )
 
-// onlyND lets ICMPv6 types 135 and 136 pass, in IPv6 packets without extension
-// headers (classic BPF; the packet begins with the IPv6 header).
-var onlyND = []unix.SockFilter{
+// Offsets of what the kernel knows beside the packet (linux/filter.h).
+const (
+	adProtocol   = 0xfffff000
+	adTag        = adProtocol + 44
+	adTagPresent = adProtocol + 48
+)
+
+// onlyNeighbours lets ARP pass, and ICMPv6 types 135 and 136 in packets without
+// extension headers (classic BPF; a packet begins with its network header). Of a
+// frame with a VLAN's tag the VLAN's interface gets another copy, without.
+var onlyNeighbours = []unix.SockFilter{
+	{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: adTagPresent},
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: 0, Jt: 2},
+	{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: adTag},
+	{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: 0xfff, Jt: 9}, // tag 0 is a priority, no VLAN
+	{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: adProtocol},
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.ETH_P_ARP, Jt: 6},
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.ETH_P_IPV6, Jf: 6},
 	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 6},
 	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: icmp6, Jf: 4},
 	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: ip6Header},
@@ -37,7 +53,7 @@ var onlyND = []unix.SockFilter{
 	{Code: unix.BPF_RET | unix.BPF_K, K: 0},
 }
 
-func openSocket(protocol uint16, filter []unix.SockFilter) (_ *socket, err error) {
+func openSocket() (_ *socket, err error) {
 	// With protocol 0 it hears nothing before its filter is there.
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -48,15 +64,16 @@ func openSocket(protocol uint16, filter []unix.SockFilter) (_ *socket, err error
 			_ = unix.Close(fd)
 		}
 	}()
-	if filter != nil {
-		if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}); err != nil {
-			return nil, fmt.Errorf("packet socket: filter: %w", err)
-		}
+	filter := unix.SockFprog{Len: uint16(len(onlyNeighbours)), Filter: &onlyNeighbours[0]}
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &filter); err != nil {
+		return nil, fmt.Errorf("packet socket: filter: %w", err)
 	}
+	// Linux 4.20; before it, receive leaves out what this machine sends.
+	_ = unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
 	// Without CAP_NET_ADMIN the usual sizes stay; what overflows is noticed by lost.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer)
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, buffer)
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(protocol)}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL)}); err != nil {
 		return nil, fmt.Errorf("packet socket: bind: %w", err)
 	}
 	return &socket{os.NewFile(uintptr(fd), "packet"), fd}, nil
@@ -71,11 +88,12 @@ func (s *socket) await(f func()) {
 	_ = rc.Read(func(uintptr) bool { f(); return false })
 }
 
-// receive calls f for each packet of another machine that has arrived. An
-// error of the socket (an interface that went down) is told once, and done with.
-func (s *socket) receive(b []byte, f func(index int, from mac, b []byte)) {
+// receive calls f for what each packet that has arrived tells. An error of the
+// socket (an interface that went down) is told once, and done with.
+func (s *socket) receive(f func(index int, s sighting)) {
+	var b [maxPacket]byte
 	for failures := 0; failures < 4; {
-		n, sa, err := unix.Recvfrom(s.fd, b, unix.MSG_DONTWAIT)
+		n, sa, err := unix.Recvfrom(s.fd, b[:], unix.MSG_DONTWAIT)
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EBADF) {
 			return
 		}
@@ -83,8 +101,16 @@ func (s *socket) receive(b []byte, f func(index int, from mac, b []byte)) {
 			failures++
 			continue
 		}
-		if l, ok := sa.(*unix.SockaddrLinklayer); ok && l.Pkttype != unix.PACKET_OUTGOING && l.Hatype == unix.ARPHRD_ETHER {
-			f(l.Ifindex, mac(l.Addr[:6]), b[:n])
+		l, ok := sa.(*unix.SockaddrLinklayer)
+		if !ok || l.Pkttype == unix.PACKET_OUTGOING || l.Hatype != unix.ARPHRD_ETHER {
+			continue
+		}
+		read := readARP
+		if l.Protocol == networkOrder(unix.ETH_P_IPV6) {
+			read = func(b []byte) (sighting, bool) { return readND(b, mac(l.Addr[:6])) }
+		}
+		if seen, ok := read(b[:n]); ok {
+			f(l.Ifindex, seen)
 		}
 	}
 }

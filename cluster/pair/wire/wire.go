@@ -68,11 +68,10 @@ type Wire struct {
 
 	mu      sync.Mutex // guards what follows; Vips' own lock may be taken under it
 	closed  bool
-	arp, nd *socket // nil: not open
+	sock    *socket // nil: not open
 	groups  groups
 	watched map[spot]*notes
 	rest    *time.Timer
-	buf     [maxPacket]byte
 	warned  map[netip.Addr]bool // tie-breakers that are this machine's own
 }
 
@@ -210,15 +209,10 @@ func (w *Wire) listen(targets []target) error {
 		if t.err != nil {
 			continue
 		}
-		var err error
-		if t.spot.addr.Is4() {
-			err = w.open(&w.arp, unix.ETH_P_ARP, nil, w.takeARP)
-		} else if err = w.open(&w.nd, unix.ETH_P_IPV6, onlyND, w.takeND); err == nil {
-			err = w.groups.join(t.spot.index, group(t.spot.addr))
-		}
-		if err != nil {
-			t.err = err
-			continue
+		if t.spot.addr.Is6() {
+			if t.err = w.groups.join(t.spot.index, group(t.spot.addr)); t.err != nil {
+				continue
+			}
 		}
 		if n := w.watched[t.spot]; n != nil {
 			watched[t.spot] = n
@@ -227,25 +221,25 @@ func (w *Wire) listen(targets []target) error {
 		}
 	}
 	w.watched = watched
-	return nil
+	return w.open()
 }
 
 // open is called with mu held.
-func (w *Wire) open(s **socket, protocol uint16, filter []unix.SockFilter, take func(index int, from mac, b []byte)) error {
-	if *s != nil {
+func (w *Wire) open() error {
+	if w.sock != nil {
 		return nil
 	}
-	sock, err := openSocket(protocol, filter)
+	sock, err := openSocket()
 	if err != nil {
 		return err
 	}
-	*s = sock
+	w.sock = sock
 	w.readers.Go(func() {
 		sock.await(func() {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			if *s == sock {
-				sock.receive(w.buf[:], take)
+			if w.sock == sock {
+				sock.receive(w.take)
 			}
 		})
 	})
@@ -278,9 +272,9 @@ func (w *Wire) question(t *target) error {
 	case w.closed:
 		return errors.New("closed")
 	case a.Is4():
-		err = w.arp.send(unix.ETH_P_ARP, t.spot.index, broadcast, arpProbe(t.mac, a))
+		err = w.sock.send(unix.ETH_P_ARP, t.spot.index, broadcast, arpProbe(t.mac, a))
 	default:
-		err = w.nd.send(unix.ETH_P_IPV6, t.spot.index, groupMAC(group(a)), dadProbe(a))
+		err = w.sock.send(unix.ETH_P_IPV6, t.spot.index, groupMAC(group(a)), dadProbe(a))
 	}
 	if err != nil {
 		return fmt.Errorf("%v cannot be asked for: %w", a, err)
@@ -292,13 +286,9 @@ func (w *Wire) question(t *target) error {
 func (w *Wire) collect(targets []target) (answered, asked []pair.Place, unasked map[pair.Place]error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	missed4, missed6 := w.drain(w.arp, w.takeARP), w.drain(w.nd, w.takeND)
+	missed := w.drain()
 	unasked = map[pair.Place]error{}
 	for _, t := range targets {
-		missed := missed6
-		if t.spot.addr.Is4() {
-			missed = missed4
-		}
 		if err := errors.Join(t.err, missed); err != nil {
 			unasked[t.place] = err
 		}
@@ -319,32 +309,20 @@ func (w *Wire) collect(targets []target) (answered, asked []pair.Place, unasked 
 	return answered, asked, unasked
 }
 
-// drain takes in what waits in a socket, which may be nil; the error says that
-// there was more than could be kept.
-func (w *Wire) drain(s *socket, take func(index int, from mac, b []byte)) error {
-	if s == nil {
-		return nil
+// drain takes in what waits in the socket; the error says that there was more
+// than could be kept.
+func (w *Wire) drain() error {
+	if w.sock == nil {
+		return nil // every target has its error
 	}
-	s.receive(w.buf[:], take)
-	switch n, err := s.lost(); {
+	w.sock.receive(w.take)
+	switch n, err := w.sock.lost(); {
 	case err != nil:
 		return fmt.Errorf("packet socket: %w", err)
 	case n > 0:
 		return fmt.Errorf("%d packets were lost that may have been answers", n)
 	}
 	return nil
-}
-
-func (w *Wire) takeARP(index int, _ mac, b []byte) {
-	if s, ok := readARP(b); ok {
-		w.take(index, s)
-	}
-}
-
-func (w *Wire) takeND(index int, from mac, b []byte) {
-	if s, ok := readND(b, from); ok {
-		w.take(index, s)
-	}
 }
 
 // take notes a sighting of another machine. That with a link-layer address of
@@ -376,16 +354,14 @@ func (w *Wire) idle() {
 	w.shut()
 }
 
-// shut closes the sockets and forgets what was seen.
+// shut closes the socket and forgets what was seen.
 func (w *Wire) shut() {
 	w.mu.Lock()
-	arp, nd := w.arp, w.nd
-	w.arp, w.nd, w.watched = nil, nil, map[spot]*notes{}
+	sock := w.sock
+	w.sock, w.watched = nil, map[spot]*notes{}
 	w.groups.leave()
 	w.mu.Unlock()
-	for _, s := range []*socket{arp, nd} {
-		if s != nil {
-			_ = s.f.Close() // waits for its reader, which may be waiting for mu
-		}
+	if sock != nil {
+		_ = sock.f.Close() // waits for its reader, which may be waiting for mu
 	}
 }
