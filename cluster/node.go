@@ -116,6 +116,8 @@ type Node struct {
 	aside  aside
 	turned atomic.Int64 // when the actor's loop turned last, nanoseconds since started
 
+	files sync.Mutex // held while this node's files are written, or read as a whole
+
 	unfencing sync.Mutex // guards unfenced, and is held while it is done
 	unfenced  bool
 

@@ -42,9 +42,9 @@ func (n *Node) followSpec(st *state.State) {
 		n.specVer = st.SpecInfo.Version
 		n.mu.Unlock()
 		n.logger.Info("following the specification", "version", st.SpecInfo.Version, "from", st.SpecInfo.From)
-		if err := st.Spec.ValidFor(n.cfg.Local); err != nil {
-			n.logger.Error("the specification does not fit this node's ha.yaml", "err", err)
-			n.setSpecErr("the specification does not fit its ha.yaml: " + err.Error())
+		if text := n.misfit(st); text != "" {
+			n.logger.Error(text)
+			n.setSpecErr(text)
 		}
 		n.keeper.SetLength(st.Spec.Settings.Profile.Lease)
 		if p := st.Spec.Settings.Profile; p != n.cfg.Local.Profile {
@@ -76,15 +76,9 @@ func (n *Node) writeFiles(st *state.State) {
 		return
 	}
 	n.jobs.start("write files", n.wake, func(ctx context.Context) error {
-		f, err := unpackFiles(st.SpecFiles)
+		st, err := n.writeNewest(st)
 		if err == nil {
-			err = n.cfg.Write(st.SpecInfo.Version, f)
-		}
-		if err == nil {
-			n.mu.Lock()
-			n.filesVer = st.SpecInfo.Version
-			n.mu.Unlock()
-			n.setSpecErr("")
+			n.setSpecErr(n.misfit(st))
 			return nil
 		}
 		text := fmt.Sprintf("version %d of the specification runs here, and its files could not be written: %v (tried again every %v)", st.SpecInfo.Version, err, filesRetry)
@@ -102,6 +96,66 @@ func (n *Node) writeFiles(st *state.State) {
 		return nil
 	})
 }
+
+// writeNewest writes the files of the newest version that this node knows by
+// now, st's at least, and returns the state that has it.
+func (n *Node) writeNewest(st *state.State) (*state.State, error) {
+	n.files.Lock()
+	defer n.files.Unlock()
+	if now := n.State(); now.SpecInfo.Version > st.SpecInfo.Version {
+		st = now
+	}
+	f, err := unpackFiles(st.SpecFiles)
+	if err == nil {
+		err = n.cfg.Write(st.SpecInfo.Version, f)
+	}
+	if err == nil {
+		n.mu.Lock()
+		n.filesVer = st.SpecInfo.Version
+		n.mu.Unlock()
+	}
+	return st, err
+}
+
+// misfit says why the specification does not fit this node's ha.yaml; empty: it does.
+func (n *Node) misfit(st *state.State) string {
+	if st.Spec == nil {
+		return ""
+	}
+	if err := st.Spec.ValidFor(n.cfg.Local); err != nil {
+		return "the specification does not fit its ha.yaml: " + err.Error()
+	}
+	return ""
+}
+
+// readFiles reads and checks this node's files, and says which version they
+// were made from: the one that was written to them last. It waits until that is
+// the version in force, so that nothing older is taken for an edit of it.
+func (n *Node) readFiles(ctx context.Context) (spec *conf.Spec, files conf.Files, from uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, filesWait)
+	defer cancel()
+	for {
+		n.files.Lock()
+		now := n.State().SpecInfo.Version
+		n.mu.Lock()
+		from = n.filesVer
+		n.mu.Unlock()
+		if n.cfg.Write == nil || from == now {
+			spec, files, err = n.cfg.Files()
+			n.files.Unlock()
+			return spec, files, now, err
+		}
+		n.files.Unlock()
+		select {
+		case <-ctx.Done():
+			return nil, files, from, fmt.Errorf("version %d is in force, and is not written to this node's files yet, so an edit of them would undo what others have applied: look at `keepbeat status` and try again", now)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// filesWait is how long an apply waits for the version in force to be written here.
+const filesWait = 5 * time.Second
 
 func (n *Node) setSpecErr(s string) {
 	n.mu.Lock()
@@ -155,12 +209,12 @@ func (n *Node) Apply(ctx context.Context, base uint64, dry bool) (Changes, error
 	if n.cfg.Files == nil {
 		return Changes{}, errors.New("this node has no specification files")
 	}
-	spec, files, err := n.cfg.Files()
+	spec, files, from, err := n.readFiles(ctx)
 	if err != nil {
 		return Changes{}, err
 	}
 	st := n.State()
-	c := Changes{Base: st.SpecInfo.Version}
+	c := Changes{Base: from}
 	if base != 0 && base != c.Base {
 		return c, fmt.Errorf("the specification is at version %d, not %d: look at the newer one and apply again", c.Base, base)
 	}

@@ -110,3 +110,22 @@ func TestAWriteBackThatFailedIsTriedAgain(t *testing.T) {
 		}
 	})
 }
+
+func TestAnApplyWaitsForTheVersionInForceToBeWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, _ := writer(t, &disk{})
+		read := 0
+		n.cfg.Files = func() (*conf.Spec, conf.Files, error) {
+			read++
+			return &conf.Spec{}, conf.Files{}, nil
+		}
+		n.filesVer = 3 // the state of this node without consensus is at version 0
+		if _, err := n.Apply(t.Context(), 0, true); err == nil || read != 0 {
+			t.Errorf("files of another version were taken for an edit: %v", err)
+		}
+		n.filesVer = 0
+		if c, err := n.Apply(t.Context(), 0, true); err != nil || read != 1 || c.Base != 0 {
+			t.Errorf("%+v, %v", c, err)
+		}
+	})
+}
