@@ -111,8 +111,16 @@ func TestFaults(t *testing.T) {
 	t.Logf("seed %d", s.seed)
 	if s.draw == 0 {
 		session.Once = true
-		session.Run(each)
-		inLabKernel(t, s, s.seed, time.Time{}, table.Add)
+		t.Run("on this machine", func(t *testing.T) {
+			t.Parallel()
+			here := session
+			here.Errorf = t.Errorf
+			here.Run(func(name string, f func(lab.TB)) { t.Run(name, func(t *testing.T) { f(t) }) })
+		})
+		t.Run("in the lab kernel", func(t *testing.T) {
+			t.Parallel()
+			inLabKernel(t, s, s.seed, time.Time{}, table.Add)
+		})
 		return
 	}
 	until := time.Now().Add(s.draw)

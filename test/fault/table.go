@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 )
@@ -17,11 +18,17 @@ type Row struct {
 	Lost      int     `json:"lost_configuration"`
 }
 
-// Table has a row for each kind, in the order in which they came first.
-type Table struct{ Rows []Row }
+// Table has a row for each kind, in the order in which they came first. Add may be
+// called from several goroutines.
+type Table struct {
+	mu   sync.Mutex // guards Rows while there is who adds
+	Rows []Row
+}
 
 // Add adds what another injection did.
 func (t *Table) Add(r Row) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for i := range t.Rows {
 		if o := &t.Rows[i]; o.Fault == r.Fault {
 			o.Times += r.Times
