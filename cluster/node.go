@@ -335,6 +335,7 @@ type meta struct {
 	Counter    uint64 `json:"c,omitempty"`
 	Generation string `json:"g,omitempty"`
 	Cold       bool   `json:"w,omitempty"`
+	Acts       bool   `json:"a,omitempty"` // it runs groups, or may
 	// The id of the intent that this node has recorded, and of the other's that it has heard of.
 	Intent string `json:"t,omitempty"`
 	Echo   string `json:"h,omitempty"`
@@ -379,7 +380,8 @@ func (n *Node) heard() map[string]consensus.Member {
 		if p.State == link.Down || p.Boot == 0 || !ok {
 			continue
 		}
-		all[p.Node] = consensus.Member{UUID: m.UUID, Empty: m.Empty, Nodes: m.Nodes, Index: m.Index, Generation: m.generation()}
+		all[p.Node] = consensus.Member{UUID: m.UUID, Empty: m.Empty, Nodes: m.Nodes, Index: m.Index, Generation: m.generation(),
+			Steady: !slices.ContainsFunc(p.Links, func(l link.PeerLink) bool { return l.State != link.Up })}
 	}
 	return all
 }

@@ -57,6 +57,7 @@ type pairing struct {
 	serial    bool                     // nothing but a serial line is left to the peer
 	heard     string                   // id of the intent that the peer has told of
 	theirs    pair.Generation          // of the peer, as heard last
+	acts      bool                     // so does the peer, as heard last
 	tie       time.Duration            // lease time at which the newest question was sent that the tie-breaker answered
 	tied      bool                     // it has answered at all
 	config    serversSeen
@@ -276,13 +277,13 @@ func (p *pairing) facts(st *state.State, rule conf.Quorum, peer string) pair.Fac
 		if m, ok := parseMeta(x.Meta); ok && x.State != link.Down && x.Boot != 0 {
 			p.mu.Lock()
 			voting := p.config.peer
-			p.heard, p.theirs, p.disagrees = m.Intent, m.generation(), ""
+			p.heard, p.theirs, p.acts, p.disagrees = m.Intent, m.generation(), m.Acts, ""
 			if m.Rule != "" && m.Rule != rule.String() {
 				p.disagrees = m.Rule
 			}
 			p.mu.Unlock()
 			f.PeerSaid = &pair.Said{
-				Generation: m.generation(), Empty: m.Empty, Cold: m.Cold, Echo: m.Echo,
+				Generation: m.generation(), Empty: m.Empty, Cold: m.Cold, Acts: m.Acts, Echo: m.Echo,
 				Stranger: voting != "" && voting != consensus.ID(peer, m.UUID),
 			}
 		}
@@ -353,7 +354,7 @@ func (p *pairing) note(d pair.Decision, f pair.Facts) {
 	if d.Lapse {
 		p.mayGoOn = false
 	}
-	if d.Phase == pair.Whole {
+	if d.Phase == pair.Whole || d.Yield {
 		p.confirmed, p.forced = "", false // it was for a peer that is back
 	}
 	p.mu.Unlock()
@@ -378,7 +379,8 @@ func (p *pairing) fill(m *meta) {
 	if p.peer == "" {
 		return
 	}
-	m.Cold = !p.mayGoOn && left <= 0 && p.record.Intent == nil && p.confirmed == ""
+	m.Acts = p.mayGoOn || left > 0
+	m.Cold = !m.Acts && p.record.Intent == nil && p.confirmed == ""
 	m.Echo, m.Rule = p.heard, p.rule.String()
 	if p.record.Intent != nil {
 		m.Intent = p.record.Intent.Generation.ID
@@ -794,6 +796,10 @@ func (n *Node) Confirm(by string, force bool) error {
 	switch {
 	case p.peer == "":
 		return errors.New("there is nothing to confirm: this is no pair, a majority of voters decides")
+	case p.said.Phase == pair.Rivals && p.acts:
+		return fmt.Errorf("%s acts, by generation %v: confirm there to keep its state, or stop keepbeat there to keep this node's", p.peer, p.theirs)
+	case p.said.Phase == pair.Sole && p.record.Current.Rival(p.theirs):
+		// The other one waits for this word, too.
 	case p.said.Phase == pair.Whole || p.said.Phase == pair.Sole && p.mayGoOn:
 		return fmt.Errorf("there is nothing to confirm: this node takes part (%v)", p.said.Phase)
 	case p.said.Phase == pair.Rejoining:

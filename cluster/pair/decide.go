@@ -105,7 +105,8 @@ type Said struct {
 	Generation Generation
 	Empty      bool // neither log nor state
 	Stranger   bool // its disk is not the one that votes: that is lost
-	Cold       bool // it may not act: it waits
+	Cold       bool // it may not act, and does nothing to change that: it waits
+	Acts       bool // it has a lease, or may have one; neither: it does not, and is about to
 	// Echo is the id of this node's intent that it has heard of: what it says
 	// beside it was said after the intent was recorded.
 	Echo string
@@ -126,6 +127,7 @@ type Decision struct {
 	Open     bool // the intended generation becomes the current one, this node its only voter
 	Withdraw bool // forget the intent and take part again
 	Discard  bool // put the log aside and come back empty, in the peer's generation
+	Yield    bool // what an operator has told this node is void: the other was told so, too
 	Settle   bool // the peer is back in this generation: it is contested no longer
 }
 
@@ -150,7 +152,7 @@ func Decide(f Facts) Decision {
 		switch {
 		case theirs.Counter > mine.Counter:
 			return f.rejoin(fmt.Sprintf("%s has opened generation %v, this node knows %v", f.Peer, theirs, mine))
-		case theirs.Counter == mine.Counter && theirs != mine:
+		case mine.Rival(theirs):
 			if d, decided := f.rivals(); decided {
 				return d
 			}
@@ -179,25 +181,32 @@ func (f Facts) rejoin(why string) Decision {
 }
 
 // rivals: both have survived the other and opened the same number. Whoever
-// waits goes on waiting; when both act, which only a rule can bring about that
-// does not keep that from happening, the greater id stays.
+// waits goes on waiting until an operator chooses; when both act, which only a
+// rule can bring about that does not keep that from happening, or both were
+// chosen, the greater id stays.
 func (f Facts) rivals() (Decision, bool) {
 	mine, theirs := f.Record.Current, f.PeerSaid.Generation
+	first := mine.ID > theirs.ID
 	why := fmt.Sprintf("%s and this node have each gone on without the other (generations %v and %v): `keepbeat quorum confirm` on the one whose state is to be kept", f.Peer, theirs, mine)
+	wait := Decision{Phase: Rivals, Why: why, Stop: true, Withdraw: f.Record.Intent != nil && f.Fence != Asked}
 	switch {
-	case f.MayGoOn && !f.PeerSaid.Cold:
-		if theirs.ID > mine.ID {
-			return f.rejoin(why), true
-		}
+	case f.MayGoOn && f.PeerSaid.Acts && first:
 		return Decision{}, false
-	case !f.PeerSaid.Cold:
-		return Decision{Phase: Rivals, Why: why, Stop: true}, true
-	case f.Confirmed, f.Record.Intent != nil:
-		return f.survive(Decision{Phase: Surviving, Why: "an operator has chosen this node's state"}), true
+	case f.MayGoOn && f.PeerSaid.Acts:
+		return f.rejoin(why), true
+	case f.PeerSaid.Acts:
+		return wait, true
+	case f.lapses():
+		return Decision{}, false
+	case f.Confirmed && !f.PeerSaid.Cold && !first:
+		wait.Yield = true
+		return wait, true
+	case f.Confirmed:
+		return f.survive(Decision{Phase: Surviving, Why: "an operator has chosen this node's state", GoOn: f.goOn()}), true
 	case f.MayGoOn:
 		return Decision{}, false
 	}
-	return Decision{Phase: Rivals, Why: why, Stop: true}, true
+	return wait, true
 }
 
 // going is the decision among nodes of one generation, or beside a peer that

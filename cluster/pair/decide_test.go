@@ -133,7 +133,7 @@ func TestDecide(t *testing.T) {
 		{"an operator's order to fence a peer that is heard", F, []func(*Facts){func(f *Facts) { f.Ordered = true }}, "alone, go on, revoke"},
 		{"and then", F, []func(*Facts){intends, func(f *Facts) { f.Ordered = true }}, "surviving, go on, fence"},
 
-		{"rivals: whoever waits waits on", F, []func(*Facts){survived, cold, func(f *Facts) { f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}} }}, "rivals, stop"},
+		{"rivals: whoever waits waits on", F, []func(*Facts){survived, cold, func(f *Facts) { f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}, Acts: true} }}, "rivals, stop"},
 		{"rivals: both wait for an operator", F, []func(*Facts){survived, cold, func(f *Facts) { f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}, Cold: true} }}, "rivals, stop"},
 		{"rivals: whoever acts goes on while the other waits", F, []func(*Facts){survived, func(f *Facts) { f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}, Cold: true} }}, "sole, go on"},
 		{"rivals: an operator has chosen", F, []func(*Facts){survived, cold, intends, func(f *Facts) {
@@ -144,9 +144,28 @@ func TestDecide(t *testing.T) {
 			f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}, Cold: true}
 			f.Confirmed = true
 		}}, "surviving, fence"},
+		{"rivals: an operator has chosen the one that acts: what runs goes on", F, []func(*Facts){survived, intends, func(f *Facts) {
+			f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}, Cold: true, Echo: "00000001"}
+			f.Confirmed = true
+		}}, "surviving, go on, open"},
+		{"rivals: an operator chooses the one that waits while the other acts", F, []func(*Facts){survived, cold, func(f *Facts) {
+			f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}, Acts: true}
+			f.Confirmed = true
+		}}, "rivals, stop"},
+		{"rivals: what one of them began before it met the other is void", F, []func(*Facts){survived, cold, intends, func(f *Facts) {
+			f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}, Acts: true}
+		}}, "rivals, stop, withdraw"},
+		{"rivals: both were chosen, and the greater id stays", F, []func(*Facts){survived, cold, intends, func(f *Facts) {
+			f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}}
+			f.Confirmed = true
+		}}, "rivals, stop, withdraw"},
+		{"rivals: both were chosen, and this is the one", F, []func(*Facts){survived, cold, intends, func(f *Facts) {
+			f.PeerSaid = &Said{Generation: Generation{1, "00000bbb"}}
+			f.Confirmed = true
+		}}, "surviving, fence"},
 		{"it takes no part any more before the device is asked", F, []func(*Facts){silent, intends, func(f *Facts) { f.Halted = false }}, "alone, go on, intend"},
-		{"rivals that both act: the greater id stays", U, []func(*Facts){survived, func(f *Facts) { f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}} }}, "rejoining, stop"},
-		{"rivals that both act: and this is it", U, []func(*Facts){survived, func(f *Facts) { f.PeerSaid = &Said{Generation: Generation{1, "00001111"}} }}, "sole, go on"},
+		{"rivals that both act: the greater id stays", U, []func(*Facts){survived, func(f *Facts) { f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}, Acts: true} }}, "rejoining, stop"},
+		{"rivals that both act: and this is it", U, []func(*Facts){survived, func(f *Facts) { f.PeerSaid = &Said{Generation: Generation{1, "00001111"}, Acts: true} }}, "sole, go on"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := whole(c.rule)

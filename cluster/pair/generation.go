@@ -45,6 +45,9 @@ func (g Generation) Suffix() string {
 	return fmt.Sprintf("/%d.%s", g.Counter, g.ID)
 }
 
+// Rival says whether both have been opened over the same one: neither knows more.
+func (g Generation) Rival(other Generation) bool { return g.Counter == other.Counter && g != other }
+
 func (g Generation) String() string {
 	if g.Counter == 0 {
 		return "0"
