@@ -148,12 +148,22 @@ func run(t *testing.T, name string) end {
 	if err != nil {
 		t.Fatal(err)
 	}
+	program, err := underTest(root)
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
+	// The lab kernel has a /tmp of its own; what is in dir it sees.
+	if b, err := os.ReadFile(program); err != nil {
+		t.Fatal(err)
+	} else if err := os.WriteFile(filepath.Join(dir, "keepbeat"), b, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	var said buffer
 	var e end
 	e.status, e.err = uml.Run(ctx, uml.Config{
 		Kernel: kernel, Init: self, Args: []string{self}, Memory: 256,
-		Env:    []string{"PATH=" + os.Getenv("PATH"), roleVariable + "=" + name, stageVariable + "=" + dir},
+		Env:    []string{"PATH=" + os.Getenv("PATH"), programVariable + "=" + filepath.Join(dir, "keepbeat"), roleVariable + "=" + name, stageVariable + "=" + dir},
 		Pass:   []string{dir},
 		Stdout: &said, Stderr: &said,
 	})
@@ -173,6 +183,27 @@ func run(t *testing.T, name string) end {
 	}
 	return e
 }
+
+// underTest returns the program under test, built from the tree unless it is given.
+var underTest = func() func(root string) (string, error) {
+	var once sync.Once
+	var path string
+	var err error
+	return func(root string) (string, error) {
+		if given := os.Getenv(programVariable); given != "" {
+			return given, nil
+		}
+		once.Do(func() {
+			path = filepath.Join(os.TempDir(), fmt.Sprintf("keepbeat-%d", os.Getpid()))
+			cmd := exec.Command("go", "build", "-o", path, "./cmd/keepbeat")
+			cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+			if out, berr := cmd.CombinedOutput(); berr != nil {
+				err = fmt.Errorf("%w: %s", berr, out)
+			}
+		})
+		return path, err
+	}
+}()
 
 type buffer struct {
 	mu sync.Mutex // guards b

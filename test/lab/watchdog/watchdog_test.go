@@ -26,13 +26,16 @@ const (
 // slack is what a busy machine may add.
 const slack = 10 * time.Second
 
-var stories = map[string]struct {
+// story is what is played in the lab kernel, and what has to become of that.
+type story struct {
 	play func(*stage) error
 	want fate
 	// within is how long after the mark the reset comes at the latest, slack not counted.
 	within time.Duration
 	says   string // what is said among other things
-}{
+}
+
+var stories = map[string]story{
 	"a device that is fed does not bite, and a clean stop ends it": {
 		play: func(s *stage) error {
 			if err := s.start("TIMEOUT=1s"); err != nil {
