@@ -64,6 +64,8 @@ type Member struct {
 	Empty bool   // has neither log nor state
 	Nodes string // digest of its `nodes:`
 	Index uint64 // last index applied
+	// Steady says that it is heard on every link.
+	Steady bool
 	// Generation is the one that it belongs to; only members of one generation speak to each other.
 	Generation pair.Generation
 }
@@ -112,8 +114,11 @@ type Consensus struct {
 	generation pair.Generation
 	leaderless time.Time // since when no leader has been known; zero: there is one
 	lastChange time.Time // of the voters, or of leadership
-	waiters    map[chan struct{}]bool
-	latest     state.Voters // as Latest has found it last
+	// When the last command was applied that was more than a probe, and since when
+	// raft has refused commands for a transfer of leadership; zero: it does not.
+	lastCommand, refusing time.Time
+	waiters               map[chan struct{}]bool
+	latest                state.Voters // as Latest has found it last
 }
 
 // New starts raft on what the stores hold.
@@ -135,6 +140,9 @@ func (c *Consensus) applied(cmd *state.Command) {
 		}
 	}
 	c.mu.Lock()
+	if cmd != nil && cmd.Probe == nil {
+		c.lastCommand = time.Now()
+	}
 	for w := range c.waiters {
 		select {
 		case w <- struct{}{}:
@@ -347,6 +355,7 @@ func (c *Consensus) Apply(ctx context.Context, cmd []byte) (state.Result, error)
 	case <-ctx.Done():
 		return state.Result{}, &UnknownError{context.Cause(ctx)}
 	case err := <-done:
+		c.noteTransfer(err)
 		switch {
 		case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 			return state.Result{}, err // raft has not taken it
@@ -367,16 +376,17 @@ func (c *Consensus) Run(ctx context.Context) error {
 	wg.Go(func() { c.flusher(ctx) })
 	wg.Go(func() { c.probe(ctx) })
 	leading, leader, failing := false, "", false
+	var m mover
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case now := <-c.leaderCh():
-			leading = now
+			leading, m = now, mover{next: m.next, pause: m.pause}
 			c.changedVoters()
 			c.cfg.Changed()
 		case <-c.changed:
-			leading = c.Leading()
+			leading, m = c.Leading(), mover{next: m.next, pause: m.pause}
 			c.changedVoters()
 			c.cfg.Changed()
 		case <-tick.C:
@@ -398,8 +408,11 @@ func (c *Consensus) Run(ctx context.Context) error {
 				}
 			}
 			switch {
+			case leading && c.stuck() != "":
+				c.again(c.stuck())
 			case leading:
 				c.mindVoters()
+				c.mindLeader(&m)
 			case c.Empty():
 				c.bootstrap()
 			}
@@ -445,13 +458,14 @@ const (
 // probe commits a no-op now and then: a leader whose disk hangs goes on
 // sending heartbeats, so that nobody takes its place (hashicorp/raft#503).
 func (c *Consensus) probe(ctx context.Context) {
-	failed := 0
+	failed, wait := 0, probeEvery
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(probeEvery):
+		case <-time.After(wait):
 		}
+		wait = probeEvery
 		if !c.Leading() {
 			failed = 0
 			continue
@@ -465,6 +479,9 @@ func (c *Consensus) probe(ctx context.Context) {
 		cancel()
 		if ctx.Err() != nil {
 			return
+		}
+		if errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+			wait = probeEvery / 4 // it should be over at once
 		}
 		// The first hangs on the disk; the next do not even get that far.
 		if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, raft.ErrEnqueueTimeout) || !c.Leading() {
@@ -528,11 +545,10 @@ func (c *Consensus) Waiting() string {
 }
 
 // bootstrap makes the first configuration when every configured node says
-// hello, is empty too and has the same `nodes:`. Only one node does it, the
-// first by name of those that vote: two different first configurations must not exist.
+// hello, is empty too and has the same `nodes:`. Only the bootstrapper does it.
 func (c *Consensus) bootstrap() {
 	names := voting(c.cfg.Nodes)
-	if c.cfg.Node != slices.Min(names) {
+	if c.cfg.Node != c.bootstrapper() {
 		return
 	}
 	members := c.cfg.Members()

@@ -28,8 +28,12 @@ type world struct {
 	net   *transport.MemoryNetwork
 	nodes []conf.Node
 
-	mu    sync.Mutex // guards alive
+	// wrap, if it is set, stands between a member's raft and its transport.
+	wrap func(node string, t *transport.RaftTransport) Transport
+
+	mu    sync.Mutex // guards what follows
 	alive map[string]*member
+	loose map[string]bool // nodes that are not heard on every link
 }
 
 type member struct {
@@ -47,15 +51,20 @@ type member struct {
 
 func bubble(t *testing.T, f func(w *world)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, nodes: nodes, net: transport.NewMemoryNetwork(transport.MemoryConfig{Latency: time.Millisecond, FailAfter: time.Second}), alive: map[string]*member{}}
-		defer func() {
-			for _, m := range w.members() {
-				m.stop()
-			}
-		}()
-		f(w)
-	})
+	synctest.Test(t, func(t *testing.T) { inWorld(t, f) })
+}
+
+func inWorld(t *testing.T, f func(w *world)) {
+	w := &world{
+		t: t, nodes: nodes, net: transport.NewMemoryNetwork(transport.MemoryConfig{Latency: time.Millisecond, FailAfter: time.Second}),
+		alive: map[string]*member{}, loose: map[string]bool{},
+	}
+	defer func() {
+		for _, m := range w.members() {
+			m.stop()
+		}
+	}()
+	f(w)
 }
 
 func (w *world) members() []*member {
@@ -82,7 +91,7 @@ func (w *world) startIn(name, uuid string, stores Stores, g pair.Generation) *me
 	m.c, err = New(Config{
 		Node: name, UUID: uuid, Boot: m.boot, Nodes: w.nodes, Profile: conf.ProfileDefault, Stores: stores, Generation: g,
 		Transport: func(self string) Transport {
-			return transport.NewRaftTransport(transport.RaftConfig{
+			t := transport.NewRaftTransport(transport.RaftConfig{
 				Streams: m.s, Self: self, HeartbeatTimeout: conf.ProfileDefault.RaftHeartbeat, Timeout: time.Second,
 				Reachable: func(node string) bool {
 					w.mu.Lock()
@@ -90,6 +99,10 @@ func (w *world) startIn(name, uuid string, stores Stores, g pair.Generation) *me
 					return w.alive[node] != nil
 				},
 			})
+			if w.wrap != nil {
+				return w.wrap(name, t)
+			}
+			return t
 		},
 		Forward: func(ctx context.Context, node string, cmd []byte) (state.Result, error) {
 			w.mu.Lock()
@@ -124,10 +137,22 @@ func (w *world) heard(by string) map[string]Member {
 	all := map[string]Member{}
 	for _, m := range w.members() {
 		if m.name != by {
-			all[m.name] = Member{UUID: m.uuid, Empty: m.c.Empty(), Nodes: NodesDigest(w.nodes), Index: m.c.State().Index, Generation: m.c.Generation()}
+			all[m.name] = Member{UUID: m.uuid, Empty: m.c.Empty(), Nodes: NodesDigest(w.nodes), Index: m.c.State().Index, Generation: m.c.Generation(), Steady: !w.isLoose(m.name)}
 		}
 	}
 	return all
+}
+
+func (w *world) isLoose(node string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.loose[node]
+}
+
+func (w *world) loosen(node string, loose bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.loose[node] = loose
 }
 
 func (m *member) stop() {

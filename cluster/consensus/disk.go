@@ -121,10 +121,9 @@ func (d *disk) write(f func() error) {
 	if err == nil {
 		return
 	}
-	since := time.Now()
-	d.stuck.Store(&since)
-	defer d.stuck.Store(nil)
-	d.logger.Error("this node cannot write its term or its vote: it takes no part in elections until it can", "err", err)
+	if since := time.Now(); d.stuck.CompareAndSwap(nil, &since) { // or another goroutine waits already
+		d.logger.Error("this node cannot write its term or its vote: it takes no part in elections until it can", "err", err)
+	}
 	again := time.NewTicker(retryWrite)
 	defer again.Stop()
 	for {
@@ -133,6 +132,9 @@ func (d *disk) write(f func() error) {
 			runtime.Goexit()
 		case <-again.C:
 			if f() == nil {
+				if d.stuck.Swap(nil) != nil {
+					d.logger.Info("this node can write its term and its vote again")
+				}
 				return
 			}
 		}

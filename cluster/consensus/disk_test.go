@@ -196,3 +196,30 @@ func TestANodeStartsOnAFullDiskAndStopsWhileItWaitsForIt(t *testing.T) {
 		}
 	})
 }
+
+// A leader that sees a newer term writes it before it leaves off leading: with no
+// room for that it would go on with its heartbeats, and the others with it.
+func TestALeaderThatCannotWriteTheNextTermLeavesOffLeading(t *testing.T) {
+	faultyWorld(t, func(w *world, disks map[string]*faulty) {
+		a := w.member("a")
+		w.lead(a)
+		a.admit(5)
+		disks["a"].full.Store(true)
+		raftOf, term := a.c.run.Load(), a.c.raft().CurrentTerm()
+		raftOf.transport.(interface{ Deliver(raft.RPC) bool }).Deliver(raft.RPC{RespChan: make(chan raft.RPCResponse, 1), Command: &raft.RequestVoteRequest{
+			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("b/1"), Addr: []byte("b/1")}, Term: term + 1, LeadershipTransfer: true,
+		}})
+		w.wait("another leads", func() bool { return w.member("b").c.Leading() || w.member("w").c.Leading() })
+		if a.c.run.Load() == raftOf {
+			t.Error("it left off without being started again, so this test shows nothing")
+		}
+		w.member("b").admit(6)
+		disks["a"].full.Store(false)
+		w.wait("a follows", func() bool { return a.c.State().Nodes["b"].Incarnation == 1 })
+		select {
+		case err := <-a.failed:
+			t.Errorf("a ended: %v", err)
+		default:
+		}
+	})
+}
