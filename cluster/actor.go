@@ -153,6 +153,7 @@ func (n *Node) own(st *state.State) {
 	}
 	epochs := map[string]uint64{}
 	live := n.keeper.Live()
+	n.lived = n.lived || live
 	n.mu.Lock()
 	before := n.owned
 	n.mu.Unlock()
@@ -168,7 +169,7 @@ func (n *Node) own(st *state.State) {
 			// Without a live lease nothing starts. What runs, from before a planned
 			// restart too, goes on behind the guard: the lease may come before
 			// anybody has taken the group.
-			if live || n.outlives(st, name) && (before[name] == g.Epoch || adopted[name] == g.Epoch) {
+			if live || n.restarting(st, g) && adopted[name] == g.Epoch || n.outlives(st, name) && (before[name] == g.Epoch || adopted[name] == g.Epoch) {
 				epochs[name] = g.Epoch
 			}
 		}

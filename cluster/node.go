@@ -121,6 +121,8 @@ type Node struct {
 	unfencing sync.Mutex // guards unfenced, and is held while it is done
 	unfenced  bool
 
+	lived bool // a lease has run in this process; the actor's own
+
 	nodesSeen  uint64    // of the change of nodes that was seen last
 	nodesSince time.Time // when
 	nodesIndex uint64    // of the change of nodes that the links know; the actor's own

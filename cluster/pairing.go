@@ -43,6 +43,7 @@ type pairing struct {
 	live      bool      // the lease ran when it was looked at last
 	lapsed    time.Time // when it ended
 	opened    time.Time // when this process opened a generation
+	intended  time.Time // when it recorded its intent
 	confirmed string    // who has told it to go on alone; empty: nobody
 	forced    bool
 	ordered   bool              // an operator wants the peer fenced
@@ -303,6 +304,9 @@ func (p *pairing) facts(st *state.State, rule conf.Quorum, peer string) pair.Fac
 		f.Lapsed = max(time.Since(p.lapsed), 1)
 	}
 	p.serial = f.OnlySerial
+	if p.record.Intent != nil && !p.intended.IsZero() {
+		f.Intended = max(time.Since(p.intended), 1)
+	}
 	f.Record, f.Started, f.MayGoOn = p.record, p.started, p.mayGoOn
 	f.Fresh = !p.opened.IsZero() && time.Since(p.opened) < f.Lease
 	f.Confirmed, f.Forced, f.Ordered = p.confirmed != "", p.forced, p.ordered
@@ -433,6 +437,9 @@ func (p *pairing) follow(ctx context.Context, st *state.State, f pair.Facts, d p
 				}
 				p.setFence(pair.NotAsked)
 			}
+			p.mu.Lock()
+			p.intended = time.Now()
+			p.mu.Unlock()
 			return p.n.cons.Halt()
 		})
 	case d.Open:

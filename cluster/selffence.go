@@ -101,6 +101,12 @@ func (n *Node) mustDie(st *state.State, lost time.Time) string {
 	return ""
 }
 
+// restarting says whether this daemon has just replaced another one in a
+// planned restart and its first lease is on its way: what runs under the long lease goes on.
+func (n *Node) restarting(st *state.State, g state.Group) bool {
+	return !n.lived && g.Active && time.Since(n.started) < 4*n.lease(st)
+}
+
 // outlives says whether a group may run on without a live lease, behind the
 // guard: not what the guard cannot cut off.
 func (n *Node) outlives(st *state.State, group string) bool {

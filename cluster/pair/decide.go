@@ -73,6 +73,7 @@ type Facts struct {
 	Lapsed    time.Duration // since its lease ended; 0: it runs, or never did
 	Idle      bool          // nothing runs here
 	Halted    bool          // it takes no part in the log
+	Intended  time.Duration // since the intent was recorded; 0: there is none
 	Fresh     bool          // it opened its generation less than a lease ago: its first lease is on its way
 	Confirmed bool          // an operator has said that it is to go on without the peer
 	Forced    bool          // and that this holds although it does not vote
@@ -135,6 +136,9 @@ const (
 	// uselessAfter is how long a peer that is heard, and neither renews its lease
 	// nor takes part in the log, is borne with.
 	uselessAfter = 10 * time.Second
+	// askFor is how long a peer that is heard and says that it waits is given to
+	// say so in answer to the intent: then it need not be fenced.
+	askFor = time.Second
 	// lookFor is how long the only voter looks for the other at its start: an
 	// operator may have forced that to go on (`quorum confirm --force`).
 	lookFor = 3 * time.Second
@@ -407,6 +411,10 @@ func (f Facts) survive(d Decision) Decision {
 }
 
 func (f Facts) fence(d *Decision) {
+	if s := f.PeerSaid; f.Fence == NotAsked && f.PeerUp && s != nil && s.Cold && f.Intended < askFor {
+		d.Why = "asking " + f.Peer + " whether it waits"
+		return
+	}
 	switch f.Fence {
 	case NotAsked:
 		d.Fence = true

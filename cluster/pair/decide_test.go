@@ -143,6 +143,10 @@ func TestDecide(t *testing.T) {
 		{"rivals: an operator has chosen, and the other has not heard of it yet", F, []func(*Facts){survived, cold, intends, func(f *Facts) {
 			f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}, Cold: true}
 			f.Confirmed = true
+		}}, "surviving"},
+		{"and it is not waited for for long", F, []func(*Facts){survived, cold, intends, func(f *Facts) {
+			f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}, Cold: true}
+			f.Confirmed, f.Intended = true, 2*time.Second
 		}}, "surviving, fence"},
 		{"rivals: an operator has chosen the one that acts: what runs goes on", F, []func(*Facts){survived, intends, func(f *Facts) {
 			f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}, Cold: true, Echo: "00000001"}
