@@ -38,7 +38,7 @@ func fenceTrouble(s Status, add func(rank int, format string, args ...any)) {
 				w.Node, w.Node, w.Device, n.Name, w.Since.Local().Format("15:04:05"))
 		}
 		if p := h.Pair; p != nil {
-			pairTrouble(n.Name, *p, add)
+			pairTrouble(n.Name, *p, h.Lease > 0, add)
 		}
 		for _, d := range h.Devices {
 			if d.Error != "" {
@@ -58,7 +58,7 @@ func fenceTrouble(s Status, add func(rank int, format string, args ...any)) {
 	}
 }
 
-func pairTrouble(node string, p PairStatus, add func(rank int, format string, args ...any)) {
+func pairTrouble(node string, p PairStatus, live bool, add func(rank int, format string, args ...any)) {
 	switch p.Phase {
 	case pair.Whole.String():
 		if p.Why != "" {
@@ -69,7 +69,11 @@ func pairTrouble(node string, p PairStatus, add func(rank int, format string, ar
 			add(2, "node %s goes on alone, under generation %s: %s", node, p.Generation, p.Why)
 		}
 	case pair.Alone.String(), pair.Surviving.String():
-		add(0, "node %s has no quorum and goes on alone (quorum: %s): %s; nothing can be changed meanwhile", node, p.Rule, p.Why)
+		does := "goes on alone"
+		if !live {
+			does = "serves nothing"
+		}
+		add(0, "node %s has no quorum and %s (quorum: %s): %s; nothing can be changed meanwhile", node, does, p.Rule, p.Why)
 	default:
 		add(0, "node %s is %s: %s", node, p.Phase, p.Why)
 	}

@@ -151,6 +151,10 @@ func SilentAfter(lease time.Duration) time.Duration { return lease * silentNum /
 
 // Decide says what a node of a pair does.
 func Decide(f Facts) Decision {
+	if f.Record.Discard {
+		// What the log says is of the history that this node has left; it is about to start again.
+		return Decision{Phase: Rejoining, Why: "its log is put aside", Stop: true}
+	}
 	if s := f.PeerSaid; s != nil {
 		mine, theirs := f.Record.Current, s.Generation
 		switch {

@@ -127,6 +127,10 @@ func TestDecide(t *testing.T) {
 
 		{"a greater generation: stop", F, []func(*Facts){func(f *Facts) { f.PeerSaid.Generation = Generation{2, "0000bbbb"} }}, "rejoining, stop"},
 		{"and put the log aside when nothing runs", F, []func(*Facts){func(f *Facts) { f.PeerSaid.Generation = Generation{2, "0000bbbb"}; f.Idle = true }}, "rejoining, stop, discard"},
+		{"from then on nothing that its log says counts", F, []func(*Facts){cold, func(f *Facts) {
+			f.Record = Record{Current: Generation{2, "0000bbbb"}, Discard: true}
+			f.PeerSaid.Generation, f.PeerVotes = f.Record.Current, false
+		}}, "rejoining, stop"},
 		{"an older one is not listened to", F, []func(*Facts){survived, func(f *Facts) { f.PeerSaid.Generation = Generation{0, ""} }}, "sole, go on"},
 
 		{"two rules: neither goes on without the other", U, []func(*Facts){silent, intends, func(f *Facts) { f.PeerRule = "fencing" }}, "whole, withdraw"},

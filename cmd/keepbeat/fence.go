@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepbeat/keepbeat/cluster/api"
+	"github.com/keepbeat/keepbeat/cluster/pair"
 	"github.com/keepbeat/keepbeat/cluster/state"
 )
 
@@ -200,6 +201,8 @@ func (a *app) quorumConfirm(ctx context.Context, stdin io.Reader, force bool) er
 		return err
 	case l.Pair == nil:
 		return errors.New("there is nothing to confirm: this is no pair, a majority of voters decides")
+	case l.Pair.Phase == pair.Whole.String():
+		return fmt.Errorf("there is nothing to confirm: %s is there, and both take part", l.Pair.Peer)
 	}
 	in := bufio.NewScanner(stdin)
 	ask := func(question, want string) error {
