@@ -39,7 +39,11 @@ func (n *Node) act(ctx context.Context) {
 		n.turned.Store(int64(time.Since(n.started)))
 		st := n.State()
 		n.selfFence(ctx, st)
-		n.sayMeta()
+		if err := n.pair.know(st); err != nil {
+			n.logger.Error("a change of the nodes is not made known to the others before it is stored", "err", err)
+		} else {
+			n.sayMeta()
+		}
 		if st.Voters.Index != voters {
 			voters = st.Voters.Index
 			n.keeper.Configure(lease.Voters{Index: voters, IDs: st.Voters.IDs})

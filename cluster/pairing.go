@@ -118,6 +118,9 @@ func (n *Node) pairRule(st *state.State) (rule conf.Quorum, peer string, ok bool
 			peer = m.Name
 		}
 	}
+	if st.Members == nil && n.pair != nil && n.pair.ruleEnded() {
+		return 0, "", false // its log has not been read yet
+	}
 	if count != 2 || peer == "" || !onlyThese(st, n.self, peer) {
 		return 0, "", false
 	}
@@ -378,13 +381,15 @@ func (p *pairing) stops() bool {
 // fill says in the hellos how this node stands in its pair.
 func (p *pairing) fill(m *meta) {
 	left := p.n.keeper.Left()
+	// What a daemon that crashed left answers until the guard's deadline, a lease from its last word at most.
+	clean := p.n.manager == nil || p.n.manager.Idle() || time.Since(p.n.started) > 2*max(p.n.lease(p.n.State()), conf.ProfileCalm.Lease)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.peer == "" {
 		return
 	}
 	m.Acts = p.mayGoOn || left > 0
-	m.Cold = !m.Acts && p.record.Intent == nil && p.confirmed == ""
+	m.Cold = clean && !m.Acts && p.record.Intent == nil && p.confirmed == ""
 	m.Echo, m.Rule = p.heard, p.rule.String()
 	if p.record.Intent != nil {
 		m.Intent = p.record.Intent.Generation.ID
@@ -714,6 +719,29 @@ func (p *pairing) tellUnasked(addrs []pair.Place, unasked map[pair.Place]error) 
 		p.n.logger.Warn("pair: who has these addresses cannot be asked, so they are not taken", "err", text)
 	}
 	p.unasked = text
+}
+
+func (p *pairing) ruleEnded() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.record.RuleEnded
+}
+
+// know stores what a change of nodes did to the rule, before this node says that it
+// has applied it: the others count on it when they give the third node its vote.
+func (p *pairing) know(st *state.State) error {
+	if st.Members == nil {
+		return nil
+	}
+	ended := st.Members.Quorum == conf.QuorumMajority
+	p.mu.Lock()
+	r := p.record
+	p.mu.Unlock()
+	if r.RuleEnded == ended {
+		return nil
+	}
+	r.RuleEnded = ended
+	return p.save(r)
 }
 
 // permit waits until the group's addresses may come up here. By the rule ping,

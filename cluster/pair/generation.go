@@ -67,6 +67,9 @@ type Record struct {
 	Force bool `json:"force,omitempty"`
 	// Discard says that the log belongs to an older generation and is to be put aside.
 	Discard bool `json:"discard,omitempty"`
+	// RuleEnded says that a third node has been let in: until the log says otherwise
+	// no rule of a pair is in force, whatever ha.yaml has.
+	RuleEnded bool `json:"rule_ended,omitempty"`
 	// Intent is the generation that this node is about to open: recorded before a
 	// fencing device is asked. One that is found at a start was not completed.
 	Intent *Intent `json:"intent,omitempty"`
