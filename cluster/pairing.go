@@ -54,11 +54,13 @@ type pairing struct {
 	outcome   fencing.Outcome
 	clear     map[pair.Place]time.Time // since when an address has not answered elsewhere
 	unasked   string                   // why some could not be asked for, as it was logged last
+	answered  []pair.Place             // elsewhere, in the last round of questions
 	probed    time.Time                // when the last round of questions ended
 	serial    bool                     // nothing but a serial line is left to the peer
 	heard     string                   // id of the intent that the peer has told of
 	theirs    pair.Generation          // of the peer, as heard last
 	acts      bool                     // so does the peer, as heard last
+	up        time.Time                // since when the peer has been heard; zero: it is not
 	tie       time.Duration            // lease time at which the newest question was sent that the tie-breaker answered
 	tied      bool                     // it has answered at all
 	config    serversSeen
@@ -278,6 +280,7 @@ func (p *pairing) facts(st *state.State, rule conf.Quorum, peer string) pair.Fac
 		}
 		f.PeerUp = x.State == link.Up
 		f.OnlySerial = x.OnlySerial
+		f.Heard = p.heardFor(f.PeerUp)
 		if m, ok := parseMeta(x.Meta); ok && x.State != link.Down && x.Boot != 0 {
 			p.mu.Lock()
 			voting := p.config.peer
@@ -320,6 +323,20 @@ func (p *pairing) facts(st *state.State, rule conf.Quorum, peer string) pair.Fac
 	}
 	f.Clear = p.clearLocked(p.wanted(st), f.Lease)
 	return f
+}
+
+// heardFor returns for how long the peer has been heard.
+func (p *pairing) heardFor(up bool) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case !up:
+		p.up = time.Time{}
+		return 0
+	case p.up.IsZero():
+		p.up = time.Now()
+	}
+	return max(time.Since(p.up), 1)
 }
 
 func (p *pairing) see(votes, follow []string, peer string) {
@@ -650,7 +667,7 @@ func (p *pairing) probe(ctx context.Context) {
 		p.mu.Lock()
 		needed := p.rule == conf.QuorumPing && p.peer != "" && p.wire != nil && p.said.Phase != pair.Whole && p.said.Phase != 0
 		if !needed {
-			p.clear, p.probed = map[pair.Place]time.Time{}, time.Time{}
+			p.clear, p.answered, p.probed = map[pair.Place]time.Time{}, nil, time.Time{}
 		}
 		yields := p.n.self > p.peer
 		p.mu.Unlock()
@@ -668,10 +685,7 @@ func (p *pairing) probe(ctx context.Context) {
 }
 
 func (p *pairing) probeOnce(ctx context.Context, st *state.State, lease time.Duration, yields bool) {
-	var addrs []pair.Place
-	for i := range st.Spec.Groups {
-		addrs = append(addrs, addressesOf(&st.Spec.Groups[i])...)
-	}
+	addrs := p.toAsk(st)
 	pctx, cancel := context.WithTimeout(ctx, max(lease/5, 50*time.Millisecond))
 	defer cancel()
 	began := time.Now()
@@ -687,8 +701,33 @@ func (p *pairing) probeOnce(ctx context.Context, st *state.State, lease time.Dur
 			p.clear[a] = began
 		}
 	}
-	p.probed = time.Now()
+	p.answered, p.probed = answered, time.Now()
 	p.wake()
+}
+
+// toAsk returns the addresses to look for: all of them, or, while some answer
+// elsewhere, those and what this node may start again. It is not going to take
+// the rest as long as that is so, and the peer, which may be, yields to who asks.
+func (p *pairing) toAsk(st *state.State) []pair.Place {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all, some []pair.Place
+	for i := range st.Spec.Groups {
+		g := &st.Spec.Groups[i]
+		mine := p.mayGoOn && st.Groups[g.Name].Owner == p.n.self
+		for _, a := range addressesOf(g) {
+			all = append(all, a)
+			if mine || slices.Contains(p.answered, a) {
+				some = append(some, a)
+			} else if len(p.answered) > 0 {
+				delete(p.clear, a)
+			}
+		}
+	}
+	if len(p.answered) > 0 {
+		return some
+	}
+	return all
 }
 
 // orderFence is an operator's `keepbeat fence` in a pair.

@@ -87,8 +87,9 @@ type Facts struct {
 	Empty      bool          // neither log nor state
 
 	// Of the peer.
-	PeerUp     bool // hellos pass both ways
-	OnlySerial bool // and nothing but a serial line is left
+	PeerUp     bool          // hellos pass both ways
+	Heard      time.Duration // for how long they have; 0: they do not
+	OnlySerial bool          // and nothing but a serial line is left
 	PeerSaid   *Said
 	PeerRule   string        // the rule that it said it has, when that is another than Rule; empty: they agree
 	Silence    time.Duration // since it last proved that it hears this voter
@@ -267,7 +268,7 @@ func (f Facts) silent() bool {
 		return false
 	}
 	if f.PeerUp {
-		return f.lost() || f.Leaderless > uselessAfter && f.Silence > uselessAfter
+		return f.lost() || min(f.Heard, f.Leaderless, f.Silence) > uselessAfter
 	}
 	return f.Silence > SilentAfter(f.Lease)
 }

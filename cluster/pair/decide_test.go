@@ -106,7 +106,8 @@ func TestDecide(t *testing.T) {
 		{"fencing: a node that runs has not been fenced, hang or not", F, []func(*Facts){silent, func(f *Facts) { f.Left, f.Lapsed = 0, time.Second }}, "alone, go on, revoke"},
 
 		{"only the serial line is left", F, []func(*Facts){func(f *Facts) { f.OnlySerial = true; f.Silence = 20 * time.Second; f.Leaderless = 20 * time.Second }}, "whole"},
-		{"heard, and useless", F, []func(*Facts){func(f *Facts) { f.Silence = 20 * time.Second; f.Leaderless = 20 * time.Second }}, "alone, go on, revoke"},
+		{"heard, and useless", F, []func(*Facts){func(f *Facts) { f.Heard, f.Silence, f.Leaderless = time.Minute, 20*time.Second, 20*time.Second }}, "alone, go on, revoke"},
+		{"both were about to go on alone when they hear each other again", F, []func(*Facts){intends, func(f *Facts) { f.Heard, f.Silence, f.Leaderless = time.Second, time.Minute, time.Minute }}, "whole, go on, withdraw"},
 		{"the peer has lost its disk and says so: nobody is fenced", F, []func(*Facts){intends, func(f *Facts) { f.PeerSaid = &Said{Empty: true, Stranger: true, Cold: true} }}, "surviving, go on, open"},
 		{"empty at the very beginning is not lost", F, []func(*Facts){func(f *Facts) { f.PeerSaid = &Said{Empty: true, Cold: true} }}, "whole"},
 

@@ -31,6 +31,7 @@ func (w *world) change(n int) {
 	default: // another profile of leases
 		ps := []conf.Profile{conf.ProfileFast, conf.ProfileDefault, conf.ProfileCalm}
 		spec.Settings.Profile = ps[n/16%len(ps)]
+		w.longest = max(w.longest, spec.Settings.Profile.Lease)
 	}
 	w.spec = &spec
 	w.noteLocked("    the files change: %d groups, profile %s", len(spec.Groups), spec.Settings.Profile.Name)

@@ -20,6 +20,7 @@ type gate struct {
 	mu      sync.Mutex // guards the rest
 	shut    bool
 	dead    bool
+	allowed bool          // its lease has run, or an operator has confirmed: it may fence
 	changed chan struct{} // closed and replaced when shut or dead change
 	writes  []func()      // to the guard: made with locks held, so they cannot wait
 	frames  []func()      // to the links
@@ -50,6 +51,19 @@ func (g *gate) do(f func()) error {
 		g.mu.Unlock()
 		<-changed
 	}
+}
+
+// allow notes that the daemon may fence.
+func (g *gate) allow() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.allowed = true
+}
+
+func (g *gate) isAllowed() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.allowed
 }
 
 // later runs f now or when the gate opens; it never waits.

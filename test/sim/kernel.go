@@ -42,8 +42,8 @@ type kernel struct {
 	held     map[netip.Addr]bool
 	cut      map[netip.Addr]bool
 	deadline time.Duration
-	active   map[netip.Addr]bool
-	off      bool // the machine has no power
+	active   map[netip.Addr]bool // addresses, and stores of class fenced
+	off      bool                // the machine has no power
 }
 
 func newKernel(w *world, name string, rate float64) *kernel {
@@ -64,7 +64,7 @@ func (k *kernel) answers(a netip.Addr) bool {
 	if k.off || !k.active[a] {
 		return false
 	}
-	return k.ignored || !k.held[a] || !k.cut[a] && k.clock.Now() < k.deadline
+	return k.ignored || isStore(a) || !k.held[a] || !k.cut[a] && k.clock.Now() < k.deadline
 }
 
 // change makes a change of the tables and looks at what it led to.
@@ -92,7 +92,7 @@ func (k *kernel) change(what string, f func()) {
 		if k.off {
 			break
 		}
-		if !k.held[a] && !k.ignored {
+		if !k.held[a] && !k.ignored && !isStore(a) {
 			k.w.violate("%s is outside of the guard on %s after %s", a, k.name, what)
 		}
 		if k.answers(a) && !slices.Contains(before, a) {
@@ -145,7 +145,8 @@ func (g guard) SetDeadline(d time.Duration) error {
 	return g.g.later(func() {
 		g.k.w.tables.Lock()
 		now := g.k.clock.Now()
-		if now < g.k.deadline && now < d { // live before and after: nothing begins or ends
+		g.g.allowed = g.g.allowed || now < d // under g.mu
+		if now < g.k.deadline && now < d {   // live before and after: nothing begins or ends
 			g.k.deadline = d
 			g.k.w.tables.Unlock()
 			return
@@ -211,14 +212,43 @@ func (r *address) Monitor(context.Context) error {
 func (r *address) Close() error            { return nil }
 func (r *address) Addresses() []netip.Addr { return []netip.Addr{r.addr} }
 
-// maker makes addresses of one machine, for one daemon on it.
+// kindStore is a resource that nothing but its stop, or fencing, ends: a
+// filesystem, a database. The simulation calls it by an address, too.
+const kindStore conf.Kind = "store"
+
+func storeOf(a netip.Addr) netip.Addr {
+	b := a.As4()
+	b[0] = 11
+	return netip.AddrFrom4(b)
+}
+
+func isStore(a netip.Addr) bool { return a.As4()[0] == 11 }
+
+// store is the stand-in for it: an address that the guard knows nothing of.
+type store struct{ a *address }
+
+func (s store) Record() (json.RawMessage, error)  { return s.a.Record() }
+func (s store) Start(ctx context.Context) error   { return s.a.Start(ctx) }
+func (s store) Stop(ctx context.Context) error    { return s.a.Stop(ctx) }
+func (s store) Monitor(ctx context.Context) error { return s.a.Monitor(ctx) }
+func (s store) Close() error                      { return s.a.Close() }
+
+// maker makes addresses and stores of one machine, for one daemon on it.
 type maker struct {
 	m *machine
 	g *gate
 }
 
+func (mk maker) make(a netip.Addr) resources.Resource {
+	r := &address{m: mk.m, g: mk.g, addr: a}
+	if isStore(a) {
+		return store{r}
+	}
+	return r
+}
+
 func (mk maker) New(_ resources.Env, _ conf.Spec, r conf.Resource) (resources.Resource, error) {
-	return &address{m: mk.m, g: mk.g, addr: r.VIP.Address}, nil
+	return mk.make(r.VIP.Address), nil
 }
 
 func (mk maker) Recover(_ resources.Env, record json.RawMessage) (resources.Resource, error) {
@@ -226,5 +256,5 @@ func (mk maker) Recover(_ resources.Env, record json.RawMessage) (resources.Reso
 	if err := json.Unmarshal(record, &a); err != nil {
 		return nil, err
 	}
-	return &address{m: mk.m, g: mk.g, addr: a}, nil
+	return mk.make(a), nil
 }

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/keepbeat/keepbeat/cluster"
-	"github.com/keepbeat/keepbeat/cluster/consensus"
-	"github.com/keepbeat/keepbeat/cluster/lease"
 	"github.com/keepbeat/keepbeat/cluster/link"
 	"github.com/keepbeat/keepbeat/cluster/pair"
 	"github.com/keepbeat/keepbeat/conf"
@@ -21,18 +19,16 @@ import (
 
 // machine is one node of the simulation, with what outlives its daemon.
 type machine struct {
-	w        *world
-	name     string
-	role     conf.Role
-	kernel   *kernel
-	stores   consensus.Stores
-	promises *lease.Memory
-	// generations outlives a discarded log, and not the disk.
-	generations *pair.Memory
-	uuid        string
-	disks       int
+	w      *world
+	name   string
+	role   conf.Role
+	kernel *kernel
+	disks  int
+	format int // newest format of the state that its program knows; 0: the newest there is
 
 	mu         sync.Mutex // guards what follows
+	disk       *disk
+	live       *gate // of the daemon that runs; nil: none, or it has just been struck
 	delay      time.Duration
 	failStarts int
 	failStops  int
@@ -41,11 +37,13 @@ type machine struct {
 	node   *cluster.Node
 	gate   *gate
 	paused bool
+	dark   int // how many faults keep it without power
 	cancel context.CancelFunc
 	done   chan error
 	carry  string
 	starts int // counts daemons: what was begun for an earlier one is void
 	seen   watched
+	record *recording
 	// releasing is the gate of a `keepbeat release` that is under way; systemd starts no daemon before its end.
 	releasing *gate
 }
@@ -69,14 +67,40 @@ func (m *machine) powered() bool {
 // newDisk gives the machine an empty disk.
 func (m *machine) newDisk() {
 	m.disks++
-	m.uuid = fmt.Sprintf("%s-disk%d", m.name, m.disks)
-	m.stores = consensus.MemoryStores()
-	m.promises = &lease.Memory{}
-	m.generations = &pair.Memory{}
+	d := newDisk(fmt.Sprintf("%s-disk%d", m.name, m.disks))
+	m.mu.Lock()
+	m.disk = d
+	m.mu.Unlock()
+}
+
+func (m *machine) diskNow() *disk {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.disk
+}
+
+// openData is what cluster.OpenData does: a log that has been superseded is put
+// aside; what was promised and revoked stays.
+func (m *machine) openData() *disk {
+	old := m.diskNow()
+	r := old.generationNow()
+	if !r.Discard {
+		return old
+	}
+	m.newDisk()
+	d := m.diskNow()
+	d.promises, d.generation = old.promises, pair.Record{Current: r.Current, How: r.How}
+	m.w.note("    %s puts its log aside and comes back in generation %v", m.name, r.Current)
+	return d
 }
 
 func (m *machine) journal() resources.Journal {
 	return resources.Journal{Dir: filepath.Join(m.w.dir, m.name)}
+}
+
+// registry makes what groups consist of, for one daemon.
+func (m *machine) registry(g *gate) resources.Registry {
+	return resources.Registry{conf.KindVIP: maker{m, g}, kindStore: maker{m, g}}
 }
 
 // start starts the daemon.
@@ -87,6 +111,8 @@ func (m *machine) start() error {
 	m.starts++
 	m.seen = watched{}
 	g := newGate()
+	g.allowed = m.carry != "" // it goes on as the one before it
+	d := m.openData()
 	boot := link.Boot(m.w.rand.Uint64() | 1)
 	logger := slog.New(m.w.handler(m.name))
 	local := m.w.local(m.name)
@@ -104,14 +130,15 @@ func (m *machine) start() error {
 		return err
 	}
 	streams := m.w.streams.NodeOver(m.name, mesh)
+	m.record = m.w.recorded(m)
 	n, err := cluster.New(cluster.Config{
-		Local: local, UUID: m.uuid, Boot: boot, Version: "sim", Datagrams: mesh, Streams: streams,
-		Stores: m.stores, Promises: m.promises, Promised: m.promises.Record,
+		Local: local, UUID: d.uuid, Boot: boot, Version: "sim", Datagrams: mesh, Streams: streams,
+		Stores: d.stores(), Promises: promises{d}, Promised: d.promises,
 		Clock: m.kernel.clock, Guard: guard{m.kernel, g},
-		Registry: resources.Registry{conf.KindVIP: maker{m, g}}, Journal: m.journal(),
-		Generations: generations{m.generations, g}, Generation: m.generations.Record, Carry: m.carry,
+		Registry: m.registry(g), Journal: m.journal(),
+		Generations: generations{m, d, g}, Generation: d.generationNow(), Carry: m.carry,
 		Wire: wires{m.w, m, g}, Fencing: m.w.fencing(m, g),
-		Files: m.w.files, NoMembership: true, Logger: logger,
+		Files: m.w.files, NoMembership: true, Format: m.format, Recorder: m.record, Logger: logger,
 	})
 	if err != nil {
 		return errors.Join(err, streams.Close())
@@ -119,6 +146,9 @@ func (m *machine) start() error {
 	m.carry = ""
 	ctx, cancel := context.WithCancel(context.Background())
 	m.node, m.gate, m.paused, m.cancel, m.done = n, g, false, cancel, make(chan error, 1)
+	m.mu.Lock()
+	m.live = g
+	m.mu.Unlock()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := mesh.Run(ctx); err != nil && ctx.Err() == nil {
@@ -135,7 +165,6 @@ func (m *machine) start() error {
 			m.w.later(func() {
 				if m.node == n {
 					m.end()
-					m.rejoin()
 					if err := m.start(); err != nil {
 						m.w.violate("the simulation itself failed: %v", err)
 					}
@@ -144,6 +173,40 @@ func (m *machine) start() error {
 		}
 	}()
 	return nil
+}
+
+// strike ends the daemon, or with power the machine, at this very moment:
+// nothing that it does from now on is seen by anybody. Any goroutine may call
+// it; the schedule's clears up, and starts it again after a while. left is the
+// disk as it is now; nil: that is looked at here.
+func (m *machine) strike(power bool, left *disk, again time.Duration) {
+	m.mu.Lock()
+	g, d := m.live, m.disk
+	m.live = nil
+	m.mu.Unlock()
+	if g != nil {
+		g.kill()
+		m.w.streams.Kill(m.name)
+	}
+	if power {
+		m.kernel.change("power off", func() { m.kernel.off = true })
+	}
+	if g != nil {
+		if left == nil {
+			left = d.leave()
+		}
+		m.mu.Lock()
+		m.disk = left
+		m.mu.Unlock()
+	}
+	m.w.later(func() {
+		if power {
+			m.powerOff()
+		} else if m.gate == g {
+			m.kill()
+		}
+		m.w.again(m, again)
+	})
 }
 
 // kill ends the daemon without warning (SIGKILL); the kernel goes on.
@@ -155,6 +218,11 @@ func (m *machine) kill() {
 	m.w.net.dying = m.name
 	m.w.net.apply()
 	m.w.streams.Kill(m.name)
+	m.mu.Lock()
+	if m.live != nil {
+		m.live, m.disk = nil, m.disk.leave()
+	}
+	m.mu.Unlock()
 	m.end()
 	m.w.net.dying = ""
 	m.w.net.apply()
@@ -167,6 +235,9 @@ func (m *machine) end() {
 		m.w.note("    %s: daemon ended: %v", m.name, err)
 	}
 	m.node, m.gate, m.paused = nil, nil, false
+	m.mu.Lock()
+	m.live = nil
+	m.mu.Unlock()
 	delete(m.w.net.paused, m.name)
 }
 
@@ -188,8 +259,7 @@ func (m *machine) cont() {
 // release is `keepbeat release`: it takes back what a dead daemon left. g is
 // dead when the power goes off meanwhile.
 func (m *machine) release(ctx context.Context, g *gate) {
-	reg := resources.Registry{conf.KindVIP: maker{m, g}}
-	if err := resources.Release(ctx, m.journal(), reg, m.name, slog.New(slog.DiscardHandler)); err != nil {
+	if err := resources.Release(ctx, m.journal(), m.registry(g), m.name, slog.New(slog.DiscardHandler)); err != nil {
 		m.w.note("    %s: release: %v", m.name, err)
 		return
 	}
@@ -221,6 +291,9 @@ func (m *machine) powerOff() {
 func (m *machine) powerOn() error {
 	if m.powered() {
 		return m.start()
+	}
+	if m.dark > 0 {
+		return nil
 	}
 	m.w.tables.Lock()
 	m.kernel.clear()

@@ -12,6 +12,9 @@ import (
 // pairSchedule is a schedule of two directors under a rule.
 func pairSchedule(rule conf.Quorum, events ...event) schedule {
 	s := schedule{Config: Config{Seed: 1, Directors: 2, Groups: 2, Profile: conf.ProfileDefault, Rule: rule, Log: os.Getenv("KEEPBEAT_SIM_LOG") != ""}}
+	if rule == conf.QuorumFencing {
+		s.Stores = 1
+	}
 	s.Starts = []time.Duration{0, 300 * time.Millisecond}
 	s.Events = events
 	for _, e := range events {
@@ -23,7 +26,6 @@ func pairSchedule(rule conf.Quorum, events ...event) schedule {
 var pairRules = []conf.Quorum{conf.QuorumFencing, conf.QuorumPing, conf.QuorumUnsafe}
 
 func TestPairs(t *testing.T) {
-	sec := time.Second
 	for name, events := range map[string][]event{
 		"one dies and returns":              {{At: sec, For: 5 * sec, Do: power, On: []string{"director1"}}},
 		"one daemon dies and returns":       {{At: sec, For: 5 * sec, Do: crash, On: []string{"director1"}}},
@@ -34,26 +36,50 @@ func TestPairs(t *testing.T) {
 		"the other direction is cut":        {{At: sec, For: 5 * sec, Do: oneWay, On: []string{"director1"}, From: true}},
 		"one is stopped and comes back":     {{At: sec, For: 5 * sec, Do: cleanStop, On: []string{"director1"}}},
 		"one after the other":               {{At: sec, For: 5 * sec, Do: power, On: []string{"director1"}}, {At: 20 * sec, For: 5 * sec, Do: power, On: []string{"director2"}}},
-		"both die at once":                  {{At: sec, For: 5 * sec, Do: power, On: []string{"director1", "director2"}}},
+		"both die at once":                  {{At: sec, For: 5 * sec, Do: power, On: both}},
 		"the survivor dies before a return": {{At: sec, For: 9 * sec, Do: power, On: []string{"director1"}}, {At: 4 * sec, For: 9 * sec, Do: power, On: []string{"director2"}}},
 		"a planned restart":                 {{At: sec, For: sec, Do: restart, On: []string{"director1"}}},
 		"one loses its disk":                {{At: sec, For: 5 * sec, Do: diskLoss, On: []string{"director2"}}},
 	} {
 		for _, rule := range pairRules {
 			t.Run(strings.ReplaceAll(name, " ", "_")+"/"+rule.String(), func(t *testing.T) {
-				s := pairSchedule(rule, events...)
-				w := playSchedule(t, s)
-				for _, v := range w.violations {
-					if rule == conf.QuorumUnsafe && strings.Contains(v, "at once") {
-						t.Log("as it was chosen: " + v)
-						continue
+				judge(t, pairSchedule(rule, events...))
+			})
+		}
+	}
+}
+
+// TestStories plays each story by itself, under each of its rules.
+func TestStories(t *testing.T) {
+	for name, p := range pairStories {
+		rules := p.rules
+		if len(rules) == 0 {
+			rules = pairRules
+		}
+		for _, rule := range rules {
+			t.Run(strings.ReplaceAll(name, " ", "_")+"/"+rule.String(), func(t *testing.T) {
+				for seed := range uint64(4) {
+					s := pairSchedule(rule)
+					s.Seed = seed
+					s.Events = p.events(&s, newDice(seed), 2*sec)
+					for _, e := range s.Events {
+						s.Calm = max(s.Calm, e.At+e.For)
 					}
-					t.Error(v)
-				}
-				if t.Failed() || testing.Verbose() && os.Getenv("KEEPBEAT_SIM_LOG") != "" {
-					t.Logf("%s", w.transcript.Bytes())
+					judge(t, s)
 				}
 			})
 		}
+	}
+}
+
+// judge plays a schedule and fails for what it violates.
+func judge(t *testing.T, s schedule) {
+	t.Helper()
+	w := playSchedule(t, s)
+	for _, v := range w.violations {
+		t.Errorf("seed %d: %s", s.Seed, v)
+	}
+	if len(w.violations) > 0 {
+		t.Logf("%s", w.transcript.Bytes())
 	}
 }

@@ -16,12 +16,13 @@ const observeEvery = 200 * time.Millisecond
 
 // run plays a schedule: one goroutine does all that is done to machines.
 type run struct {
-	w    *world
-	s    schedule
-	wait int            // functions that will come through back
-	back chan func()    // from goroutines that waited for a node
-	undo map[int]func() // by event: what ends it
-	dice *rand.Rand     // for what an event leaves open
+	w     *world
+	s     schedule
+	wait  int            // functions that will come through back
+	back  chan func()    // from goroutines that waited for a node
+	asked time.Time      // when an operator was asked last
+	undo  map[int]func() // by event: what ends it
+	dice  *rand.Rand     // for what an event leaves open
 }
 
 // step is the beginning or the end of an event.
@@ -35,28 +36,15 @@ func newRun(w *world, s schedule) *run {
 	return &run{w: w, s: s, back: make(chan func()), undo: map[int]func(){}, dice: rand.New(rand.NewPCG(s.Seed, 0x646f))}
 }
 
-// cutPower is what the fencing device does: the machine is off before it
-// returns, and comes back later.
-func (r *run) cutPower(node string, again time.Duration) {
-	off := make(chan struct{})
-	r.w.later(func() {
-		m := r.w.machine(node)
-		m.powerOff()
-		close(off)
-		r.async(func() func() {
-			time.Sleep(again)
-			return func() { r.ok(m.powerOn()) }
-		})
-	})
-	<-off
-}
-
 // play runs the whole schedule and judges it.
 func (r *run) play() {
 	w := r.w
 	w.note("%v", r.s)
-	w.power.ask = r.cutPower
+	w.async = r.async
 	begin := time.Now()
+	if r.s.Rule != 0 && r.s.has(diskLoss) {
+		w.history.excuse("a disk was lost")
+	}
 	for i, m := range w.machines {
 		at := r.s.Starts[i]
 		r.async(func() func() {
@@ -81,7 +69,7 @@ func (r *run) play() {
 	w.note("== the faults have ended")
 	if r.s.Peaceful {
 		r.rest(5 * time.Second)
-		if leader, now := w.leader(); now != term && !r.s.has(restart) {
+		if leader, now := w.leader(); now != term && !r.s.has(restart, power, crash, diskLoss, pause) {
 			w.violate("an election without a cause: %s leads under term %s, it was %s", leader, now, term)
 		}
 		if why := w.unsettled(); why != "" {
@@ -90,43 +78,6 @@ func (r *run) play() {
 		return
 	}
 	r.recover()
-}
-
-// recover lets everything work again and waits for the groups to answer.
-func (r *run) recover() {
-	w := r.w
-	for _, m := range w.machines {
-		if m.paused {
-			m.cont()
-		}
-	}
-	r.rest(500 * time.Millisecond) // what is being started or stopped may still be
-	for r.wait > 0 {
-		r.rest(100 * time.Millisecond)
-	}
-	for _, m := range w.machines {
-		r.ok(m.powerOn())
-	}
-	limit := time.Now().Add(r.s.bound())
-	if !r.until(time.Until(limit), func() bool { return r.applied() && w.settled() }) {
-		why := w.unsettled()
-		if why == "" {
-			why = "the newest files are not applied"
-		}
-		r.fail("%v after the last fault: %s", r.s.bound(), why)
-		return
-	}
-	w.note("== settled again")
-	if r.s.Failback && !r.s.has(standby, takeover, failStarts, failStops, lostAddress) {
-		if !r.until(time.Until(limit.Add(10*time.Second)), w.home) {
-			r.fail("auto_failback is on, and not every group is where it should be")
-			return
-		}
-	}
-	r.rest(2 * time.Second)
-	if why := w.unsettled(); why != "" && !r.s.has(failStarts, failStops, lostAddress) && !r.s.Failback {
-		r.fail("it had settled and did not stay so: %s", why)
-	}
 }
 
 // applied says whether the cluster runs what the files say, and applies them otherwise.
@@ -186,8 +137,8 @@ func (r *run) until(d time.Duration, ok func() bool) bool {
 		case f := <-r.back:
 			r.wait--
 			f()
-		case f := <-r.w.posted:
-			f()
+		case <-r.w.news:
+			r.w.posts()
 		case <-tick.C:
 			if time.Since(last) >= observeEvery {
 				last = time.Now()
@@ -210,8 +161,8 @@ func (r *run) drain() {
 		case f := <-r.back:
 			r.wait--
 			f()
-		case f := <-r.w.posted:
-			f()
+		case <-r.w.news:
+			r.w.posts()
 		}
 	}
 }
@@ -287,6 +238,20 @@ func (r *run) do(id int, e event) func() {
 		return r.onNode(e, ms[0])
 	case linkFlap:
 		return r.flap(id, e)
+	case deviceSlow, deviceFails, deviceMute, diesAsking:
+		return r.onDevice(e)
+	case noTieBreaker, serviceCut:
+		return r.onService(e, ms)
+	case confirm:
+		r.confirm(e, ms)
+		return nil
+	case diesWriting:
+		return r.atWrite(e, ms[0])
+	case cutAtAdmission:
+		return r.atAdmission(id, e, ms[0])
+	case upgrade:
+		r.upgrade()
+		return nil
 	}
 	r.w.net.faults[id] = r.wires(e, ms)
 	r.w.net.apply()
@@ -373,6 +338,7 @@ func (r *run) onMachines(e event, ms []*machine) func() {
 	switch e.Do {
 	case power, diskLoss:
 		for _, m := range ms {
+			m.dark++
 			m.powerOff()
 			if e.Do == diskLoss {
 				m.newDisk()
@@ -380,6 +346,7 @@ func (r *run) onMachines(e event, ms []*machine) func() {
 		}
 		return func() {
 			for _, m := range ms {
+				m.dark--
 				r.ok(m.powerOn())
 			}
 		}

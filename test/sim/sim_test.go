@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -15,7 +16,7 @@ import (
 
 // tooLong is how long one run may take in real time: in a bubble a goroutine
 // that waits for a mutex stops virtual time.
-const tooLong = 2 * time.Minute
+const tooLong = time.Minute
 
 // play runs a story in a world on virtual time.
 func play(t *testing.T, cfg Config, story func(w *world)) *world {
@@ -28,7 +29,7 @@ func play(t *testing.T, cfg Config, story func(w *world)) *world {
 		defer os.RemoveAll(dir)
 		cfg.Dir = dir
 	}
-	stuck := time.AfterFunc(tooLong, func() { panic(fmt.Sprintf("seed %d: virtual time stands still", cfg.Seed)) })
+	stuck := time.AfterFunc(tooLong, func() { debug.SetTraceback("all"); panic(fmt.Sprintf("seed %d: virtual time stands still", cfg.Seed)) })
 	defer stuck.Stop()
 	var w *world
 	synctest.Test(t, func(t *testing.T) {

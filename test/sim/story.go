@@ -6,15 +6,37 @@ import (
 	"time"
 
 	"github.com/keepbeat/keepbeat/cluster/link/linktest"
+	"github.com/keepbeat/keepbeat/conf"
 )
 
-// stories are faults that belong together: what a rule of the design is there
-// for, and what random faults put together too seldom. Each begins at a time
-// in a storm.
-var stories = map[string]func(s schedule, d dice, at time.Duration) []event{
+// story is faults that belong together: what a rule of the design is there
+// for, and what random faults put together too seldom.
+type story struct {
+	// pair: of two directors, under one of the rules (none: any).
+	pair  bool
+	rules []conf.Quorum
+	// alone: no random faults are added.
+	alone bool
+	// events begin at a time in the schedule.
+	events func(s *schedule, d dice, at time.Duration) []event
+}
+
+// stories has them by name.
+var stories = map[string]story{}
+
+func init() {
+	for name, events := range majorityStories {
+		stories[name] = story{events: events}
+	}
+	for name, p := range pairStories {
+		stories[name] = p
+	}
+}
+
+var majorityStories = map[string]func(s *schedule, d dice, at time.Duration) []event{
 	// The owner's daemon dies, its addresses are slow to go, and it returns
 	// when another node has them.
-	"leftovers": func(s schedule, d dice, at time.Duration) []event {
+	"leftovers": func(s *schedule, d dice, at time.Duration) []event {
 		o := s.director(d)
 		down := 2*s.Profile.Lease + d.between(time.Second, 3*time.Second)
 		return []event{
@@ -23,7 +45,7 @@ var stories = map[string]func(s schedule, d dice, at time.Duration) []event{
 		}
 	},
 	// Answers reach the owner late; then it is cut off.
-	"late answers": func(s schedule, d dice, at time.Duration) []event {
+	"late answers": func(s *schedule, d dice, at time.Duration) []event {
 		o := s.director(d)
 		return []event{
 			{At: at, For: 6 * time.Second, Do: delayed, On: []string{o}, Noise: linktest.Condition{Delay: s.Profile.Lease/2 + d.between(0, s.Profile.Lease/2)}},
@@ -31,7 +53,7 @@ var stories = map[string]func(s schedule, d dice, at time.Duration) []event{
 		}
 	},
 	// A group is taken out of the files and put back.
-	"removed and back": func(s schedule, d dice, at time.Duration) []event {
+	"removed and back": func(s *schedule, d dice, at time.Duration) []event {
 		n := 4 * d.IntN(s.Groups)
 		return []event{
 			{At: at, Do: apply, On: []string{s.director(d)}, Count: n},
@@ -40,7 +62,7 @@ var stories = map[string]func(s schedule, d dice, at time.Duration) []event{
 	},
 	// The owner hears nobody, so that it does not learn of its revocation, and
 	// its addresses would not go at once when it does.
-	"deaf owner": func(s schedule, d dice, at time.Duration) []event {
+	"deaf owner": func(s *schedule, d dice, at time.Duration) []event {
 		o := s.director(d)
 		return []event{
 			{At: at, Do: failStops, On: []string{o}, Count: 2 * s.Groups},
@@ -49,7 +71,7 @@ var stories = map[string]func(s schedule, d dice, at time.Duration) []event{
 	},
 	// The owner's daemon is away under a long lease, and every voter that
 	// promised it restarts.
-	"restarted voters": func(s schedule, d dice, at time.Duration) []event {
+	"restarted voters": func(s *schedule, d dice, at time.Duration) []event {
 		o := s.director(d)
 		var others []string
 		for _, m := range s.machines() {
@@ -68,4 +90,14 @@ var stories = map[string]func(s schedule, d dice, at time.Duration) []event{
 	},
 }
 
-func storyNames() []string { return slices.Sorted(maps.Keys(stories)) }
+// storyNames returns the stories of a cluster of this kind, sorted.
+func storyNames(ofPair bool, rule conf.Quorum) []string {
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(stories)) {
+		p := stories[name]
+		if p.pair == ofPair && !p.alone && (len(p.rules) == 0 || slices.Contains(p.rules, rule)) {
+			names = append(names, name)
+		}
+	}
+	return names
+}

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -14,9 +15,10 @@ import (
 	"time"
 
 	"github.com/keepbeat/keepbeat/cluster/link/linktest"
-	"github.com/keepbeat/keepbeat/cluster/pair"
+	"github.com/keepbeat/keepbeat/cluster/state"
 	"github.com/keepbeat/keepbeat/cluster/transport"
 	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/fencing"
 )
 
 // Config shapes a simulation.
@@ -27,8 +29,16 @@ type Config struct {
 	Groups    int
 	Profile   conf.Profile
 	Failback  bool
+	Together  bool        // every group prefers the first director
 	Rule      conf.Quorum // 0: a majority
-	Dir       string      // for journals
+	// OneStarts is wait_for_all: no.
+	OneStarts bool
+	// Stores is how many of the groups hold something that only its stop or
+	// fencing ends; then there is a fencing device.
+	Stores int
+	// Upgrade starts some nodes with a program that knows only the first format of the state.
+	Upgrade bool
+	Dir     string // for journals
 	// GuardIgnored makes the guard of every machine have no effect.
 	GuardIgnored bool
 	Log          bool // keep the daemons' logs in the transcript
@@ -37,29 +47,42 @@ type Config struct {
 // restartLease is what `restart_lease` says in every simulated ha.yaml: the default.
 const restartLease = 30 * time.Second
 
+// initDead is how long a node waits for the other at its start, without
+// wait_for_all: less than the default, for schedules to see its end.
+const initDead = 5 * time.Second
+
 // world is a cluster and its surroundings.
 type world struct {
-	cfg      Config
-	rand     *rand.Rand
-	medium   *linktest.Medium
-	streams  *transport.MemoryNetwork
-	net      *network
-	machines []*machine
-	dir      string
-	epoch    time.Time
-	history  history
+	cfg        Config
+	rand       *rand.Rand
+	medium     *linktest.Medium
+	streams    *transport.MemoryNetwork
+	net        *network
+	machines   []*machine
+	dir        string
+	epoch      time.Time
+	history    *history
+	recordings []*recording // of every daemon
+	power      *powerSwitch
+	async      func(func() func()) // run.async
 
-	tables sync.Mutex              // guards every kernel's tables, answering and asking
-	asking map[string][]pair.Place // by machine: what it is probing for
+	tables sync.Mutex          // guards every kernel's tables, answering and asking
+	asking map[string]question // by machine
 
-	power  *powerSwitch
-	posted chan func() // to run in the schedule's goroutine
+	posting sync.Mutex    // guards posted
+	posted  []func()      // to run in the schedule's goroutine
+	news    chan struct{} // something was posted
 
 	answering map[netip.Addr][]string // who answered when it was last looked at
 
-	mu          sync.Mutex      // guards what follows
-	unreachable map[string]bool // machines that the tie-breaker does not answer
-	spec        *conf.Spec      // what the files of every node say
+	mu          sync.Mutex                        // guards what follows
+	unreachable map[string]int                    // machines that the tie-breaker does not answer, by how many faults
+	serviceCuts int                               // of the service network, under way
+	mended      time.Time                         // when the last one ended
+	longest     time.Duration                     // lease that was ever in force
+	chosen      int                               // two owners that the rule allows
+	applied     func(who string, c state.Command) // called with what a node has applied; nil: not
+	spec        *conf.Spec                        // what the files of every node say
 	transcript  bytes.Buffer
 	violations  []string
 	still       bool // from now on no address may be silent for an instant, or move
@@ -70,7 +93,7 @@ func newWorld(cfg Config) *world {
 	w := &world{
 		cfg: cfg, rand: rand.New(rand.NewPCG(cfg.Seed, 0x6b656570)), medium: linktest.New(cfg.Seed),
 		streams: transport.NewMemoryNetwork(transport.MemoryConfig{Latency: 200 * time.Microsecond, FailAfter: time.Second}),
-		posted:  make(chan func(), 64), asking: map[string][]pair.Place{}, unreachable: map[string]bool{},
+		news:    make(chan struct{}, 1), asking: map[string]question{}, unreachable: map[string]int{}, longest: cfg.Profile.Lease,
 		dir: cfg.Dir, epoch: time.Now(), answering: map[netip.Addr][]string{}, history: newHistory(),
 	}
 	w.net = newNetwork(w)
@@ -83,11 +106,19 @@ func newWorld(cfg Config) *world {
 		m.kernel = newKernel(w, m.name, 0.99+0.02*w.rand.Float64())
 		m.kernel.ignored = cfg.GuardIgnored
 		m.newDisk()
+		if cfg.Upgrade && (i == 0 || w.rand.IntN(3) > 0) {
+			m.format = 1
+		}
 		w.machines = append(w.machines, m)
 	}
 	w.spec = &conf.Spec{Settings: conf.Settings{Profile: cfg.Profile, RestartLease: restartLease}, Pools: map[string]conf.Pool{}}
-	if w.rule() == conf.QuorumFencing {
+	if w.cfg.fences() {
 		w.spec.Fencing = &conf.Fencing{Action: conf.FenceReboot, PriorityDelay: time.Second}
+		d := conf.FenceDevice{Name: "switch", Type: conf.FenceScript, Program: "/bin/true", Timeout: time.Minute}
+		for _, n := range w.names() {
+			d.Targets = append(d.Targets, conf.FenceTarget{Node: n})
+		}
+		w.spec.Fencing.Devices = []conf.FenceDevice{d}
 	}
 	for i := range cfg.Groups {
 		w.spec.Groups = append(w.spec.Groups, w.group(i))
@@ -98,10 +129,67 @@ func newWorld(cfg Config) *world {
 // group is how group i stands in the files.
 func (w *world) group(i int) conf.Group {
 	a := w.address(i)
-	return conf.Group{
+	g := conf.Group{
 		Name: fmt.Sprintf("group%d", i+1), Priority: 1, Prefer: []string{w.machines[i%w.cfg.Directors].name}, AutoFailback: w.cfg.Failback,
 		Resources: []conf.Resource{{Kind: conf.KindVIP, Name: "vip " + a.String(), Class: conf.Guarded, VIP: &conf.VIP{Address: a}, MonitorInterval: time.Second}},
 	}
+	if w.cfg.Together {
+		g.Prefer = []string{w.machines[0].name}
+	}
+	if i < w.cfg.Stores {
+		s := storeOf(a)
+		g.Resources = append([]conf.Resource{{Kind: kindStore, Name: "store " + s.String(), Class: conf.Fenced, VIP: &conf.VIP{Address: s}, MonitorInterval: time.Second}}, g.Resources...)
+	}
+	return g
+}
+
+// rule is what decides in this cluster.
+func (w *world) rule() conf.Quorum { return cmp.Or(w.cfg.Rule, conf.QuorumMajority) }
+
+func (w *world) fencing(m *machine, g *gate) fencing.Service {
+	if !w.cfg.fences() {
+		return nil
+	}
+	return device{w.power, m, g}
+}
+
+// later has f run in the schedule's goroutine.
+func (w *world) later(f func()) {
+	w.posting.Lock()
+	w.posted = append(w.posted, f)
+	w.posting.Unlock()
+	select {
+	case w.news <- struct{}{}:
+	default:
+	}
+}
+
+// posts runs what was posted.
+func (w *world) posts() {
+	for {
+		w.posting.Lock()
+		fs := w.posted
+		w.posted = nil
+		w.posting.Unlock()
+		if len(fs) == 0 {
+			return
+		}
+		for _, f := range fs {
+			f()
+		}
+	}
+}
+
+// again gives a machine that was struck its power and its daemon back.
+func (w *world) again(m *machine, after time.Duration) {
+	w.async(func() func() {
+		time.Sleep(after)
+		return func() {
+			if err := m.powerOn(); err != nil {
+				w.violate("the simulation itself failed: %v", err)
+			}
+		}
+	})
 }
 
 func (w *world) address(i int) netip.Addr {
@@ -135,7 +223,7 @@ var simLinks = []conf.Link{
 
 func (w *world) local(name string) *conf.Local {
 	l := &conf.Local{
-		Cluster: "sim", Name: name, Links: simLinks, Guard: conf.GuardOn, Quorum: w.rule(), WaitForAll: true, PingGroup: []netip.Addr{tieBreaker},
+		Cluster: "sim", Name: name, Links: simLinks, Guard: conf.GuardOn, Quorum: w.rule(), WaitForAll: !w.cfg.OneStarts, InitDead: initDead, PingGroup: []netip.Addr{tieBreaker},
 		Profile: w.cfg.Profile, RestartLease: restartLease,
 	}
 	for _, m := range w.machines {

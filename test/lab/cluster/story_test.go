@@ -185,6 +185,7 @@ type stand struct {
 	groups string
 	term   string
 	leader string
+	moved  int // how often leadership was moved on purpose, to a node that owns nothing
 }
 
 // standing is the cluster's as every node agrees on it.
@@ -205,7 +206,14 @@ func (s *story) standing() stand {
 	for _, n := range st.Nodes {
 		terms = append(terms, n.Name+" in term "+n.Here.Term)
 	}
-	return stand{strings.Join(groups, ", "), strings.Join(terms, ", "), st.Leader}
+	return stand{strings.Join(groups, ", "), strings.Join(terms, ", "), st.Leader, s.leadershipMoved()}
+}
+
+func (s *story) leadershipMoved() (n int) {
+	for _, d := range s.Daemons {
+		n += strings.Count(d.Log(), "moving leadership to a node that owns nothing")
+	}
+	return n
 }
 
 // owner is the director that the first group is active on.
@@ -278,7 +286,11 @@ func (s *story) nothingMoves(before stand, since probe.Instant, what string) {
 	s.t.Helper()
 	time.Sleep(aWhile)
 	s.noMoreThan(blink, since, what)
-	if after := s.standing(); after != before {
+	after := s.standing()
+	if after.moved > before.moved { // that is no election that this brought about
+		before.term, before.leader, before.moved = after.term, after.leader, after.moved
+	}
+	if after != before {
 		s.t.Errorf("%s: %+v became %+v; want no move and no election", what, before, after)
 	}
 }

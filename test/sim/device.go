@@ -1,0 +1,108 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/fencing"
+)
+
+// powerSwitch is the fencing device of a simulated cluster: it cuts the power
+// of a machine, and gives it back. What it says may be lost, it may take its
+// time, and it may fail.
+type powerSwitch struct {
+	w *world
+
+	mu    sync.Mutex // guards what follows
+	delay time.Duration
+	fail  int // so many uses fail and do nothing
+	lose  int // the answer of so many uses is lost: the machine is off, and nobody knows
+	back  time.Duration
+	uses  int
+	trip  func(by *machine) // called when the device is asked, once; nil: not
+}
+
+var errDevice = errors.New("the switch: no answer")
+
+// device is the switch as a machine's daemon reaches it.
+type device struct {
+	s *powerSwitch
+	m *machine
+	g *gate
+}
+
+var _ fencing.Service = device{}
+
+func (d device) Configure(*conf.Fencing)                                      {}
+func (d device) Can(string) error                                             { return nil }
+func (d device) Plan(string, conf.FenceAction) []string                       { return nil }
+func (d device) Confirm(string) error                                         { return fencing.ErrNoDevice }
+func (d device) Waiting() []fencing.Waiting                                   { return nil }
+func (d device) Status() []fencing.DeviceStatus                               { return nil }
+func (d device) Unfence(context.Context, string) error                        { return nil }
+func (d device) Run(ctx context.Context) error                                { <-ctx.Done(); return nil }
+func (d device) Test(context.Context, string) ([]fencing.DeviceStatus, error) { return nil, nil }
+
+// Fence implements fencing.Service. A daemon that is stopped asks nothing and
+// hears nothing; an order that has reached the device is carried out, whatever
+// becomes of who gave it.
+func (d device) Fence(ctx context.Context, t fencing.Target, action conf.FenceAction, note func(fencing.Attempt)) (fencing.Outcome, error) {
+	o := fencing.Outcome{Node: t.Node, Action: action}
+	s := d.s
+	s.mu.Lock()
+	delay, back, trip := s.delay, s.back, s.trip
+	fails, lost := s.fail > 0, s.lose > 0
+	if fails {
+		s.fail--
+	} else if lost {
+		s.lose--
+	}
+	s.uses++
+	s.trip = nil
+	s.mu.Unlock()
+	if trip != nil {
+		trip(d.m)
+	}
+	if err := d.g.do(func() {}); err != nil {
+		return o, err
+	}
+	if !s.w.cfg.OneStarts && !d.g.isAllowed() {
+		s.w.violate("%s fences %s and has not seen it since its own start (wait_for_all)", d.m.name, t.Node)
+	}
+	begun := time.Now()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		time.Sleep(delay/2 + time.Millisecond)
+		if !fails {
+			s.w.note("    %s fences %s", d.m.name, t.Node)
+			s.w.machine(t.Node).strike(true, nil, back)
+		}
+		time.Sleep(delay / 2)
+	}()
+	select {
+	case <-ctx.Done():
+		return o, ctx.Err()
+	case <-done:
+	}
+	if err := d.g.do(func() {}); err != nil {
+		return o, err
+	}
+	a := fencing.Attempt{Device: "switch", Level: 1, Node: t.Node, By: d.m.name, Action: action, Took: time.Since(begun)}
+	switch {
+	case fails:
+		a.Error = "the device does not answer"
+	case lost:
+		a.Error = "the device's answer was lost"
+	}
+	note(a)
+	o.Attempts = append(o.Attempts, a)
+	if a.Error != "" {
+		return o, errDevice
+	}
+	o.Done = true
+	return o, nil
+}

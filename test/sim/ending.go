@@ -1,0 +1,154 @@
+package sim
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/keepbeat/keepbeat/cluster/pair"
+)
+
+// recover lets everything work again and waits for the groups to answer.
+func (r *run) recover() {
+	w := r.w
+	for _, m := range w.machines {
+		if m.paused {
+			m.cont()
+		}
+		m.diskNow().arm(fuse{})
+	}
+	r.rest(500 * time.Millisecond) // what is being started or stopped may still be
+	for r.wait > 0 {
+		r.rest(100 * time.Millisecond)
+	}
+	for _, m := range w.machines {
+		r.ok(m.powerOn())
+	}
+	if r.s.Upgrade {
+		r.upgrade()
+	}
+	r.asked = time.Now()
+	limit := time.Now().Add(r.s.bound())
+	if !r.until(time.Until(limit), func() bool { return r.chosen() && r.applied() && w.settled() && w.agree() == "" }) {
+		why := w.unsettled()
+		if why == "" {
+			why = w.agree()
+		}
+		if why == "" {
+			why = "the newest files are not applied"
+		}
+		r.fail("%v after the last fault: %s", r.s.bound(), why)
+		return
+	}
+	w.note("== settled again")
+	if r.s.Failback && !r.s.has(standby, takeover, failStarts, failStops, lostAddress) {
+		if !r.until(time.Until(limit.Add(10*time.Second)), w.home) {
+			r.fail("auto_failback is on, and not every group is where it should be")
+			return
+		}
+	}
+	r.rest(2 * time.Second)
+	if why := w.unsettled(); why != "" && !r.s.has(failStarts, failStops, lostAddress) && !r.s.Failback {
+		r.fail("it had settled and did not stay so: %s", why)
+	}
+}
+
+// chosen says whether no operator is waited for. When one is, as it may be in
+// a pair whose nodes have both survived the other, one chooses.
+func (r *run) chosen() bool {
+	rivals, force := r.w.rivals(), false
+	if len(rivals) == 0 && r.s.has(diskLoss) {
+		rivals, force = r.w.bereft(), true
+	}
+	if len(rivals) == 0 {
+		r.asked = time.Now()
+		return true
+	}
+	if time.Since(r.asked) > 5*time.Second {
+		r.asked = time.Now()
+		// One that waits while the other acts refuses, and says so.
+		for _, i := range r.dice.Perm(len(rivals)) {
+			if r.say(rivals[i], force) == nil {
+				break
+			}
+		}
+	}
+	return false
+}
+
+// bereft returns the machines that follow without a vote and have lost whom
+// they followed: its disk is empty.
+func (w *world) bereft() []*machine {
+	var ms []*machine
+	lost := false
+	for _, m := range w.machines {
+		switch {
+		case m.node == nil:
+		case m.diskNow().last() == 0:
+			lost = true
+		case m.record.phaseNow() == pair.Joining:
+			ms = append(ms, m)
+		}
+	}
+	if !lost {
+		return nil
+	}
+	return ms
+}
+
+// rivals returns the machines of which an operator has to choose one: both, if one waits for that.
+func (w *world) rivals() []*machine {
+	var ms []*machine
+	wait := false
+	for _, m := range w.machines {
+		if m.node != nil {
+			ms = append(ms, m)
+			wait = wait || m.record.phaseNow() == pair.Rivals
+		}
+	}
+	if !wait {
+		return nil
+	}
+	return ms
+}
+
+// agree says in what the nodes differ: their generation, what they have
+// decided, who votes; empty: in nothing.
+func (w *world) agree() string {
+	var first *machine
+	for _, m := range w.machines {
+		if m.node == nil {
+			return m.name + " runs no daemon"
+		}
+		if first == nil {
+			first = m
+			continue
+		}
+		if a, b := first.diskNow().generationNow().Current, m.diskNow().generationNow().Current; a != b {
+			return fmt.Sprintf("%s is in generation %v, %s in %v", first.name, a, m.name, b)
+		}
+		a, b := first.node.State(), m.node.State()
+		if a.Index == b.Index && !bytes.Equal(canonical(a), canonical(b)) {
+			return fmt.Sprintf("at index %d %s and %s have come to different states", a.Index, first.name, m.name)
+		}
+		if a.Index != b.Index {
+			return fmt.Sprintf("%s has applied %d, %s %d", first.name, a.Index, m.name, b.Index)
+		}
+	}
+	st := first.node.State()
+	var votes []string
+	for _, id := range st.Voters.IDs {
+		name, _, _ := strings.Cut(id, "/")
+		votes = append(votes, name)
+	}
+	if len(votes) != len(w.machines) {
+		return fmt.Sprintf("of %d nodes only %v vote", len(w.machines), votes)
+	}
+	for _, m := range w.machines {
+		if m.format != 0 && st.Format != m.format {
+			return fmt.Sprintf("the state has format %d", st.Format)
+		}
+	}
+	return ""
+}
