@@ -33,6 +33,10 @@ type pairing struct {
 	wire  pair.Wire
 	kick  chan struct{}
 
+	// Of run's goroutine: lease time at which turn is to be called again, and at
+	// which this process went on after it had stood still.
+	due, awake time.Duration
+
 	mu        sync.Mutex // guards what follows
 	record    pair.Record
 	said      pair.Decision
@@ -160,7 +164,9 @@ func (p *pairing) run(ctx context.Context) {
 		case <-timer.C:
 		}
 		beat.Turn()
-		timer.Reset(p.turn(ctx))
+		again := p.turn(ctx)
+		p.due = p.n.keeper.Now() + again
+		timer.Reset(again)
 	}
 }
 
@@ -180,6 +186,12 @@ func (p *pairing) turn(ctx context.Context) time.Duration {
 	// Lease time is read before anything is looked at: what follows from it holds from then.
 	now := p.n.keeper.Now()
 	f := p.facts(st, rule, peer)
+	if p.due > 0 && now-p.due > f.Lease/4 {
+		p.awake = now
+	}
+	// What was not heard while nobody listened is no silence of the peer's: a node
+	// that hung would else take, or fence, the one that went on.
+	f.Silence = min(f.Silence, now-p.awake)
 	d := pair.Decide(f)
 	if r := p.n.cfg.Recorder; r != nil {
 		r.Decided(f, d)
