@@ -57,6 +57,7 @@ type pairing struct {
 	fence     pair.FenceState
 	outcome   fencing.Outcome
 	clear     map[pair.Place]time.Time // since when an address has not answered elsewhere
+	unread    bool                     // it was said that the log cannot be read
 	unasked   string                   // why some could not be asked for, as it was logged last
 	answered  []pair.Place             // elsewhere, in the last round of questions
 	probed    time.Time                // when the last round of questions ended
@@ -170,9 +171,38 @@ func (p *pairing) run(ctx context.Context) {
 	}
 }
 
+// view is the state as this node goes by it: what it has applied, or, while
+// nobody leads, what its log holds. After a start it has applied nothing until
+// there is a leader, and a node that waits for the other would know neither
+// addresses nor devices.
+func (p *pairing) view() *state.State {
+	st := p.n.State()
+	if p.n.cons.Leader() != "" {
+		return st
+	}
+	all, err := p.n.cons.LogState()
+	if err != nil {
+		p.mu.Lock()
+		said := p.unread
+		p.unread = true
+		p.mu.Unlock()
+		if !said {
+			p.n.logger.Error("pair: this node's own log cannot be read", "err", err)
+		}
+		return st
+	}
+	if all.Index <= st.Index {
+		return st
+	}
+	if p.n.cfg.Fencing != nil && st.Spec == nil && all.Spec != nil {
+		p.n.cfg.Fencing.Configure(all.Spec.Fencing)
+	}
+	return all
+}
+
 // turn looks once, and returns when to look again.
 func (p *pairing) turn(ctx context.Context) time.Duration {
-	st := p.n.State()
+	st := p.view()
 	rule, peer, ok := p.n.pairRule(st)
 	p.mu.Lock()
 	p.peer, p.rule = peer, rule
@@ -683,7 +713,7 @@ func (p *pairing) probe(ctx context.Context) {
 		}
 		yields := p.n.self > p.peer
 		p.mu.Unlock()
-		st := p.n.State()
+		st := p.view()
 		lease := p.n.lease(st)
 		if needed && st.Spec != nil {
 			p.probeOnce(ctx, st, lease, yields)
@@ -925,8 +955,12 @@ type PairStatus struct {
 	// Contested: the peer has not come back into this generation.
 	Contested  bool   `json:"contested,omitempty"`
 	TieBreaker string `json:"tie_breaker,omitempty"` // rule ping: when it answered last
+	TieLost    bool   `json:"tie_lost,omitempty"`    // it does not answer
 	OnlySerial bool   `json:"only_serial,omitempty"`
 }
+
+// tieLostAfter is for how long the tie-breaker may not answer before status says so.
+const tieLostAfter = 5 * time.Second
 
 // status returns nil when no rule of a pair is in force.
 func (p *pairing) status() *PairStatus {
@@ -941,8 +975,9 @@ func (p *pairing) status() *PairStatus {
 		Generation: p.record.Current.String(), How: p.record.How, Contested: p.record.Contested != "", OnlySerial: p.serial,
 	}
 	if p.rule == conf.QuorumPing {
-		s.TieBreaker = "has never answered"
+		s.TieBreaker, s.TieLost = "has never answered", true
 		if p.tied {
+			s.TieLost = now-p.tie > tieLostAfter
 			s.TieBreaker = fmt.Sprintf("answered %v ago", (now - p.tie).Round(time.Millisecond))
 		}
 	}

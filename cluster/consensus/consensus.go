@@ -119,6 +119,8 @@ type Consensus struct {
 	lastCommand, refusing time.Time
 	waiters               map[chan struct{}]bool
 	latest                state.Voters // as Latest has found it last
+	whole                 *state.State // as LogState has read it last
+	wholeAt               uint64       // the last index of the log then
 }
 
 // New starts raft on what the stores hold.

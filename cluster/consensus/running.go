@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/keepbeat/keepbeat/cluster/pair"
+	"github.com/keepbeat/keepbeat/cluster/state"
 	"github.com/keepbeat/keepbeat/cluster/transport"
 )
 
@@ -146,6 +147,68 @@ func (c *Consensus) halt() error {
 	c.run.Store(nil)
 	c.tellChanged()
 	return err
+}
+
+// LogState returns the state to which everything leads that stands in this
+// node's log, committed or not. After a start, and without a leader, that is all there
+// is to know: what of it is committed nobody has said yet. The survivor of a pair
+// commits all of it. It reads the whole log; the result is kept until that grows.
+func (c *Consensus) LogState() (*state.State, error) {
+	last, err := c.cfg.Stores.Log.LastIndex()
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	known, at := c.whole, c.wholeAt
+	c.mu.Unlock()
+	if known != nil && at == last {
+		return known, nil
+	}
+	s, err := readLog(c.cfg.Stores, last)
+	if err != nil {
+		return nil, fmt.Errorf("read the log: %w", err)
+	}
+	c.mu.Lock()
+	c.whole, c.wholeAt = s, last
+	c.mu.Unlock()
+	return s, nil
+}
+
+func readLog(stores Stores, last uint64) (*state.State, error) {
+	s := state.New()
+	snaps, err := stores.Snapshots.List()
+	if err != nil {
+		return nil, err
+	}
+	if len(snaps) > 0 {
+		_, r, err := stores.Snapshots.Open(snaps[0].ID)
+		if err != nil {
+			return nil, err
+		}
+		s, err = state.Restore(r)
+		if err = errors.Join(err, r.Close()); err != nil {
+			return nil, err
+		}
+	}
+	first, err := stores.Log.FirstIndex()
+	if err != nil {
+		return nil, err
+	}
+	for i := max(first, s.Index+1); i <= last && i > 0; i++ {
+		var l raft.Log
+		if err := stores.Log.GetLog(i, &l); err != nil {
+			return nil, fmt.Errorf("entry %d: %w", i, err)
+		}
+		switch l.Type {
+		case raft.LogCommand:
+			if cmd, err := state.Decode(l.Data); err == nil {
+				s, _ = s.Apply(l.Index, cmd)
+			}
+		case raft.LogConfiguration:
+			s = s.SetVoters(l.Index, voters(raft.DecodeConfiguration(l.Data)))
+		}
+	}
+	return s, nil
 }
 
 // Halted says whether raft is stopped.
