@@ -59,6 +59,9 @@ func fenceTrouble(s Status, add func(rank int, format string, args ...any)) {
 }
 
 func pairTrouble(node string, p PairStatus, live bool, add func(rank int, format string, args ...any)) {
+	if p.TieLost && p.Phase == pair.Whole.String() {
+		add(2, "node %s: the tie-breaker %s: if %s falls silent now, this node stops", node, p.TieBreaker, p.Peer)
+	}
 	switch p.Phase {
 	case pair.Whole.String():
 		if p.Why != "" {
