@@ -173,7 +173,7 @@ func (n *Node) own(st *state.State) {
 			// Without a live lease nothing starts. What runs, from before a planned
 			// restart too, goes on behind the guard: the lease may come before
 			// anybody has taken the group.
-			if live || n.restarting(st, g) && adopted[name] == g.Epoch || n.outlives(st, name) && (before[name] == g.Epoch || adopted[name] == g.Epoch) {
+			if live || (n.restarting(st, g) || n.outlives(st, name)) && (before[name] == g.Epoch || adopted[name] == g.Epoch) {
 				epochs[name] = g.Epoch
 			}
 		}
@@ -306,34 +306,60 @@ func (n *Node) Stop(ctx context.Context) error {
 	cancelHandover(nil)
 	if err != nil {
 		n.logger.Warn("stopping without a handover", "err", err)
-		n.mu.Lock()
-		n.halting = true
-		n.mu.Unlock()
-		n.wake()
 	}
+	// From here on nothing starts: a leader that has not heard of the stop may still name this node.
+	n.mu.Lock()
+	n.halting = true
+	n.mu.Unlock()
+	halted := int64(time.Since(n.started))
+	n.wake()
 	idle := time.NewTicker(10 * time.Millisecond)
 	defer idle.Stop()
 	end := time.NewTimer(resources.DefaultTimeout)
 	defer end.Stop()
-	for !n.manager.Idle() {
+	// The actor's turn that was under way may have started something.
+	for n.turned.Load() <= halted || !n.manager.Idle() {
 		select {
 		case <-end.C:
 			return errors.New("some resources would not stop; `keepbeat release` tries again, see the log")
 		case <-idle.C:
+			n.wake()
 		}
 	}
-	st := n.State()
-	if !n.admitted(st) {
+	if !n.admitted(n.State()) {
 		return nil
 	}
 	lctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	if _, err := n.cons.Propose(lctx, state.Command{Leave: &state.Leave{Node: n.self, Incarnation: st.Nodes[n.self].Incarnation}}); err != nil {
+	if err := n.leave(lctx); err != nil {
 		n.logger.Warn("the cluster was not told of the stop; it will wait for this node's lease", "err", err)
 		return nil
 	}
 	n.pair.giveUpVote(lctx)
 	return nil
+}
+
+// leave ends the incarnation of a node on which nothing runs. What it has been
+// given meanwhile it gives back first.
+func (n *Node) leave(ctx context.Context) error {
+	for {
+		st := n.State()
+		if !n.admitted(st) {
+			return nil
+		}
+		_, err := n.cons.Propose(ctx, state.Command{Leave: &state.Leave{Node: n.self, Incarnation: st.Nodes[n.self].Incarnation}})
+		if refused := (*state.RefusedError)(nil); !errors.As(err, &refused) {
+			return err
+		}
+		if n.cons.Wait(ctx, func(st *state.State) bool { return len(st.OwnedBy(n.self)) == 0 }) != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(jobPause):
+		}
+	}
 }
 
 // leaderless is how long a stop waits for a leader before it stops without a handover.

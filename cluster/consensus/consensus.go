@@ -485,16 +485,24 @@ func (c *Consensus) probe(ctx context.Context) {
 		if errors.Is(err, raft.ErrLeadershipTransferInProgress) {
 			wait = probeEvery / 4 // it should be over at once
 		}
-		// The first hangs on the disk; the next do not even get that far.
-		if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, raft.ErrEnqueueTimeout) || !c.Leading() {
+		late, hangs := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, raft.ErrEnqueueTimeout), false
+		if run := c.run.Load(); run != nil {
+			hangs = run.disk.slow() > probeDeadline/2
+		}
+		if !late || !c.Leading() {
 			failed = 0
 			continue
 		}
 		failed++
-		c.cfg.Logger.Error("this node leads and cannot commit: does its disk hang?", "tries", failed)
-		if failed == probeTries {
+		switch {
+		case hangs && failed >= probeTries:
 			c.cfg.Failed(fmt.Errorf("the leader could not commit for %v: its disk hangs", probeTries*(probeEvery+probeDeadline)))
 			return
+		case hangs:
+			c.cfg.Logger.Error("this node leads and cannot commit: does its disk hang?", "tries", failed)
+		case failed == 1:
+			// It is not to blame, and its end would help nobody.
+			c.cfg.Logger.Error("this node leads and cannot commit: too few of the other voters store what it sends; `keepbeat status` says which")
 		}
 	}
 }

@@ -28,6 +28,8 @@ type disk struct {
 	over   chan struct{}             // closed when raft is to stop
 	raft   atomic.Pointer[raft.Raft] // nil while it is being made
 	stuck  atomic.Pointer[time.Time] // since when a write has been waiting; nil: none does
+	began  atomic.Pointer[time.Time] // when the write of entries that is under way began; nil: none is
+	took   atomic.Int64              // nanoseconds, the last write of entries
 	fault  atomic.Pointer[error]     // why raft could not be made
 	absent atomic.Bool               // raft, while it was being made, has asked for an entry that is not there
 }
@@ -98,6 +100,29 @@ func (d *disk) GetLog(index uint64, l *raft.Log) error {
 	}
 	d.end(err)
 	return err
+}
+
+// StoreLog implements raft.LogStore.
+func (d *disk) StoreLog(l *raft.Log) error { return d.StoreLogs([]*raft.Log{l}) }
+
+// StoreLogs implements raft.LogStore. One goroutine of raft's calls it.
+func (d *disk) StoreLogs(l []*raft.Log) error {
+	now := time.Now()
+	d.began.Store(&now)
+	defer func() {
+		d.took.Store(int64(time.Since(now)))
+		d.began.Store(nil)
+	}()
+	return d.LogStore.StoreLogs(l)
+}
+
+// slow returns how long the last write of entries took, or the present one has so far.
+func (d *disk) slow() time.Duration {
+	slow := time.Duration(d.took.Load())
+	if began := d.began.Load(); began != nil {
+		slow = max(slow, time.Since(*began))
+	}
+	return slow
 }
 
 // Set implements raft.StableStore.

@@ -223,3 +223,21 @@ func TestALeaderThatCannotWriteTheNextTermLeavesOffLeading(t *testing.T) {
 		}
 	})
 }
+
+func TestALeaderIsNotToBlameForTheDisksOfTheOthers(t *testing.T) {
+	faultyWorld(t, func(w *world, disks map[string]*faulty) {
+		a := w.member("a")
+		w.lead(a)
+		a.admit(5)
+		disks["b"].full.Store(true)
+		disks["w"].full.Store(true)
+		time.Sleep(time.Minute)
+		select {
+		case err := <-a.failed:
+			t.Errorf("it ended: %v", err)
+		default:
+		}
+		disks["b"].full.Store(false)
+		a.admit(6)
+	})
+}

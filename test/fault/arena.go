@@ -133,16 +133,35 @@ func (a *arena) watch() {
 }
 
 // serve starts the pages of a director, which a death ends.
-func (a *arena) serve(h *lab.Host) { h.StartHTTP(h.Name, ":80") }
+func (a *arena) serve(h *lab.Host) { a.help(h, "pages", h.Name) }
 
-// help starts this program as a helper on a host: see helper.go.
+// help starts this program as a helper on a host: see helper.go. nil: the host is dead.
 func (a *arena) help(h *lab.Host, args ...string) *lab.Process {
-	return h.Start("helper-"+args[0], []string{helperVariable + "=" + strings.Join(args, "\n")}, a.self)
+	return a.try(h, "helper-"+args[0], []string{helperVariable + "=" + strings.Join(args, "\n")}, a.self)
+}
+
+// try starts a program on a host, which its peer in a pair may fence at any moment.
+func (a *arena) try(h *lab.Host, name string, env []string, args ...string) *lab.Process {
+	if h.Dead() {
+		return nil
+	}
+	p, err := h.TryStart(name, env, args...)
+	if err != nil {
+		if !h.Dead() {
+			a.t.Fatalf("%v", err)
+		}
+		return nil
+	}
+	return p
 }
 
 // start starts the daemon of a node.
 func (a *arena) start(h *lab.Host) {
-	d := a.Start(h)
+	d := a.try(h, "keepbeat", nil, a.Lab.Keepbeat(), "run")
+	if d == nil {
+		return // fenced at this moment: supervise switches it on
+	}
+	a.Daemons[h.Name] = d
 	a.daemonLogs[h] = append(a.daemonLogs[h], d)
 	delete(a.ended, h)
 	a.mu.Lock()

@@ -42,9 +42,9 @@ func diskKinds() []kind {
 			// The kernel makes no file system read-only while a file is open for writing.
 			p.at(0, "the daemon on "+h.Name+" is killed, its data directory read-only", func() {
 				a.kill(h)
-				a.remount(h, unix.MS_RDONLY)
+				a.remount(h, "ro")
 			})
-			p.at(last, "it is writable again", func() { a.remount(h, 0) })
+			p.at(last, "it is writable again", func() { a.remount(h, "rw") })
 			return p
 		}},
 		{name: "a lost disk", draw: func(a *arena, r *rand.Rand) plan {
@@ -66,6 +66,9 @@ func diskKinds() []kind {
 			p := plan{what: "the journal of " + h.Name + " damaged while its daemon is dead", uses: []string{h.Name}}
 			p.at(0, p.what, func() {
 				a.kill(h)
+				if h.Dead() { // the journal with it
+					return
+				}
 				// Its /run is the host's own.
 				err := h.Do(func() error {
 					files, err := filepath.Glob("/run/keepbeat/journal/*.json")
@@ -74,7 +77,7 @@ func diskKinds() []kind {
 					}
 					return flip(r, files[0], one(r, 1, 1, 8))
 				})
-				if err != nil {
+				if err != nil && !h.Dead() {
 					a.t.Fatalf("%s: %v", h.Name, err)
 				}
 			})
@@ -186,17 +189,28 @@ func (a *arena) fill(path string) {
 	}
 }
 
-func (a *arena) remount(h *lab.Host, flags uintptr) {
-	at := h.Path(dataDir)
-	var err error
-	for range 100 { // the killed daemon's last files may just be closing
-		if err = unix.Mount("", at, "", unix.MS_REMOUNT|flags, ""); !errors.Is(err, unix.EBUSY) {
-			break
+// remount makes a data directory's file system "ro" or "rw": the file system, and
+// not where it is mounted, since a host that starts meanwhile has a copy of that.
+func (a *arena) remount(h *lab.Host, flag string) {
+	err := func() error {
+		fd, err := unix.Fspick(unix.AT_FDCWD, h.Path(dataDir), unix.FSPICK_CLOEXEC)
+		if err != nil {
+			return err
 		}
-		time.Sleep(10 * time.Millisecond)
-	}
+		defer unix.Close(fd)
+		if err := unix.FsconfigSetFlag(fd, flag); err != nil {
+			return err
+		}
+		for range 100 { // the killed daemon's last files may just be closing
+			if err = unix.FsconfigReconfigure(fd); !errors.Is(err, unix.EBUSY) {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		return err
+	}()
 	if err != nil {
-		a.t.Fatalf("the disk of %s: %v", h.Name, err)
+		a.t.Fatalf("the disk of %s %s: %v", h.Name, flag, err)
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 
 	"github.com/keepbeat/keepbeat/cluster/link"
 	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/test/lab/probe"
 )
 
 // numbers reads what a helper was given; helpers are started by this package alone.
@@ -39,6 +40,12 @@ func duration(s string) time.Duration {
 		panic(err)
 	}
 	return d
+}
+
+// pages serves pages that say who serves them: NAME.
+func pages(args []string) error {
+	server := probe.HTTPServer{Name: args[0], Listen: []string{":80"}}
+	return server.Serve(context.Background(), func() {})
 }
 
 // hogs starts processes that only compute: NUMBER DURATION.

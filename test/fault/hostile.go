@@ -1,9 +1,11 @@
 package fault
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -40,7 +42,10 @@ func hostileKinds() []kind {
 			}
 			var replay *lab.Process
 			p.at(recording+100*time.Millisecond, "replaying", func() {
-				recorder.Wait(10 * time.Second)
+				if a.ends(recorder); recorder == nil || recorder.Err() != nil {
+					a.note("the recorder has died with its host: nothing to replay")
+					return
+				}
 				replay = a.help(a.attacker, "replay", file, fmt.Sprint(perSecond), last.String())
 			})
 			p.at(recording+last+100*time.Millisecond, "the replay ends", func() { a.ends(replay) })
@@ -69,11 +74,7 @@ func hostileKinds() []kind {
 				}
 			})
 			p.at(last/2, "keepbeat status there", func() { a.command(h, "status") })
-			p.at(last, "they are closed", func() {
-				if holder != nil && !h.Dead() {
-					a.ends(holder)
-				}
-			})
+			p.at(last, "they are closed", func() { a.ends(holder) })
 			return p
 		}},
 	}
@@ -86,16 +87,24 @@ func (a *arena) flood(p *plan, last time.Duration, args ...string) {
 	p.at(last, "the flood ends", func() { a.ends(helper) })
 }
 
-// ends waits for a helper's end, and says what it did.
+// ends waits for a helper's end, and says what it did. nil: its host was dead.
 func (a *arena) ends(helper *lab.Process) {
-	if !helper.Wait(5 * time.Second) {
-		helper.Signal(syscall.SIGKILL)
-		helper.Wait(5 * time.Second)
+	if helper == nil {
+		return
+	}
+	if !helper.Wait(20 * time.Second) { // a busy machine takes its time
+		a.t.Fatalf("%s does not end: %s", helper.Name, helper.Log())
 	}
 	a.note("%s: %s", helper.Name, firstLine([]byte(helper.Log())))
-	if helper.Err() != nil && !helper.Host.Dead() {
-		a.t.Fatalf("%s: %v: %s", helper.Name, helper.Err(), helper.Log())
+	if err := helper.Err(); err != nil && !diedWithItsHost(err) {
+		a.t.Fatalf("%s: %v: %s", helper.Name, err, helper.Log())
 	}
+}
+
+// diedWithItsHost says whether a helper was killed: nobody else does that.
+func diedWithItsHost(err error) bool {
+	var exit *exec.ExitError
+	return errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
 }
 
 // helperVariable has the arguments of a helper, one a line.
@@ -109,7 +118,7 @@ func Help() {
 	}
 	f := strings.Split(args, "\n")
 	helpers := map[string]func([]string) error{
-		"arp": watchARP, "hogs": hogs, "hog": hog, "garbage": garbage,
+		"arp": watchARP, "pages": pages, "hogs": hogs, "hog": hog, "garbage": garbage,
 		"record": record, "replay": replay, "initials": initials, "half-open": halfOpen,
 	}
 	if err := helpers[f[0]](f[1:]); err != nil {

@@ -78,7 +78,15 @@ func (a *arena) netem(r *rand.Rand, args ...string) plan {
 	each := func(do string, args ...string) {
 		for _, h := range hosts {
 			for _, dev := range []string{"eth1", "eth2"} {
-				h.Run(append([]string{"tc", "qdisc", do, "dev", dev, "root"}, args...)...)
+				if h.Dead() { // fenced: the discipline is gone with it
+					continue
+				}
+				if out, err := h.Try(append([]string{"tc", "qdisc", do, "dev", dev, "root"}, args...)...); err != nil {
+					a.note("%s: tc qdisc %s dev %s: %v: %s", h.Name, do, dev, err, strings.TrimSpace(out))
+					if do == "add" && !h.Dead() {
+						a.t.Fatalf("netem: %s: %v: %s", h.Name, err, out)
+					}
+				}
 			}
 		}
 	}

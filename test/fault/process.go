@@ -110,7 +110,7 @@ func processKinds() []kind {
 			p := plan{what: fmt.Sprintf("64 processes that only compute, for %v", last.Round(time.Millisecond))}
 			var hogs *lab.Process
 			p.at(0, p.what, func() { hogs = a.help(a.attacker, "hogs", "64", last.String()) })
-			p.at(last, "they end", func() { hogs.Wait(20 * time.Second) })
+			p.at(last, "they end", func() { a.ends(hogs) })
 			return p
 		}},
 	}

@@ -79,6 +79,12 @@ func (p *Process) start() {
 	if err := p.Host.Do(p.cmd.Start); err != nil {
 		l.t.Fatalf("lab: on %s: starting %s: %v", p.Host.Name, p.Name, err)
 	}
+	p.run()
+}
+
+// run waits for the end of what has been started.
+func (p *Process) run() {
+	l := p.Host.lab
 	l.mu.Lock()
 	l.processes = append(l.processes, p)
 	l.mu.Unlock()

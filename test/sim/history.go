@@ -14,8 +14,9 @@ import (
 // survivor opens one that goes on where its log ends, and what its peer decides
 // in another one belongs to that.
 type history struct {
-	mu       sync.Mutex // guards branches
+	mu       sync.Mutex // guards what follows
 	branches map[pair.Generation]*branch
+	loss     string // why entries of an earlier generation may be missing in a later one; empty: none may
 }
 
 // branch is the history of one generation.
@@ -25,8 +26,7 @@ type branch struct {
 	name   pair.Generation
 	owners map[naming]named  // who was named under each epoch
 	states map[uint64][]byte // canonical, by index
-	// loss says why entries of from may be missing here; empty: none may.
-	loss string
+	told   bool              // that entries of from are missing here
 }
 
 type naming struct {
@@ -59,12 +59,19 @@ func (h *history) open(g, from pair.Generation, last uint64) {
 	h.branches[g] = b
 }
 
-// excuse says that the generation may lack what an earlier one had decided.
+// excuse says why a generation may lack what an earlier one had decided.
 func (h *history) excuse(why string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, b := range h.branches {
-		b.loss = why
+	h.loss = why
+}
+
+// forget is what becomes of all generations when no disk has a log any more.
+func (h *history) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for g := range h.branches {
+		h.branches[g] = newBranch(g)
 	}
 }
 
@@ -117,8 +124,8 @@ func (h *history) see(g pair.Generation, st, last *state.State) (wrong []string)
 		wrong = append(wrong, fmt.Sprintf("the state at index %d of generation %v differs\n%s\n%s", st.Index, g, other, now))
 	}
 	for _, c := range h.branches {
-		if c.from == b && st.Index > c.fork && c.loss == "" && b.states[st.Index] != nil {
-			c.loss = "told"
+		if c.from == b && st.Index > c.fork && h.loss == "" && !c.told && b.states[st.Index] != nil {
+			c.told = true
 			wrong = append(wrong, fmt.Sprintf("index %d of generation %v was decided, and is lost in generation %v, which ends its part at %d", st.Index, g, c.name, c.fork))
 		}
 	}

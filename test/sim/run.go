@@ -43,6 +43,7 @@ func (r *run) play() {
 	w.async = r.async
 	begin := time.Now()
 	if r.s.Rule != 0 && r.s.has(diskLoss) {
+		w.lostDisk = true
 		w.history.excuse("a disk was lost")
 	}
 	for i, m := range w.machines {
@@ -69,7 +70,8 @@ func (r *run) play() {
 	w.note("== the faults have ended")
 	if r.s.Peaceful {
 		r.rest(5 * time.Second)
-		if leader, now := w.leader(); now != term && !r.s.has(restart, power, crash, diskLoss, pause) {
+		// That it is moved to a node that owns nothing is no election without a cause.
+		if leader, now := w.leader(); now != term && w.owns(leader) && !r.s.has(restart, power, crash, diskLoss, pause) {
 			w.violate("an election without a cause: %s leads under term %s, it was %s", leader, now, term)
 		}
 		if why := w.unsettled(); why != "" {

@@ -108,6 +108,16 @@ func (w *world) owner(i int) string {
 	return ""
 }
 
+// owns says whether a machine answers for anything.
+func (w *world) owns(name string) bool {
+	for i := range w.cfg.Groups {
+		if w.owner(i) == name {
+			return true
+		}
+	}
+	return false
+}
+
 // home says whether every group is where its specification would have it.
 func (w *world) home() bool {
 	for _, g := range w.specification().Groups {
@@ -140,6 +150,9 @@ type watched struct{ last *state.State }
 
 // observe compares the replicated state of every node with the history.
 func (w *world) observe() {
+	if w.lostDisk && w.empty() {
+		w.history.forget()
+	}
 	for _, m := range w.machines {
 		if m.node == nil {
 			continue
@@ -159,4 +172,9 @@ func (w *world) observe() {
 		}
 		m.record.at(st)
 	}
+}
+
+// empty says whether no disk has a log.
+func (w *world) empty() bool {
+	return !slices.ContainsFunc(w.machines, func(m *machine) bool { return m.diskNow().last() > 0 })
 }

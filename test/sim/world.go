@@ -65,6 +65,7 @@ type world struct {
 	recordings []*recording // of every daemon
 	power      *powerSwitch
 	async      func(func() func()) // run.async
+	lostDisk   bool                // of a pair: the other one may have lost its log, too
 
 	tables sync.Mutex          // guards every kernel's tables, answering and asking
 	asking map[string]question // by machine
