@@ -361,6 +361,8 @@ func (f Facts) alone() Decision {
 
 // sole: this node is the only voter of a generation that the peer may not know.
 func (f Facts) sole() Decision {
+	// What it began before it knew that it may go on: in it, it takes no part in its own log.
+	withdraw := f.Record.Intent != nil && f.Fence != Asked
 	switch {
 	case f.lapses():
 		return Decision{Phase: Waiting, Why: "its lease ran out while it did not reach the tie-breaker", Lapse: true, Stop: true}
@@ -369,9 +371,9 @@ func (f Facts) sole() Decision {
 		if f.Rule == conf.QuorumPing && !f.reaches() {
 			why += ", and the tie-breaker does not answer"
 		}
-		return Decision{Phase: Sole, Why: why, GoOn: f.goOn()}
+		return Decision{Phase: Sole, Why: why, GoOn: f.goOn(), Withdraw: withdraw}
 	case f.harmless(), f.waits():
-		return Decision{Phase: Sole, Why: f.Peer + " is back and does not act", GoOn: true}
+		return Decision{Phase: Sole, Why: f.Peer + " is back and does not act", GoOn: true, Withdraw: withdraw}
 	}
 	d := Decision{Phase: Waiting}
 	ok, why := f.may()

@@ -117,6 +117,7 @@ func TestDecide(t *testing.T) {
 		{"ping: the survivor's lease ran out", P, []func(*Facts){survived, func(f *Facts) { f.Left = 0; f.Lapsed = 1 }}, "waiting, lapse, stop"},
 		{"a survivor that restarts alone waits: the other may have been told to go on", F, []func(*Facts){silent, survived, cold}, "waiting"},
 		{"until it is heard that it did not", F, []func(*Facts){survived, cold, func(f *Facts) { f.PeerSaid = &Said{Cold: true} }}, "sole, go on"},
+		{"and what it began meanwhile is over", F, []func(*Facts){survived, cold, intends, func(f *Facts) { f.PeerSaid = &Said{Cold: true} }}, "sole, go on, withdraw"},
 		{"or it comes empty", F, []func(*Facts){survived, cold, func(f *Facts) { f.PeerSaid = &Said{Generation: f.Record.Current, Cold: true, Empty: true} }}, "sole, go on"},
 		{"the other has been taken in", F, []func(*Facts){survived, func(f *Facts) { f.PeerListed = true }}, "sole, go on, settle"},
 		{"a peer that was stopped cleanly does not vote", F, []func(*Facts){silent, cold, func(f *Facts) { f.PeerVotes = false }}, "sole, go on"},
