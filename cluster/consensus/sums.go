@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // A flipped bit in an entry would make this node follow a history of its own,
@@ -105,7 +106,7 @@ func (s sealed) GetLog(index uint64, l *raft.Log) error {
 // checked opens what was read as the entry of an index.
 func (s sealed) checked(index uint64, l *raft.Log, err error) error {
 	switch {
-	case errors.Is(err, raft.ErrLogNotFound), errors.Is(err, bbolt.ErrDatabaseNotOpen):
+	case errors.Is(err, raft.ErrLogNotFound), errors.Is(err, bolterrors.ErrDatabaseNotOpen):
 		return err
 	case err != nil:
 		return s.damaged("entry %d: %v", index, err)
