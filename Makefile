@@ -102,6 +102,7 @@ sim:
 test-lab: test-lab-host test-lab-kernel
 
 test-lab-host: deps lab-kernel build labtool
+	@test/lab/deps.sh fencing
 	$(LAB_ENV) $(GO) test -v -count=1 -p 1 -timeout 25m -run '$(RUN)' ./test/lab/...
 
 # In the lab kernel, or in the host's where that one has IPVS; it says which.

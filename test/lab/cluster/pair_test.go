@@ -180,14 +180,21 @@ func (d *duo) mute(h *lab.Host) probe.Instant {
 func (d *duo) takenOver(by *lab.Host, since probe.Instant, epoch uint64) {
 	d.t.Helper()
 	d.client.WaitAnswer(by.Name, since, limit)
-	d.WaitOwner(by, limit)
+	// Not asked of the other: that may hang.
+	st := d.see(by, "the group to be active there", func(st cluster.Status) bool {
+		owner, active := "", len(st.Groups) > 0
+		for _, g := range st.Groups {
+			owner, active = g.Owner, active && g.State == "active"
+		}
+		return active && owner == by.Name
+	})
 	d.Lab.Logf("%s answers: %v", by.Name, d.client.Outage(since))
-	if got := d.epoch(); got != epoch+1 {
+	if got := st.Groups[0].Epoch; got != epoch+1 {
 		d.t.Errorf("epoch %d became %d; want one move", epoch, got)
 	}
 }
 
-// silent checks that the client is never without an answer for longer than a blink.
+// neverSilent checks that the client is never without an answer for longer than a blink.
 func (d *duo) neverSilent(since probe.Instant, what string) {
 	d.t.Helper()
 	gap := d.client.Outage(since)
@@ -268,7 +275,7 @@ func options(rule scenario.Rule) scenario.Options {
 	if rule != scenario.Fencing {
 		return scenario.Options{}
 	}
-	return scenario.Options{Fencing: "  devices:\n    power: {script: " + scenario.FenceScript + ", targets: [director1, director2], timeout: 5s}\n"}
+	return scenario.Options{Fencing: scenario.PowerDevices}
 }
 
 func TestPair(t *testing.T) {
@@ -354,6 +361,83 @@ func TestPair(t *testing.T) {
 				}
 				d.silentBy(owner, since, limit)
 			})
+
+			d.part("the links between the two are cut, the service network is whole", func() {
+				owner, epoch, since := d.owner(), d.epoch(), probe.Now()
+				standby, logs, uses := d.Other(owner), d.discarded(d.Other(owner)), fenced()
+				d.cut()
+				switch rule {
+				case scenario.Fencing:
+					// The one with more at stake was first, and alone.
+					d.phase(owner, "sole", "")
+					if n := fenced() - uses; n != 1 || !standby.Dead() {
+						d.t.Errorf("%d uses of the device, %s is off: %v", n, standby.Name, standby.Dead())
+					}
+					// It returns into the partition: it waits, and fences nobody.
+					d.Revive(standby)
+					d.phase(standby, "waiting", "wait_for_all")
+					time.Sleep(aWhile)
+					if n := fenced() - uses; n != 1 || owner.Dead() {
+						d.t.Errorf("%d uses of the device", n)
+					}
+				case scenario.Ping:
+					d.phase(owner, "sole", "")
+					d.phase(standby, "surviving", "answer elsewhere")
+					time.Sleep(aWhile)
+				case scenario.Unsafe:
+					d.phase(owner, "sole", "")
+					d.phase(standby, "sole", "")
+					time.Sleep(aWhile)
+					d.Lab.Logf("rule unsafe: with the links cut both answer, for %v so far", d.overlap())
+				}
+				d.Lab.Heal()
+				d.settle()
+				if rule != scenario.Unsafe {
+					d.rejoined(standby, logs)
+					d.neverSilent(since, "the partition and its end")
+					if d.owner() != owner || d.epoch() != epoch {
+						d.t.Errorf("the group is on %s in epoch %d, was on %s in %d", d.owner().Name, d.epoch(), owner.Name, epoch)
+					}
+				}
+			})
+
+			for _, way := range []string{"the owner is not heard", "the owner hears nothing"} {
+				d.part(way, func() {
+					owner, since := d.owner(), probe.Now()
+					standby, uses := d.Other(owner), fenced()
+					mute := owner
+					if way == "the owner hears nothing" {
+						mute = standby
+					}
+					d.mute(mute)
+					if rule != scenario.Fencing {
+						time.Sleep(2 * aWhile)
+						d.Lab.Heal()
+						d.settle()
+					} else {
+						// Who is not heard sees that late, and may be the second.
+						d.Lab.Eventually(limit, "one of the two to be fenced", func() bool { return owner.Dead() || standby.Dead() })
+						left := owner
+						if owner.Dead() {
+							left = standby
+						}
+						d.phase(left, "sole", "")
+						d.client.WaitAnswer(left.Name, probe.Now(), limit)
+						if n := fenced() - uses; n != 1 {
+							d.t.Errorf("%d uses of the device", n)
+						}
+						d.Lab.Logf("%s was fenced", d.Other(left).Name)
+						d.Lab.Heal()
+						d.comesBack(d.Other(left))
+						if left != owner {
+							return
+						}
+					}
+					if rule != scenario.Unsafe {
+						d.neverSilent(since, way)
+					}
+				})
+			}
 		})
 	}
 }
