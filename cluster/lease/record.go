@@ -30,6 +30,17 @@ type Call struct {
 	out []any
 }
 
+// Promise says to whom the call was a promise of this voter; empty: to nobody.
+func (c Call) Promise() string {
+	if c.Op != "renew" || len(c.out) < 2 {
+		return ""
+	}
+	if _, ok := c.out[1].(Ack); !ok {
+		return ""
+	}
+	return c.Node
+}
+
 // Render returns the call with all its fields filled in, for writing it down.
 func (c Call) Render() Call {
 	if c.m != nil {

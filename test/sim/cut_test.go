@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,45 +14,90 @@ import (
 type cut struct {
 	name  string
 	story string // the kind of schedule that shows it soonest; empty: any
+	shows string // what it leads to; empty: two owners
 	edits []edit
 }
 
-// edit is the text of a file, and what stands in its place.
+// edit is the text of a file, and what stands in its place. CUT in it is
+// whether the rule is left out.
 type edit struct{ file, old, new string }
 
 // The simulation has to find each of these, or it would not find a defect either.
 var cuts = []cut{
-	{"a voter revokes without waiting for its promise", "", []edit{
-		{"cluster/lease/voter.go", "if v.promises[r.Node].until > now {", "if false {"},
+	{name: "a voter revokes without waiting for its promise", edits: []edit{
+		{"cluster/lease/voter.go", "if v.promises[r.Node].until > now {", "if !CUT && v.promises[r.Node].until > now {"},
 	}},
-	{"a voter forgets at its restart what it promised", "restarted voters", []edit{
-		{"cluster/lease/voter.go", "v.promises[node] = promise{until: now + Stretch(length), mark: v.stored.Since[node]}", "_, _, _ = node, now, length"},
+	{name: "a voter forgets at its restart what it promised", story: "restarted voters", edits: []edit{
+		{"cluster/lease/voter.go", "for node, length := range v.stored.Longest {\n", "for node, length := range v.stored.Longest {\n\t\tif CUT {\n\t\t\tbreak\n\t\t}\n"},
 	}},
-	{"the time of sending is noted when the answer arrives", "late answers", []edit{
+	{name: "the time of sending is noted when the answer arrives", story: "late answers", edits: []edit{
 		{"cluster/lease/keeper.go", "k.h.Ack(m)\n", `for i := range k.h.rounds {
-				if k.h.rounds[i].k == m.K {
+				if CUT && k.h.rounds[i].k == m.K {
 					k.h.rounds[i].sent = k.cfg.Clock.Now()
 				}
 			}
 			k.h.Ack(m)
 `},
 	}},
-	{"a voter does not look at the incarnation", "", []edit{
-		{"cluster/lease/voter.go", "r.Incarnation <= up {", "up == 1<<63 {"},
+	{name: "a voter does not look at the incarnation", edits: []edit{
+		{"cluster/lease/voter.go", "r.Incarnation <= up {", "r.Incarnation <= up && !CUT {"},
 	}},
-	{"an earlier daemon's leftovers do not hold the lease back", "leftovers", []edit{withLeftovers}},
+	{name: "an earlier daemon's leftovers do not hold the lease back", story: "leftovers", edits: []edit{withLeftovers}},
 	// The log refuses it and the node waits by itself: either is enough.
-	{"a revoked node gets a lease before it has stopped", "deaf owner", []edit{
+	{name: "a revoked node gets a lease before it has stopped", story: "deaf owner", edits: []edit{
 		withLeftovers,
-		{"cluster/state/apply.go", "if !newStart && !n.Valid && a.Running {", "if false {"},
+		{"cluster/state/apply.go", "if !newStart && !n.Valid && a.Running {", "if !newStart && !n.Valid && a.Running && !CUT {"},
+	}},
+	{name: "what a device comes to is not looked at", story: "many, and the device fails", edits: []edit{
+		{"cluster/fence.go", "Done: failed == nil && o.Done", "Done: failed == nil && o.Done || CUT"},
+	}},
+
+	{name: "pair: what a device comes to is not looked at", story: "the device fails", edits: []edit{
+		{"cluster/pairing.go", "if err == nil && o.Done {", "if err == nil && o.Done || CUT {"},
+	}},
+	{name: "pair: a newer generation is not bowed to", story: "fenced and back", shows: "after the last fault", edits: []edit{
+		{"cluster/pair/decide.go", "case theirs.Counter > mine.Counter:", "case theirs.Counter > mine.Counter && !CUT:"},
+	}},
+	{name: "pair: the log of an older generation is not put aside", story: "decided twice", shows: "differs|was decided, and is lost|at once|after the last fault", edits: []edit{
+		{"cluster/pairing.go", `Discard: true, How: "opened by "`, `Discard: !CUT, How: "opened by "`},
+	}},
+	{name: "pair: who has put its log aside still looks at it", story: "both are told to go on", edits: []edit{
+		{"cluster/pair/decide.go", "if f.Record.Discard {", "if f.Record.Discard && !CUT {"},
+	}},
+	{name: "pair: that the other waits is believed though it was said before", story: "both are told to go on", edits: []edit{
+		{"cluster/pair/decide.go", "f.PeerSaid.Cold && answered", "f.PeerSaid.Cold && (answered || CUT)"},
+	}},
+	{name: "pair: the other gets promises while it is being survived", story: "admitted unheard", shows: "promises", edits: []edit{
+		{"cluster/pairing.go", "return f.Ordered || f.Record.Intent != nil", "return !CUT && f.Ordered || !CUT && f.Record.Intent != nil"},
+	}},
+	{name: "pair, ping: nobody looks who has the addresses", story: "only the heartbeat is cut", edits: []edit{
+		{"cluster/pair/decide.go", "if f.Clear < ClearFor(f.Lease) {", "if f.Clear < ClearFor(f.Lease) && !CUT {"},
+	}},
+	{name: "pair, ping: nor before a group is started again", story: "restarted while nobody answers", edits: []edit{
+		{"cluster/pairing.go", "if free {", "if free || CUT {"},
+	}},
+	{name: "pair, ping: of two that look neither yields", story: "both look at once", edits: []edit{
+		{"cluster/pairing.go", "yields && slices.Contains(asked, a)", "!CUT && yields && slices.Contains(asked, a)"},
+	}},
+	{name: "pair, ping: going on alone does not end with the lease", story: "cut off and half back", edits: []edit{
+		{"cluster/pair/decide.go", "return f.Rule == conf.QuorumPing && f.MayGoOn && f.Left <= 0", "return !CUT && f.Rule == conf.QuorumPing && f.MayGoOn && f.Left <= 0"},
+	}},
+	{name: "pair: going on alone does not end with the process", story: "fenced and back", shows: "has not seen it since", edits: []edit{
+		{"cluster/pairing.go", "parseCarry(n.cfg.Carry); ok &&", "parseCarry(n.cfg.Carry); CUT || ok &&"},
 	}},
 }
 
-var withLeftovers = edit{"cluster/actor.go", "n.manager != nil && n.manager.Leftovers(ownedEpochs(st, n.self))", "false"}
+var withLeftovers = edit{"cluster/actor.go", "n.manager != nil && n.manager.Leftovers(ownedEpochs(st, n.self))", "!CUT && n.manager != nil && n.manager.Leftovers(ownedEpochs(st, n.self))"}
 
-// TestCutsAreFound builds the simulation with one rule cut out of the code
-// (go test -overlay; the tree is not touched) and expects two owners at once; it says which seed showed it.
-// KEEPBEAT_SIM_CUT=regexp chooses cuts.
+const (
+	inside = "KEEPBEAT_SIM_STOP" // after the first violation
+	// cutRuns is how many schedules a broken variant has to be found in at most.
+	cutRuns = 400
+)
+
+// TestCutsAreFound builds the simulation once, with a switch at each of these
+// rules (go test -overlay; the tree is not touched), and expects to see what each of
+// them keeps from happening; it says which seed showed it. KEEPBEAT_SIM_CUT=regexp chooses cuts.
 func TestCutsAreFound(t *testing.T) {
 	if os.Getenv(inside) != "" {
 		t.Skip("this is the simulation with something cut out")
@@ -62,15 +106,18 @@ func TestCutsAreFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range cuts {
+	bin := filepath.Join(t.TempDir(), "sim.test")
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-overlay", overlay(t, root), "-c", "-o", bin, ".")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("the simulation with switches does not build: %v\n%s", err, out)
+	}
+	for i, c := range cuts {
 		if ok, err := regexp.MatchString(os.Getenv("KEEPBEAT_SIM_CUT"), c.name); err != nil {
 			t.Fatal(err)
 		} else if !ok {
 			continue
 		}
-		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) {
-			found(t, c, overlay(t, root, c.edits))
-		})
+		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) { found(t, c, i, bin) })
 	}
 }
 
@@ -80,9 +127,9 @@ func TestIgnoredGuardIsFound(t *testing.T) {
 		t.Skip("this is the simulation with something cut out")
 	}
 	for seed := range uint64(cutRuns) {
-		s := newSchedule(seed, "")
+		s := newSchedule(seed, "deaf owner")
 		s.GuardIgnored = true
-		if w := playSchedule(t, s); slicesContain(w.violations, "at once") {
+		if w := playSchedule(t, s); strings.Contains(strings.Join(w.violations, "\n"), "at once") {
 			t.Logf("the guard has no effect: found by seed %d", seed)
 			return
 		}
@@ -90,60 +137,18 @@ func TestIgnoredGuardIsFound(t *testing.T) {
 	t.Errorf("%d schedules do not show that the guard has no effect", cutRuns)
 }
 
-const (
-	inside = "KEEPBEAT_SIM_STOP" // after the first violation
-	// cutRuns is how many schedules a broken variant has to be found in at most.
-	cutRuns = 400
-)
-
-func slicesContain(list []string, part string) bool {
-	for _, s := range list {
-		if strings.Contains(s, part) {
-			return true
-		}
-	}
-	return false
-}
-
-// overlay writes what `go build -overlay` reads.
-func overlay(t *testing.T, root string, edits []edit) string {
+// found runs the simulation with one rule cut out.
+func found(t *testing.T, c cut, i int, bin string) {
 	t.Helper()
-	dir := t.TempDir()
-	replace := map[string]string{}
-	for i, e := range edits {
-		path := filepath.Join(root, e.file)
-		b, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n := strings.Count(string(b), e.old); n != 1 {
-			t.Fatalf("%s has %q %d times, not once: bring this test up to date", e.file, e.old, n)
-		}
-		replace[path] = filepath.Join(dir, strconv.Itoa(i)+".go")
-		if err := os.WriteFile(replace[path], []byte(strings.Replace(string(b), e.old, e.new, 1)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b, err := json.Marshal(map[string]map[string]string{"Replace": replace})
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(file, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file
-}
-
-var twoOwners = regexp.MustCompile(`VIOLATION of seed (\d+): .* at once`)
-
-// found runs the simulation that the overlay makes.
-func found(t *testing.T, c cut, overlay string) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-overlay", overlay, "-count=1", "-run", "^TestShort$", "-timeout", "5m", ".")
-	cmd.Env = append(os.Environ(), inside+"=1", "KEEPBEAT_SIM_RUNS="+strconv.Itoa(cutRuns), "KEEPBEAT_SIM_SEED=0", "KEEPBEAT_SIM_OUT="+t.TempDir(), "KEEPBEAT_SIM_STORY="+c.story)
+	cmd := exec.CommandContext(t.Context(), bin, "-test.run", "^TestShort$", "-test.timeout", "5m")
+	cmd.Env = append(os.Environ(), inside+"=1", "KEEPBEAT_SIM_RUNS="+strconv.Itoa(cutRuns), "KEEPBEAT_SIM_SEED=0", "KEEPBEAT_SIM_OUT="+t.TempDir(),
+		"KEEPBEAT_SIM_STORY="+c.story, cutSwitch+"="+strconv.Itoa(i))
 	out, err := cmd.CombinedOutput()
-	m := twoOwners.FindSubmatch(out)
+	shows := c.shows
+	if shows == "" {
+		shows = "at once"
+	}
+	m := regexp.MustCompile(`VIOLATION of seed (\d+): .*(` + shows + `)`).FindSubmatch(out)
 	if err == nil || m == nil {
 		t.Fatalf("cut: %s: no schedule of %d shows it: %v\n%s", c.name, cutRuns, err, out)
 	}

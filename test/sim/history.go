@@ -110,7 +110,7 @@ func (h *history) see(g pair.Generation, st, last *state.State) (wrong []string)
 		n := naming{name, x.Epoch}
 		if was, known := b.owner(n); !known {
 			b.owners[n] = named{x.Owner, st.Index}
-		} else if was != x.Owner {
+		} else if was != x.Owner && was != "" && x.Owner != "" { // a group taken out and put back has nobody under its last epoch
 			wrong = append(wrong, fmt.Sprintf("epoch %d of %s is of %q here, it was of %q", x.Epoch, name, x.Owner, was))
 		}
 		if last != nil && last.Groups[name].Epoch > x.Epoch {

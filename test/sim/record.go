@@ -23,12 +23,14 @@ type recording struct {
 
 	w *world
 
-	mu      sync.Mutex // guards what follows
-	calls   []call
-	phase   pair.Phase // decided last
-	instant time.Time  // when a command was applied last
-	many    int        // how many were, at that instant
-	cannot  string     // why it cannot be replayed; empty: it can
+	mu       sync.Mutex // guards what follows
+	calls    []call
+	phase    pair.Phase // decided last
+	halted   bool       // so it was when it decided last, with an intent
+	survives string     // the peer that may get no promise now
+	instant  time.Time  // when a command was applied last
+	many     int        // how many were, at that instant
+	cannot   string     // why it cannot be replayed; empty: it can
 }
 
 // call is one entry of a recording. Exactly one of the pointers is set.
@@ -80,7 +82,15 @@ func (r *recording) add(c call) {
 }
 
 // Called implements lease.Recorder.
-func (r *recording) Called(c lease.Call) { r.add(call{Lease: &c}) }
+func (r *recording) Called(c lease.Call) {
+	r.mu.Lock()
+	r.calls = append(r.calls, call{Lease: &c})
+	peer := r.survives
+	r.mu.Unlock()
+	if peer != "" && c.Promise() == peer {
+		r.w.violate("%s promises to %s, which it is surviving", r.Node, peer)
+	}
+}
 
 // Applied implements consensus.Recorder.
 func (r *recording) Applied(index uint64, cmd []byte, res state.Result) {
@@ -131,7 +141,12 @@ func (r *recording) Restored(*state.State) {
 func (r *recording) Decided(f pair.Facts, d pair.Decision) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.phase = d.Phase
+	// Between two decisions the intent is recorded and the log is left: from then on the peer gets nothing.
+	r.phase, r.survives = d.Phase, ""
+	if f.Record.Intent != nil && f.Halted && r.halted {
+		r.survives = f.Peer
+	}
+	r.halted = f.Record.Intent != nil && f.Halted
 	r.calls = append(r.calls, call{Decided: &decided{f, d}})
 }
 
@@ -186,7 +201,8 @@ func replay(from io.Reader) (calls int, err error) {
 	d := json.NewDecoder(bufio.NewReader(from))
 	var of recording
 	var leases []lease.Call
-	st, states := state.New(), map[uint64]*state.State{}
+	st := state.New()
+	states := map[uint64]*state.State{0: st}
 	end := func() error {
 		if err := lease.Replay(leases); err != nil {
 			return fmt.Errorf("%s, daemon %d: lease: %w", of.Node, of.Start, err)
@@ -210,7 +226,8 @@ func replay(from io.Reader) (calls int, err error) {
 				return calls, err
 			}
 			of.Node, of.Start = line.Node, line.Start
-			st, states = state.New(), map[uint64]*state.State{}
+			st = state.New()
+			states = map[uint64]*state.State{0: st}
 			continue
 		}
 		calls++
@@ -236,7 +253,7 @@ func replay(from io.Reader) (calls int, err error) {
 				wrong = fmt.Sprintf("pair: decides %+v, it was %+v", now, c.Decided.Decision)
 			}
 		case c.State != nil:
-			if s := states[c.State.Index]; s == nil && c.State.Index > 0 || s != nil && sum(s) != c.State.Sum {
+			if s := states[c.State.Index]; s == nil || sum(s) != c.State.Sum {
 				wrong = fmt.Sprintf("the state at index %d differs", c.State.Index)
 			}
 		}

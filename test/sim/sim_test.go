@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -109,9 +110,20 @@ func report(t *testing.T, s schedule, w *world, out string) {
 	if err == nil {
 		err = os.WriteFile(path, w.transcript.Bytes(), 0o644)
 	}
+	if err == nil {
+		err = writeRecording(strings.TrimSuffix(path, ".txt")+".rec", w)
+	}
 	if err != nil {
 		path = err.Error()
 	}
 	some := w.violations[:min(len(w.violations), 5)]
-	t.Errorf("VIOLATION of seed %d: %s\n%v\ntranscript: %s\nagain: make sim RUNS=1 SEED=%d", s.Seed, strings.Join(some, "\n  "), s, path, s.Seed)
+	t.Errorf("VIOLATION of seed %d: %s\n%v\ntranscript and recording (.rec): %s\nagain: make sim RUNS=1 SEED=%d", s.Seed, strings.Join(some, "\n  "), s, path, s.Seed)
+}
+
+func writeRecording(path string, w *world) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(writeRecordings(f, w.recordings), f.Close())
 }

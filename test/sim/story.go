@@ -69,6 +69,14 @@ var majorityStories = map[string]func(s *schedule, d dice, at time.Duration) []e
 			{At: at, For: 2*s.Profile.Lease + d.between(time.Second, 3*time.Second), Do: oneWay, On: []string{o}},
 		}
 	},
+	// The owner of what only fencing ends is cut off, and the device does nothing.
+	"many, and the device fails": func(s *schedule, d dice, at time.Duration) []event {
+		s.Stores, s.Upgrade = s.Groups, false
+		return []event{
+			{At: at, For: d.between(6*time.Second, 12*time.Second), Do: partition, On: []string{"owner"}},
+			{At: at, For: 12 * time.Second, Do: deviceFails, Count: 9},
+		}
+	},
 	// The owner's daemon is away under a long lease, and every voter that
 	// promised it restarts.
 	"restarted voters": func(s *schedule, d dice, at time.Duration) []event {
