@@ -54,8 +54,13 @@ func (m model) arp(p []byte) bool {
 	}
 	n := int(p[4])
 	sender, target := 8+n, 8+n+4+n
-	if m.dir == egress && len(p) >= sender+4 && m.held(p[sender:sender+4]) {
-		return true
+	if m.dir == egress && len(p) >= sender+4 {
+		if m.held(p[sender : sender+4]) {
+			return true
+		}
+		if [4]byte(p[sender:sender+4]) == ([4]byte{}) {
+			return false // a probe
+		}
 	}
 	return len(p) >= target+4 && m.held(p[target:target+4])
 }
@@ -72,7 +77,7 @@ func (m model) ipv4(p []byte) bool {
 	}
 	first := binary.BigEndian.Uint16(p[6:])&0x1fff == 0
 	if n := int(p[0]&15) * 4; first && len(p) >= n && (p[9] == protoVRRP || p[9] == protoAH) {
-		return m.chain(p[n:], p[9], false)
+		return m.chain(p[n:], p[9], false, false)
 	}
 	return false
 }
@@ -85,15 +90,16 @@ func (m model) ipv6(p []byte) bool {
 	if m.dir == ingress {
 		at = p[24:40]
 	}
-	return m.held(at) || m.chain(p[40:], p[6], true)
+	nobody := m.dir == egress && [16]byte(p[8:24]) == [16]byte{}
+	return m.held(at) || m.chain(p[40:], p[6], true, nobody)
 }
 
-func (m model) chain(p []byte, next byte, v6 bool) bool {
+func (m model) chain(p []byte, next byte, v6, nobody bool) bool {
 	for i := 0; ; i++ {
 		n := 0
 		switch next {
 		case protoICMPv6:
-			return len(p) >= 24 && (p[0] == icmp6NS || p[0] == icmp6NA) && m.held(p[8:24])
+			return len(p) >= 24 && (p[0] == icmp6NS && !nobody || p[0] == icmp6NA) && m.held(p[8:24])
 		case protoVRRP:
 			if m.dir == ingress || len(p) < 2 {
 				return false

@@ -110,6 +110,7 @@ const (
 	fpAddr    = -32 // 16 bytes: key of the address map
 	fpHdr     = -72 // 40 bytes: the header that is looked at
 	fpLive    = -80 // 8 bytes: 0 when the lease is not live; otherwise only what is cut is dropped
+	fpNobody  = -88 // 8 bytes: 1 on the way out when the IPv6 source is ::
 )
 
 // Registers that survive helper calls.
@@ -319,6 +320,7 @@ func (a *assembler) other(dir direction) {
 // "drop", or to pass when nothing in it is held. p keeps labels apart.
 func (a *assembler) network(p string, dir direction, load loader, pass string) {
 	a.emit(
+		asm.Mov.Imm(asm.R1, 0), asm.StoreMem(asm.RFP, fpNobody, asm.R1, asm.DWord),
 		asm.JEq.Imm(rProto, ethPIP, p+"_ipv4"),
 		asm.JEq.Imm(rProto, ethPIPv6, p+"_ipv6"),
 		asm.JEq.Imm(rProto, ethPARP, p+"_arp"),
@@ -331,6 +333,9 @@ func (a *assembler) network(p string, dir direction, load loader, pass string) {
 }
 
 // arp: the addresses stand behind hardware addresses whose length is in the header (InfiniBand has 20 bytes).
+//
+// A probe goes out: its sender is 0, so it claims nothing and changes no table
+// (RFC 5227, 1.1). A pair has to ask who has an address before it opens it.
 func (a *assembler) arp(p string, dir direction, load loader, pass string) {
 	a.label(p + "_arp")
 	load(a, 0, fpHdr, 8, pass)
@@ -342,6 +347,7 @@ func (a *assembler) arp(p string, dir direction, load loader, pass string) {
 	a.emit(asm.Add.Imm(rOff, 8), asm.Add.Reg(rOff, rProto))
 	if dir == egress {
 		load(a, 0, fpHdr, 4, pass)
+		a.emit(asm.LoadMem(asm.R1, asm.RFP, fpHdr, asm.Word), asm.JEq.Imm(asm.R1, 0, pass))
 		a.dropIfIPv4(fpHdr) // sender
 	}
 	a.emit(asm.Add.Reg(rOff, rProto))
@@ -382,6 +388,13 @@ func (a *assembler) ipv6(p string, dir direction, load loader, pass string) {
 	if dir == ingress {
 		a.dropIfIn(a.maps.addrs, fpHdr+24)
 	} else {
+		somebody := p + "_somebody"
+		a.emit(
+			asm.LoadMem(asm.R1, asm.RFP, fpHdr+8, asm.DWord), asm.JNE.Imm(asm.R1, 0, somebody),
+			asm.LoadMem(asm.R1, asm.RFP, fpHdr+16, asm.DWord), asm.JNE.Imm(asm.R1, 0, somebody),
+			asm.Mov.Imm(asm.R1, 1), asm.StoreMem(asm.RFP, fpNobody, asm.R1, asm.DWord),
+		)
+		a.label(somebody)
 		a.dropIfIn(a.maps.addrs, fpHdr+8)
 	}
 	a.byteAt(rProto, fpHdr+6)
@@ -434,8 +447,11 @@ func (a *assembler) chain(p string, dir direction, load loader, pass string) {
 	load(a, 0, fpHdr, 24, pass)
 	a.byteAt(asm.R1, fpHdr)
 	a.emit(
-		asm.JEq.Imm(asm.R1, icmp6NS, p+"_neighbour"),
-		asm.JNE.Imm(asm.R1, icmp6NA, pass),
+		asm.JEq.Imm(asm.R1, icmp6NA, p+"_neighbour"),
+		asm.JNE.Imm(asm.R1, icmp6NS, pass),
+		// From nobody it is duplicate address detection, which claims nothing, as an ARP probe (RFC 4862, 5.4.3).
+		asm.LoadMem(asm.R1, asm.RFP, fpNobody, asm.DWord),
+		asm.JNE.Imm(asm.R1, 0, pass),
 	)
 	a.label(p + "_neighbour")
 	a.dropIfIn(a.maps.addrs, fpHdr+8)

@@ -394,17 +394,32 @@ func TestAGuardThatIsClosedKeepsAMachineFromAnswering(t *testing.T) {
 	open(theirs, -time.Second)
 	a.tells("", addrs...)
 
-	// This machine's own guard keeps the questions back, so nothing is known.
+	// This machine's own guard lets the questions pass, and what others say is
+	// heard in front of it: so one that is about to start is seen.
 	ours := hold(this)
-	why := " unasked: %s cannot be asked for: the kernel dropped the question (it does so while the address is guarded here and no lease runs): no buffer space available"
-	a.tells(addrs[0]+fmt.Sprintf(why, addrs[0])+"\n"+addrs[1]+fmt.Sprintf(why, addrs[1]), append(addrs, "10.99.0.201")...)
-	// What others say is heard all the same.
-	third.sends(func(s *socket, index int, own mac) error { return gratuitous(s, index, own, addrs[0]) })
-	a.tells(addrs[0]+" answered\n"+addrs[0]+fmt.Sprintf(why, addrs[0]), addrs[0])
-	open(ours, time.Minute)
 	a.tells("", addrs...)
+	third.sends(func(s *socket, index int, own mac) error { return gratuitous(s, index, own, addrs[0]) })
+	a.tells(addrs[0]+" answered", addrs...)
 	open(theirs, time.Minute)
 	a.tells(both, addrs...)
+	open(theirs, -time.Second)
+	this.inside(func() error { return ours.Cut(netip.MustParseAddr(addrs[0]), netip.MustParseAddr(addrs[1])) })
+	open(ours, time.Minute)
+	b, ctx := third.wire(), t.Context()
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan string)
+	go func() { ended <- b.probeIn(ctx, addrs...) }()
+	const seen = "10.99.0.200 asked\nfd99::200 asked"
+	got := ""
+	for range 50 { // until the third has begun
+		if got = a.probe(addrs...); got == seen {
+			break
+		}
+	}
+	cancel()
+	if others := <-ended; got != seen || others != seen {
+		t.Errorf("one whose addresses are cut sees\n%s\nand is seen\n%s", got, others)
+	}
 }
 
 func TestTheTieBreaker(t *testing.T) {

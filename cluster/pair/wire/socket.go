@@ -12,8 +12,8 @@ import (
 
 // socket hears and sends ARP and neighbour discovery on every interface, also on
 // those that come later. It hears what comes in as the interface has it, before
-// the guard and other people's filters; what they drop on the way out is an error
-// of send.
+// the guard and other people's filters. What those drop on the way out is an error
+// of send (ENOBUFS); the guard lets these questions pass.
 type socket struct {
 	f  *os.File
 	fd int
@@ -119,11 +119,7 @@ func (s *socket) receive(f func(index int, s sighting)) {
 func (s *socket) send(protocol uint16, index int, to mac, b []byte) error {
 	sa := &unix.SockaddrLinklayer{Ifindex: index, Halen: 6, Protocol: networkOrder(protocol)}
 	copy(sa.Addr[:], to[:])
-	err := unix.Sendto(s.fd, b, unix.MSG_DONTWAIT, sa)
-	if errors.Is(err, unix.ENOBUFS) {
-		return fmt.Errorf("the kernel dropped the question (it does so while the address is guarded here and no lease runs): %w", err)
-	}
-	return err
+	return unix.Sendto(s.fd, b, unix.MSG_DONTWAIT, sa)
 }
 
 // lost returns how many packets found the buffer full since it was asked last.
