@@ -346,13 +346,14 @@ func (c *Consensus) Propose(ctx context.Context, cmd state.Command) (state.Resul
 // Apply puts an encoded command into the log of this node, which must be the
 // leader. Errors are as Propose's.
 func (c *Consensus) Apply(ctx context.Context, cmd []byte) (state.Result, error) {
-	r := c.raft()
-	if r == nil {
+	run := c.run.Load()
+	if run == nil {
 		return state.Result{}, ErrNoLeader
 	}
-	f := r.Apply(cmd, time.Second)
+	f := run.raft.Apply(cmd, time.Second)
+	run.answered(f)
 	done := make(chan error, 1)
-	go func() { done <- f.Error() }() // ends when raft answers or shuts down
+	go func() { done <- f.Error() }() // ends when raft answers or has ended
 	select {
 	case <-ctx.Done():
 		return state.Result{}, &UnknownError{context.Cause(ctx)}
@@ -444,9 +445,11 @@ func (c *Consensus) flusher(ctx context.Context) {
 		if !c.Leading() {
 			continue
 		}
-		if r := c.raft(); r != nil {
+		if r := c.run.Load(); r != nil {
+			f := r.raft.Barrier(time.Second)
+			r.answered(f)
 			// An error means that this node leads no more: the next leader's first entry does it.
-			_ = r.Barrier(time.Second).Error()
+			_ = f.Error()
 		}
 	}
 }

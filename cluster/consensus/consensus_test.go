@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -47,6 +48,7 @@ type member struct {
 	end    context.CancelFunc
 	done   chan struct{}
 	failed chan error
+	slow   atomic.Int64 // nanoseconds that it takes to apply a command
 }
 
 func bubble(t *testing.T, f func(w *world)) {
@@ -114,7 +116,7 @@ func (w *world) startIn(name, uuid string, stores Stores, g pair.Generation) *me
 			return to.c.Apply(ctx, cmd)
 		},
 		Members: func() map[string]Member { return w.heard(name) },
-		Changed: func() {}, Failed: func(err error) { m.failed <- err }, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
+		Changed: func() { time.Sleep(time.Duration(m.slow.Load())) }, Failed: func(err error) { m.failed <- err }, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		w.t.Fatal(err)

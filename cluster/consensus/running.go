@@ -3,6 +3,7 @@ package consensus
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -18,6 +19,20 @@ type running struct {
 	raft      *raft.Raft
 	transport Transport
 	disk      *disk
+	gone      chan struct{} // closed when raft has ended
+}
+
+// answered makes a future end with raft, too: what raft has handed over to the
+// state and that has not got there when it is shut down is never answered. ShutdownCh
+// is what raft itself puts there for other futures.
+func (r *running) answered(f raft.Future) {
+	v := reflect.Indirect(reflect.ValueOf(f))
+	if v.Kind() != reflect.Struct {
+		return
+	}
+	if c := v.FieldByName("ShutdownCh"); c.IsValid() && c.CanSet() && c.Type() == reflect.TypeOf(r.gone) {
+		c.Set(reflect.ValueOf(r.gone))
+	}
 }
 
 func (c *Consensus) raft() *raft.Raft {
@@ -115,7 +130,7 @@ func (c *Consensus) begin() error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("consensus: %w", err), t.Close())
 	}
-	c.run.Store(&running{raft: r, transport: t, disk: d})
+	c.run.Store(&running{raft: r, transport: t, disk: d, gone: make(chan struct{})})
 	c.tellChanged()
 	return nil
 }
@@ -144,6 +159,7 @@ func (c *Consensus) halt() error {
 	close(r.disk.over)
 	err := r.transport.Close()
 	err = errors.Join(err, r.raft.Shutdown().Error())
+	close(r.gone)
 	c.run.Store(nil)
 	c.tellChanged()
 	return err

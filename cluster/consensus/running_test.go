@@ -124,3 +124,42 @@ func TestForcingTwiceIsForcingOnce(t *testing.T) {
 		w.wait("it leads alone", b2.c.Leading)
 	})
 }
+
+// What raft has handed over to the state and that has not got there when it is
+// halted is never answered by raft itself.
+func TestHaltEndsWhatIsUnderWay(t *testing.T) {
+	pairOf(t, func(w *world, a, b *member) {
+		w.wait("one leads", func() bool { return a.c.Leading() || b.c.Leading() })
+		if b.c.Leading() {
+			a = b
+		}
+		cmd, err := state.Command{Probe: &struct{}{}}.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.slow.Store(int64(10 * time.Millisecond))
+		const many = 50
+		done := make(chan struct{}, many)
+		for range many {
+			go func() {
+				_, _ = a.c.Apply(context.Background(), cmd) // whatever becomes of it
+				done <- struct{}{}
+			}()
+			time.Sleep(time.Millisecond)
+		}
+		if err := a.c.Halt(); err != nil {
+			t.Fatal(err)
+		}
+		for i := range many {
+			select {
+			case <-done:
+			case <-time.After(time.Minute):
+				t.Fatalf("%d of %d commands are still waiting a minute after raft has ended", many-i, many)
+			}
+		}
+		a.slow.Store(0)
+		if err := a.c.Resume(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

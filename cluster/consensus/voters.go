@@ -138,7 +138,10 @@ func votersOf(c raft.Configuration) int { return len(voters(c)) }
 
 func (c *Consensus) change(what string, id raft.ServerID, f raft.IndexFuture) {
 	c.changedVoters()
-	go func() { // ends when raft answers or shuts down
+	if r := c.run.Load(); r != nil {
+		r.answered(f)
+	}
+	go func() { // ends when raft answers or has ended
 		if err := f.Error(); err != nil {
 			c.cfg.Logger.Warn("change of voters failed", "server", id, "change", what, "err", err)
 			return
