@@ -607,11 +607,15 @@ func (p *pairing) tellOfIt(how, peer string, o fencing.Outcome, fenced bool) {
 // askDevices fences the peer, in the background; a failure is tried again after a pause.
 func (p *pairing) askDevices(ctx context.Context, st *state.State, peer string, silent time.Duration) {
 	p.mu.Lock()
-	if p.fence != pair.NotAsked {
+	if p.fence != pair.NotAsked || p.record.Intent == nil {
 		p.mu.Unlock()
 		return
 	}
 	p.fence = pair.Asked
+	intent := p.record.Intent.Generation.ID
+	// An answer counts for the intent that asked, and for no later one: the peer may
+	// have started, rejoined and acted between the device's deed and its word.
+	counts := func() bool { return p.record.Intent != nil && p.record.Intent.Generation.ID == intent }
 	p.mu.Unlock()
 	c := fencingOf(st)
 	action := conf.FenceReboot
@@ -622,6 +626,11 @@ func (p *pairing) askDevices(ctx context.Context, st *state.State, peer string, 
 	p.n.jobs.run(func() {
 		o, err := p.n.fence(ctx, fencing.Target{Node: peer, Silent: silent, Silence: p.n.silenceOf(peer), Ends: true}, action)
 		p.mu.Lock()
+		if !counts() {
+			p.mu.Unlock()
+			p.n.logger.Warn("pair: a device has answered to an order that is over", "node", peer, "done", o.Done, "err", err)
+			return
+		}
 		p.outcome = o
 		p.fence = pair.Failed
 		if err == nil && o.Done {
@@ -640,7 +649,7 @@ func (p *pairing) askDevices(ctx context.Context, st *state.State, peer string, 
 		case <-time.After(fenceAgain):
 		}
 		p.mu.Lock()
-		if p.fence == pair.Failed {
+		if p.fence == pair.Failed && counts() {
 			p.fence = pair.NotAsked
 		}
 		p.mu.Unlock()

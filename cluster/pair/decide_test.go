@@ -95,7 +95,7 @@ func TestDecide(t *testing.T) {
 		{"and looks at the addresses", P, []func(*Facts){silent, cold, intends, func(f *Facts) { f.Confirmed, f.Idle = true, true }}, "surviving, probe"},
 
 		{"ping: the tie-breaker answers, the addresses are looked for", P, []func(*Facts){silent, intends}, "surviving, go on, probe"},
-		{"ping: silent for long enough", P, []func(*Facts){silent, intends, func(f *Facts) { f.Clear = time.Second }}, "surviving, go on, probe, open"},
+		{"ping: silent for long enough", P, []func(*Facts){silent, intends, func(f *Facts) { f.Clear = 2 * time.Second }}, "surviving, go on, probe, open"},
 		{"ping: cut off, what runs here runs out", P, []func(*Facts){silent, intends, func(f *Facts) { f.TieBreaker = 600 * time.Millisecond }}, "surviving"},
 		{"ping: a lease that ran out is not had back", P, []func(*Facts){silent, func(f *Facts) { f.Left = 0; f.Lapsed = 1 }}, "waiting, lapse, stop"},
 		{"ping: before it tries anew, all has to stop", P, []func(*Facts){silent, cold, func(f *Facts) { f.Started = true }}, "alone, stop"},
