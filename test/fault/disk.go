@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keepbeat/keepbeat/test/lab"
+	"github.com/keepbeat/keepbeat/test/lab/probe"
 	"github.com/keepbeat/keepbeat/test/lab/uml"
 )
 
@@ -145,23 +146,26 @@ func (a *arena) giveDisk(h *lab.Host) {
 	at := h.Path(dataDir)
 	h.Die() // a host takes what is mounted there when it starts
 	var err error
+	disk := diskName(h)
 	if uml.Inside() {
-		err = newSlowDisk(h.Name, at)
+		err = newSlowDisk(disk, at)
 	} else {
 		err = unix.Mount("tmpfs", at, "tmpfs", 0, fmt.Sprintf("size=%d,mode=700", diskSize))
 	}
 	if err != nil {
 		a.t.Fatalf("the disk of %s: %v", h.Name, err)
 	}
-	a.addDisk(h, h.Name)
+	a.addDisk(h, disk)
 	h.Revive()
 }
+
+// diskName is another one each time: the device of an earlier cluster's node may still be held.
+func diskName(h *lab.Host) string { return fmt.Sprintf("%s-%d", h.Name, probe.Now()) }
 
 // addDisk notes what is now mounted as a node's data directory, until the test ends.
 func (a *arena) addDisk(h *lab.Host, disk string) {
 	at := h.Path(dataDir)
 	a.disks[h] = disk
-	a.allDisks = append(a.allDisks, disk)
 	a.t.Cleanup(func() {
 		if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {
 			a.t.Logf("the disk of %s: %v", h.Name, err)

@@ -203,7 +203,7 @@ func setTarget(disk, target string) error {
 // hosts' mount namespaces hold on to the old one.
 func (a *arena) checkDisk(h *lab.Host) {
 	old := a.disks[h]
-	disk := fmt.Sprintf("%s-%d", h.Name, len(a.allDisks))
+	disk := diskName(h)
 	err := run("", "cp", "--sparse=always", imageOf(old), imageOf(disk))
 	if err == nil {
 		err = attachSlowDisk(disk)

@@ -50,14 +50,14 @@ func (a *arena) round(name string, p plan, number int) result {
 		wrong("the address has not answered for %v after the last fault:\n%s", serviceBack, a.statuses())
 		res.usable = false
 	}
-	if res.usable && !a.settled(allWell) {
-		wrong("not all is well %v after the last fault:\n%s", allWell, a.statuses())
+	if res.usable && !a.settled(allWell()) {
+		wrong("not all is well %v after the last fault:\n%s", allWell(), a.statuses())
 		res.usable = false
 	}
 	a.note("all is well: %v", res.usable)
 	applies := stop()
-	if res.usable && !a.settled(allWell) {
-		wrong("not all is well %v after the last apply:\n%s", allWell, a.statuses())
+	if res.usable && !a.settled(allWell()) {
+		wrong("not all is well %v after the last apply:\n%s", allWell(), a.statuses())
 		res.usable = false
 	}
 	to := probe.Now()
@@ -107,14 +107,20 @@ func (a *arena) answered(after probe.Instant, limit time.Duration) bool {
 	return false
 }
 
-// spec is the version that the first node which answers runs.
+// spec is the newest version that any node runs: one that has just started may know none yet.
 func (a *arena) spec() version {
+	var newest version
 	for _, h := range a.nodes {
-		if st, ok := a.status(h); ok {
-			return version{st.Spec.Version, keptBy(h)[st.Spec.Version]}
+		if st, ok := a.status(h); ok && st.Spec.Version > newest.number {
+			newest = version{number: st.Spec.Version}
 		}
 	}
-	return version{}
+	for _, h := range a.nodes {
+		if mark := keptBy(h)[newest.number]; mark != "" {
+			newest.mark = mark
+		}
+	}
+	return newest
 }
 
 // applyEvery is how long an administrator waits between two applies.

@@ -25,7 +25,12 @@ type Session struct {
 	Until time.Time
 	// Report is told what every injection did.
 	Report func(Row)
-	Errorf func(format string, args ...any)
+}
+
+// TB is what a session needs of a test.
+type TB interface {
+	lab.TB
+	Errorf(format string, args ...any)
 }
 
 // kinds are those that can be injected in the lab kernel, or outside of it, once or at random.
@@ -76,12 +81,12 @@ func (s *Session) injections(r *rand.Rand) []injection {
 
 // Run builds a cluster and injects; when the cluster does not get well again, what
 // is left is injected into another one. t ends each cluster with its lab.
-func (s *Session) Run(each func(name string, f func(t lab.TB))) {
+func (s *Session) Run(each func(name string, f func(t TB))) {
 	r := rand.New(rand.NewPCG(s.Seed, 1))
 	todo := s.injections(r)
-	for n := 1; len(todo) > 0; n++ {
+	for n := 1; len(todo) > 0 && (s.Until.IsZero() || time.Now().Before(s.Until)); n++ {
 		before := len(todo)
-		each(fmt.Sprintf("%s, seed %d, cluster %d", s.Shape, s.Seed, n), func(t lab.TB) {
+		each(fmt.Sprintf("%s, seed %d, cluster %d", s.Shape, s.Seed, n), func(t TB) {
 			log := &timeline{}
 			profile := "default"
 			if !s.Once {
@@ -97,7 +102,7 @@ func (s *Session) Run(each func(name string, f func(t lab.TB))) {
 				s.Report(res.Row)
 				t.Logf("%-36s %4.1f s, silent %5.0f ms: %s", next.name, time.Since(began).Seconds(), res.SilenceMS, p.what)
 				if len(res.faults) > 0 {
-					s.Errorf("%s (%s), seed %d:\n%s\n%s", next.name, p.what, s.Seed, strings.Join(res.faults, "\n"), res.story)
+					t.Errorf("%s (%s), seed %d:\n%s\n%s", next.name, p.what, s.Seed, strings.Join(res.faults, "\n"), res.story)
 				}
 				a.tidy()
 				if !res.usable {
@@ -105,7 +110,7 @@ func (s *Session) Run(each func(name string, f func(t lab.TB))) {
 				}
 			}
 		})
-		if len(todo) == before { // no time, or no cluster to be had
+		if len(todo) == before { // no cluster to be had
 			return
 		}
 	}
