@@ -122,10 +122,15 @@ func (n *Node) revokeSilent(st *state.State, lives map[string]life) time.Duratio
 
 // place commits what placement wants.
 func (n *Node) place(st *state.State, since time.Time) {
-	if n.pair.stops() {
-		return // it would give what it gets back at once
+	// What it cannot run itself it would give back at once, and name itself again.
+	var without placement.Exclude
+	switch {
+	case n.isHalting():
+		without = placement.Exclude{n.self: stoppingWhy}
+	case n.pair.stops():
+		without = placement.Exclude{n.self: "it may run nothing now"}
 	}
-	assign, hand := placement.Moves(st, nil)
+	assign, hand := placement.Moves(st, without)
 	if time.Since(n.started) < startGrace || time.Since(since) < startGrace {
 		assign = n.patient(st, assign)
 	}

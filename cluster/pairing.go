@@ -61,6 +61,7 @@ type pairing struct {
 	unasked   string                   // why some could not be asked for, as it was logged last
 	answered  []pair.Place             // elsewhere, in the last round of questions
 	probed    time.Time                // when the last round of questions ended
+	permitted time.Time                // when a group was last told, or waited to be told, that it may start
 	serial    bool                     // nothing but a serial line is left to the peer
 	heard     string                   // id of the intent that the peer has told of
 	theirs    pair.Generation          // of the peer, as heard last
@@ -716,7 +717,7 @@ func (p *pairing) clearLocked(addrs []pair.Place, lease time.Duration) time.Dura
 func (p *pairing) probe(ctx context.Context) {
 	for {
 		p.mu.Lock()
-		needed := p.rule == conf.QuorumPing && p.peer != "" && p.wire != nil && p.said.Phase != pair.Whole && p.said.Phase != 0
+		needed := p.looks()
 		if !needed {
 			p.clear, p.answered, p.probed = map[pair.Place]time.Time{}, nil, time.Time{}
 		}
@@ -733,6 +734,27 @@ func (p *pairing) probe(ctx context.Context) {
 		case <-time.After(lease / 20):
 		}
 	}
+}
+
+// startingFor is for how long after the only voter opened its generation, or a
+// permission, a group may still be on its way up.
+const startingFor = time.Minute
+
+// looks says whether addresses are asked for: while something is to be decided,
+// and while the only voter starts something. What stands answers the peer's
+// questions by itself, and a pair may be without its peer for weeks. The caller holds mu.
+func (p *pairing) looks() bool {
+	if p.rule != conf.QuorumPing || p.peer == "" || p.wire == nil {
+		return false
+	}
+	switch p.said.Phase {
+	case 0, pair.Whole:
+		return false
+	case pair.Sole:
+		recently := func(t time.Time) bool { return !t.IsZero() && time.Since(t) < startingFor }
+		return p.record.Contested != "" && (recently(p.opened) || recently(p.permitted))
+	}
+	return true
 }
 
 func (p *pairing) probeOnce(ctx context.Context, st *state.State, lease time.Duration, yields bool) {
@@ -848,6 +870,7 @@ func (p *pairing) permit(ctx context.Context, group string) error {
 		p.mu.Lock()
 		free := p.peer == "" || p.rule != conf.QuorumPing || p.said.Phase == pair.Whole || p.said.Phase == pair.Sole && p.record.Contested == ""
 		lease := p.n.lease(st)
+		p.permitted = time.Now()
 		if !free && g != nil {
 			addrs := addressesOf(g)
 			free = len(addrs) > 0 && p.clearLocked(addrs, lease) >= pair.ClearFor(lease)
