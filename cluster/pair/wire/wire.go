@@ -32,15 +32,16 @@ import (
 const (
 	// pingTries is how often the tie-breaker is asked within one call of Ping.
 	pingTries = 3
-	// rounds is how often each address is asked within one call of Probe.
-	rounds = 2
-	// roundAlone is the pause between questions when the call has no end of its own.
-	roundAlone = 100 * time.Millisecond
+	// rounds is how often each address is asked within one call of Probe, in a long
+	// one more often: every longestPause.
+	rounds       = 2
+	longestPause = 100 * time.Millisecond
 	// answerIn is how long a machine has to answer, at least: on one network it takes
-	// less than 1 ms. A call that leaves less has asked nobody.
+	// less than 1 ms. A call goes on for so long after its context when it has to.
 	answerIn = 20 * time.Millisecond
-	// lateBy is how much later than its context a call may end: what it has seen is that much older.
-	lateBy = 100 * time.Millisecond
+	// freshFor is how old a question may be when the call ends: who stood still
+	// meanwhile knows nothing of now.
+	freshFor = 250 * time.Millisecond
 	// burst questions go out at once, then burstPause passes: several hundred
 	// answers at the same time would overflow the queues of small machines.
 	burst, burstPause = 128, time.Millisecond
@@ -49,7 +50,7 @@ const (
 )
 
 // errStarved: the process did not get to run, or stood still.
-var errStarved = errors.New("this process did not get to run for long enough to ask and to wait for answers")
+var errStarved = errors.New("this process did not get to run: nobody was asked, or too long ago")
 
 // Config is what a Wire needs.
 type Config struct {
@@ -133,12 +134,14 @@ func (w *Wire) Ping(ctx context.Context, to netip.Addr) bool {
 type target struct {
 	place pair.Place
 	spot  spot
-	mac   mac // ours there
+	mac   mac       // ours there
+	asked time.Time // when the last question went out
 	err   error
 }
 
 // Probe implements pair.Wire. Between two calls it listens on, so that what
-// comes late, or unasked, is returned by the next one.
+// comes late, or unasked, is returned by the next one. It asks everybody once at
+// least, however short ctx is, if that has not ended before.
 func (w *Wire) Probe(ctx context.Context, places []pair.Place) (answered, asked []pair.Place, unasked map[pair.Place]error) {
 	w.probing.Lock()
 	defer w.probing.Unlock()
@@ -148,28 +151,21 @@ func (w *Wire) Probe(ctx context.Context, places []pair.Place) (answered, asked 
 			targets[i].err = errors.Join(targets[i].err, err)
 		}
 	}
-	var sent time.Time // when the first question had gone out to all
-	pause := roundAlone
+	pause := longestPause
 	if d, ok := ctx.Deadline(); ok {
-		pause = max(time.Until(d)/rounds, time.Millisecond)
+		pause = min(max(time.Until(d)/rounds, time.Millisecond), pause)
 	}
+	var last time.Time
 	for ctx.Err() == nil {
-		began := time.Now()
-		w.ask(ctx, targets)
-		if sent.IsZero() {
-			sent = time.Now()
-		}
+		again := time.After(pause)
+		w.ask(targets)
+		last = time.Now()
 		select {
 		case <-ctx.Done():
-		case <-time.After(pause - time.Since(began)):
+		case <-again:
 		}
 	}
-	end, bounded := ctx.Deadline()
-	if sent.IsZero() || time.Since(sent) < answerIn || bounded && time.Since(end) > lateBy {
-		for i := range targets {
-			targets[i].err = errors.Join(targets[i].err, errStarved)
-		}
-	}
+	time.Sleep(answerIn - time.Since(last))
 	return w.collect(targets)
 }
 
@@ -179,7 +175,7 @@ func (w *Wire) targets(places []pair.Place) []target {
 	err := w.cfg.Vips.Look(func(v vip.View) {
 		for _, p := range places {
 			port, err := v.Where(p.Addr, p.Interface)
-			targets = append(targets, target{p, spot{port.Index, p.Addr}, port.MAC, err})
+			targets = append(targets, target{place: p, spot: spot{port.Index, p.Addr}, mac: port.MAC, err: err})
 		}
 	})
 	if err != nil {
@@ -248,17 +244,14 @@ func (w *Wire) open() error {
 
 // ask sends one question for each target. A target of which one question could
 // not be sent was not asked: whatever kept it back keeps back answers too.
-func (w *Wire) ask(ctx context.Context, targets []target) {
+func (w *Wire) ask(targets []target) {
 	for i := range targets {
 		if i%burst == burst-1 {
-			select {
-			case <-ctx.Done():
-			case <-time.After(burstPause):
-			}
+			time.Sleep(burstPause)
 		}
-		t := &targets[i]
-		if t.err == nil {
+		if t := &targets[i]; t.err == nil {
 			t.err = w.question(t)
+			t.asked = time.Now()
 		}
 	}
 }
@@ -286,9 +279,12 @@ func (w *Wire) question(t *target) error {
 func (w *Wire) collect(targets []target) (answered, asked []pair.Place, unasked map[pair.Place]error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	missed := w.drain()
+	missed, now := w.drain(), time.Now()
 	unasked = map[pair.Place]error{}
 	for _, t := range targets {
+		if t.err == nil && now.Sub(t.asked) > freshFor {
+			t.err = errStarved
+		}
 		if err := errors.Join(t.err, missed); err != nil {
 			unasked[t.place] = err
 		}
