@@ -716,15 +716,15 @@ func (p *pairing) clearLocked(addrs []pair.Place, lease time.Duration) time.Dura
 // should it be looking too, sees that somebody is about to take them.
 func (p *pairing) probe(ctx context.Context) {
 	for {
+		st := p.view()
+		lease := p.n.lease(st)
 		p.mu.Lock()
-		needed := p.looks()
+		needed := p.looks(lease)
 		if !needed {
 			p.clear, p.answered, p.probed = map[pair.Place]time.Time{}, nil, time.Time{}
 		}
 		yields := p.n.self > p.peer
 		p.mu.Unlock()
-		st := p.view()
-		lease := p.n.lease(st)
 		if needed && st.Spec != nil {
 			p.probeOnce(ctx, st, lease, yields)
 		}
@@ -743,8 +743,12 @@ const startingFor = time.Minute
 // looks says whether addresses are asked for: while something is to be decided,
 // and while the only voter starts something. What stands answers the peer's
 // questions by itself, and a pair may be without its peer for weeks. The caller holds mu.
-func (p *pairing) looks() bool {
+func (p *pairing) looks(lease time.Duration) bool {
 	if p.rule != conf.QuorumPing || p.peer == "" || p.wire == nil {
+		return false
+	}
+	// Who does not reach the tie-breaker takes nothing, and the peer yields to who asks.
+	if !p.tied || p.n.keeper.Now()-p.tie > lease {
 		return false
 	}
 	switch p.said.Phase {

@@ -446,7 +446,8 @@ func ClearFor(lease time.Duration) time.Duration { return 2 * lease * clockNum /
 const clockNum, clockDen = 103, 100
 
 func (f Facts) tieBreak(d *Decision) {
-	if !f.reaches() {
+	// What it said before says nothing of who is cut off now.
+	if !f.reaches() || f.TieBreaker > f.Intended {
 		d.Why = "the tie-breaker does not answer"
 		return
 	}

@@ -46,7 +46,7 @@ func cold(f *Facts) {
 }
 
 func intends(f *Facts) {
-	f.Revoked, f.Halted = true, true
+	f.Revoked, f.Halted, f.Intended = true, true, 500*time.Millisecond
 	f.Record.Intent = &Intent{Generation: Generation{f.Record.Current.Counter + 1, "00000001"}, Peer: "b"}
 }
 
@@ -95,6 +95,9 @@ func TestDecide(t *testing.T) {
 		{"and looks at the addresses", P, []func(*Facts){silent, cold, intends, func(f *Facts) { f.Confirmed, f.Idle = true, true }}, "surviving, probe"},
 
 		{"ping: the tie-breaker answers, the addresses are looked for", P, []func(*Facts){silent, intends}, "surviving, go on, probe"},
+		{"ping: what the tie-breaker answered before says nothing, also when there is nothing to take", P, []func(*Facts){silent, intends, func(f *Facts) {
+			f.TieBreaker, f.Intended, f.Clear = 200*time.Millisecond, 100*time.Millisecond, time.Hour
+		}}, "surviving, go on"},
 		{"ping: silent for long enough", P, []func(*Facts){silent, intends, func(f *Facts) { f.Clear = 2 * time.Second }}, "surviving, go on, probe, open"},
 		{"ping: cut off, what runs here runs out", P, []func(*Facts){silent, intends, func(f *Facts) { f.TieBreaker = 600 * time.Millisecond }}, "surviving"},
 		{"ping: a lease that ran out is not had back", P, []func(*Facts){silent, func(f *Facts) { f.Left = 0; f.Lapsed = 1 }}, "waiting, lapse, stop"},
