@@ -24,8 +24,8 @@ import (
 const (
 	// serviceBack is how long after the end of all faults a user waits at most.
 	serviceBack = 30 * time.Second
-	// restartSec is scripts/keepbeat.service's RestartSec.
-	restartSec = 200 * time.Millisecond
+	// restartAfter is scripts/keepbeat.service's RestartSec.
+	restartAfter = 200 * time.Millisecond
 )
 
 // allWell is how long after it an administrator waits at most until every node is
@@ -267,7 +267,7 @@ func (a *arena) supervise() {
 		case a.ended[h].IsZero():
 			a.ended[h] = time.Now()
 			a.note("%s: the daemon has ended: %s", h.Name, a.lastWords(h))
-		case time.Since(a.ended[h]) >= restartSec:
+		case time.Since(a.ended[h]) >= restartAfter:
 			a.afterEnd(h)
 		}
 	}
@@ -284,8 +284,6 @@ func (a *arena) switchOn(h *lab.Host) {
 var (
 	// crashed is what a program says that did not end by itself.
 	crashed = regexp.MustCompile(`(?m)^(panic: .*|fatal error: .*|unexpected fault address.*|SIG[A-Z]+: .*)$`)
-	// stopped is how raft ends a daemon that cannot store what it must not forget: on purpose.
-	stopped = regexp.MustCompile(`^panic: failed to (save current term|persist|get|set)`)
 	// wayOut is what the daemon tells an administrator to do with a data directory, or a journal.
 	wayOut = regexp.MustCompile(`move the data directory away and start again|take that back by hand and remove the file`)
 )

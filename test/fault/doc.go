@@ -13,8 +13,8 @@
 //
 // Silences are measured and printed. They are judged only by what a user would
 // notice: the address answers again within 30 s after the last fault has ended,
-// and all is well within a minute (in the
-// lab kernel: four).
+// and all is well within a minute (four in
+// the lab kernel).
 //
 // `make fault` draws for FAULT_TIME (25 minutes); `make test-fault`, a part of `make test`,
 // injects each kind once. SEED=n repeats a draw, FAULT=regexp chooses kinds.

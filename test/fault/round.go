@@ -64,7 +64,7 @@ func (a *arena) round(name string, p plan, number int) result {
 
 	for _, h := range a.nodes {
 		for _, d := range a.daemonsSince(h, before[h]) {
-			if m := crashed.FindString(d.Log()); m != "" && !stopped.MatchString(m) {
+			if m := crashed.FindString(d.Log()); m != "" {
 				wrong("the daemon on %s crashed: %s", h.Name, m)
 			}
 		}
