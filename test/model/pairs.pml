@@ -107,12 +107,12 @@ bit done[2];       /* the device has said that the other is off */
 #define sharedWire (!detached[0] && !detached[1])
 /* P5: the other has the address; or is about to: its probe is seen too. */
 #ifdef PROBES_UNSEEN
-#define answered(n) (sharedWire && acts(1-n))
+#define answered(n) (sharedWire && acts((1-(n))))
 #else
-#define answered(n) (sharedWire && (acts(1-n) || probing[1-n]))
+#define answered(n) (sharedWire && (acts((1-(n))) || probing[1-(n)]))
 #endif
 /* Probes are much denser than ticks: an address that comes up while somebody probes is noticed. */
-#define noticed(n) clear[1-n] = (answered(1-n) -> 0 : clear[1-n])
+#define noticed(n) clear[1-n] = (answered((1-n)) -> 0 : clear[1-n])
 /* P5: silence counts only while the tie-breaker answers. */
 #ifdef TIE_BREAKER_AT_THE_END
 #define counts(n) true
