@@ -242,8 +242,19 @@ func (d *duo) rejoined(h *lab.Host, logsBefore int) {
 	if n := d.discarded(h); n != logsBefore+1 {
 		d.t.Errorf("%s has put aside %d logs, %d before; want one more", h.Name, n, logsBefore)
 	}
-	if log := d.Daemons[h.Name].Log(); !strings.Contains(log, "pair: joining") {
-		d.t.Errorf("%s got its vote without following first; its log:\n%s", h.Name, log)
+	log := d.Daemons[d.Other(h).Name].Log()
+	server := `msg="server ` + h.Name + "/"
+	follows, votes := 0, 0
+	for line := range strings.Lines(log) {
+		switch {
+		case strings.Contains(line, server) && strings.Contains(line, "joins without a vote"):
+			follows++
+		case strings.Contains(line, server) && strings.Contains(line, "has caught up and votes") && votes < follows:
+			votes++
+		}
+	}
+	if follows == 0 || votes != follows {
+		d.t.Errorf("%s followed %d times without a vote, and got one after that %d times; the log of the other:\n%s", h.Name, follows, votes, log)
 	}
 	if a, b := d.generation(d.Director1), d.generation(d.Director2); a != b {
 		d.t.Errorf("generations %d and %d", a, b)
@@ -279,6 +290,7 @@ func options(rule scenario.Rule) scenario.Options {
 }
 
 func TestPair(t *testing.T) {
+	t.Parallel()
 	for _, rule := range rules {
 		t.Run(string(rule), func(t *testing.T) {
 			t.Parallel()
@@ -328,6 +340,36 @@ func TestPair(t *testing.T) {
 				since := owner.Die()
 				d.takenOver(d.Other(owner), since, epoch)
 				d.comesBack(owner)
+			})
+
+			d.part("the owner is cut off from everything", func() {
+				owner, epoch := d.owner(), d.epoch()
+				logs, script := d.discarded(owner), fileOn(owner, scenario.FenceScript)
+				// The device, too: otherwise the one with more at stake is left, and heard by nobody.
+				owner.WriteFile(scenario.FenceScript, "#!/bin/sh\nexit 1\n", 0o755)
+				for _, s := range []*lab.Switch{d.Heartbeat[0], d.Heartbeat[1], d.Service} {
+					owner.PortOn(s).Block()
+				}
+				d.takenOver(d.Other(owner), probe.Now(), epoch)
+				time.Sleep(aWhile)
+				owner.WriteFile(scenario.FenceScript, script, 0o755)
+				switch rule {
+				case scenario.Fencing:
+					d.Lab.Heal()
+					d.comesBack(owner)
+				case scenario.Unsafe: // it went on where nobody heard it, and either may stay
+					d.Lab.Heal()
+					d.settle()
+					d.client.WaitAnswer("", probe.Now(), limit)
+				case scenario.Ping:
+					if owner.HasAddress(scenario.VIP) {
+						d.t.Errorf("%s has the address still, although it does not reach the tie-breaker", owner.Name)
+					}
+					healed := probe.Now()
+					d.Lab.Heal()
+					d.rejoined(owner, logs)
+					d.neverSilent(healed, "its return")
+				}
 			})
 
 			d.part("the standby's daemon hangs", func() {
@@ -440,4 +482,27 @@ func TestPair(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAGroupOfManyAddressesMovesByTheRulePing: while it starts, its addresses are
+// shut by the guard, and have to be asked for all the same.
+func TestAGroupOfManyAddressesMovesByTheRulePing(t *testing.T) {
+	t.Parallel()
+	vips := []string{scenario.VIP, scenario.VIP6}
+	groups := "  web:\n    prefer: [director1, director2]\n    resources:\n      - vip: " + scenario.VIP + "/24/eth0\n      - vip: " + scenario.VIP6 + "/64/eth0\n"
+	for i := range 300 {
+		a := fmt.Sprintf("192.168.%d.%d", 57+i/200, i%200+1)
+		vips = append(vips, a)
+		groups += "      - vip: " + a + "/32/eth0\n"
+	}
+	d := beginDuo(t, scenario.Ping, scenario.Options{Groups: groups})
+	owner, epoch := d.owner(), d.epoch()
+	since := owner.Die()
+	d.takenOver(d.Other(owner), since, epoch)
+	for _, a := range vips {
+		if !d.Other(owner).HasAddress(a) {
+			t.Errorf("%s is not there", a)
+		}
+	}
+	d.comesBack(owner)
 }

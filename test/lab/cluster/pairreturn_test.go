@@ -46,6 +46,7 @@ func (d *duo) quiet(uses int) {
 }
 
 func TestPairReturns(t *testing.T) {
+	t.Parallel()
 	for _, rule := range rules {
 		t.Run(string(rule), func(t *testing.T) {
 			t.Parallel()
@@ -126,9 +127,9 @@ func TestPairReturns(t *testing.T) {
 				if n := uses() - fenced; rule == scenario.Fencing && n != 1 || rule != scenario.Fencing && n != 0 {
 					t.Errorf("%d uses of the device", n)
 				}
-				if out := d.must(one, "history"); !strings.Contains(strings.Join(strings.Fields(out), " "), "confirmed by root") {
-					t.Errorf("the history does not say who confirmed:\n%s", out)
-				}
+				d.Lab.Eventually(limit, "the history to say who confirmed", func() bool {
+					return strings.Contains(strings.Join(strings.Fields(d.must(one, "history")), " "), "confirmed by root")
+				})
 				d.Revive(two)
 				sameHistory(before, [2]int{0, 1})
 				if out, err := d.confirm(one, "director2", "yes"); err == nil || !strings.Contains(out, "nothing to confirm") {

@@ -14,6 +14,7 @@ import (
 const serialDevice = "/etc/keepbeat/ttyS0"
 
 func TestAPairWhoseSerialLineIsAllThatIsLeftKeepsEverything(t *testing.T) {
+	t.Parallel()
 	for _, rule := range rules {
 		t.Run(string(rule), func(t *testing.T) {
 			t.Parallel()
