@@ -28,7 +28,7 @@ RUN  ?= .
 RUNS ?= 50
 SEED ?= 0
 
-.PHONY: build labtool install test vet staticcheck vuln test-unit test-sim test-lab test-lab-host test-lab-kernel test-fault fault \
+.PHONY: build labtool install test vet staticcheck vuln test-unit test-sim test-model model test-lab test-lab-host test-lab-kernel test-fault fault \
 	sim demo bench-failover bench-checks bench-ipvs lab-kernel deps clean
 
 # ---- build
@@ -62,6 +62,7 @@ test:
 	@$(MAKE) --no-print-directory vuln
 	@$(MAKE) --no-print-directory test-unit
 	@$(MAKE) --no-print-directory test-sim
+	@$(MAKE) --no-print-directory test-model
 	@$(MAKE) --no-print-directory test-lab
 	@$(MAKE) --no-print-directory test-fault
 	@echo 'make test: all passed'
@@ -96,6 +97,17 @@ test-sim:
 
 sim:
 	KEEPBEAT_SIM_RUNS=$(RUNS) KEEPBEAT_SIM_SEED=$(SEED) $(GO) test -v -count=1 -timeout 4h -run '^TestShort$$' ./test/sim
+
+# ---- the rules of leases and pairs, as models for spin; needs no root
+
+test-model:
+	@test/lab/deps.sh model
+	@test/model/run.sh short
+
+# Minutes, and up to 8 GB.
+model:
+	@test/lab/deps.sh model
+	@test/model/run.sh deep
 
 # ---- lab: real kernel, several hosts on one machine; needs root
 

@@ -13,6 +13,8 @@ declare -A sets=(
 	# -race needs a C compiler.
 	[race]="gcc libc6-dev"
 	# Disks that are slow or fail, in the lab kernel.
+	# The model checker compiles what it searches.
+	[model]="spin gcc libc6-dev"
 	[fault]="dmsetup e2fsprogs mount"
 	# What bench-failover PEERS=1 measures beside keepbeat. heartbeat brings its resource scripts and plugins with it.
 	[peers]="keepalived heartbeat"
