@@ -105,11 +105,11 @@ bit done[2];       /* the device has said that the other is off */
 
 #ifdef PING
 #define sharedWire (!detached[0] && !detached[1])
-/* P5: the other has the address; or is about to: its probe is seen too. */
+/* P5: the other has the address; or is about to: the second of the two yields to the first's probe. */
 #ifdef PROBES_UNSEEN
 #define answered(n) (sharedWire && acts((1-(n))))
 #else
-#define answered(n) (sharedWire && (acts((1-(n))) || probing[1-(n)]))
+#define answered(n) (sharedWire && (acts((1-(n))) || (n) == 1 && probing[1-(n)]))
 #endif
 /* Probes are much denser than ticks: an address that comes up while somebody probes is noticed. */
 #define noticed(n) clear[1-n] = (answered((1-n)) -> 0 : clear[1-n])

@@ -11,16 +11,16 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-failed=0
+jobs=1 # searches at a time
+number=0
 
 # search NAME MODEL "spin options" "compiler options" "pan options"
 search() {
-	local dir=$work/search
-	rm -rf "$dir" && mkdir "$dir" && cd "$dir"
+	cd "$(mktemp -d -p "$work")"
 	# shellcheck disable=SC2086
 	spin -a $3 "$here/$2.pml" >spin.out 2>&1 || { cat spin.out >&2; exit 1; }
 	# shellcheck disable=SC2086
-	gcc -O2 -w -DSAFETY -DNOFAIR -DMEMLIM=8000 $4 -o pan pan.c
+	gcc -O1 -w -DSAFETY -DNOFAIR -DMEMLIM=8000 $4 -o pan pan.c
 	# shellcheck disable=SC2086
 	./pan $5 >out 2>&1 || true
 	complete=yes
@@ -28,39 +28,51 @@ search() {
 	errors=$(grep -oE 'errors: [0-9]+' out | grep -oE '[0-9]+' || echo '?')
 	# An index out of range or a state without a way on is a mistake in the model, no finding.
 	grep -E '^pan:[0-9]+: ' out | grep -qv 'assertion violated' && errors='?'
-	printf '%-9s %-46s %11s %7s %8s %8s  ' "$2" "$1" \
+	printf '%-6s %-55s %10s %7s %8s %8s  ' "$2" "$1" \
 		"$(grep -oE '[0-9.e+]+ states, stored' out | cut -d' ' -f1)" \
 		"$(grep -oE 'depth reached [0-9]+' out | tail -1 | grep -oE '[0-9]+')" \
 		"$(grep -oE '[0-9.]+.total actual' out | grep -oE '^[0-9]+')" \
 		"$(grep -oE 'elapsed time [0-9.e+-]+' out | cut -d' ' -f3)"
 }
 
+# search's line is printed in turn, whichever search ends first.
+queue() {
+	number=$((number + 1))
+	while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n || true; done
+	("$@" || echo FAILED) >"$work/$number.line" &
+}
+
 # holds NAME MODEL "spin options" ["compiler options" ["pan options"]]
-holds() {
+holds() { queue judge_holds "$@"; }
+
+judge_holds() {
 	search "$1" "$2" "$3" "${4:-}" "${5:--m1000000 -w23}"
 	if [ "$errors" = 0 ] && [ $complete = yes ]; then
 		echo holds
-	else
-		echo "VIOLATED, or not searched to the end"
-		failed=1
-		cat "$work/search/out" >&2
-		(cd "$work/search" && [ -f ./*.trail ] && spin -t -p -k ./*.trail $3 "$here/$2.pml" | grep 'proc ' | tail -100 >&2) || true
+		return
 	fi
+	echo "VIOLATED, or not searched to the end"
+	cat out >&2
+	# shellcheck disable=SC2086
+	[ ! -f pan_in.trail ] && [ ! -f "$2.pml.trail" ] || spin -t -p -k ./*.trail $3 "$here/$2.pml" | grep 'proc ' | tail -100 >&2
+	return 1
 }
 
 # broken NAME MODEL "spin options": breadth first, which finds the shortest way to the violation
-broken() {
+broken() { queue judge_broken "$@"; }
+
+judge_broken() {
 	search "without: $1" "$2" "$3" -DBFS -w22
 	if [ "$errors" = 1 ]; then
 		echo found
-	else
-		echo "NOT FOUND"
-		failed=1
+		return
 	fi
+	echo 'NOT FOUND'
+	return 1
 }
 
 header() {
-	printf '%-9s %-46s %11s %7s %8s %8s\n' model 'what is in it' states depth MB seconds
+	printf '%-6s %-55s %10s %7s %8s %8s\n' model 'what is in it' states depth MB seconds
 }
 
 short() {
@@ -127,7 +139,10 @@ short | deep) ;;
 	;;
 esac
 start=$SECONDS
+[ "$1" = deep ] || jobs=2
 header
 "$1"
+wait
+for ((i = 1; i <= number; i++)); do cat "$work/$i.line"; done
 echo "$1: $((SECONDS - start)) s"
-exit $failed
+! grep -q FAILED "$work"/*.line
