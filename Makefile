@@ -61,7 +61,6 @@ test:
 	@$(MAKE) --no-print-directory staticcheck
 	@$(MAKE) --no-print-directory vuln
 	@$(MAKE) --no-print-directory test-unit
-	@$(MAKE) --no-print-directory test-model
 	@$(MAKE) --no-print-directory test-sim
 	@$(MAKE) --no-print-directory test-model
 	@$(MAKE) --no-print-directory test-lab
@@ -89,16 +88,6 @@ vuln:
 test-unit:
 	@test/lab/deps.sh race lab fencing
 	CGO_ENABLED=1 $(GO) test -race -timeout 15m $(UNIT_PACKAGES)
-
-# ---- the model of leases and pairs, in Promela: searched completely, and with each rule left out
-
-test-model:
-	@test/lab/deps.sh model
-	test/model/run.sh short
-
-# Larger bounds: minutes, up to 8 GB.
-model: test-model
-	test/model/run.sh deep
 
 # ---- simulation: the real code under testing/synctest
 

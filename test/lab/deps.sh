@@ -12,8 +12,6 @@ declare -A sets=(
 	[fencing]="fence-agents cluster-glue"
 	# -race needs a C compiler.
 	[race]="gcc libc6-dev"
-	# The model of test/model.
-	[model]="spin gcc libc6-dev"
 	# Disks that are slow or fail, in the lab kernel.
 	# The model checker compiles what it searches.
 	[model]="spin gcc libc6-dev"

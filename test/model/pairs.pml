@@ -261,7 +261,7 @@ inline restart(x) {
 #ifdef PING
 #define noOrder(n) true
 #define idleIfLapsed(n) (live(n) || up[n] == 0)
-#define clearly(n) (probing[n] && clear[n] == PROBE && !detached[n])
+#define clearly(n) (probing[n] && clear[n] == PROBE && !detached[n] || cold[n] > 0)
 #else
 #define noOrder(n) (order[n] == 0)
 #define idleIfLapsed(n) true
