@@ -315,6 +315,10 @@ func TestTwoCommandsDoNotChangeKeysAtOnce(t *testing.T) {
 	w := threeNodes(t)
 	n, ctx := w.nodes["one"], t.Context()
 	other := w.nodes["three"].beginKeys(WithOrder(ctx, Order{By: "bob"}))
+	for slices.ContainsFunc(other.nodes, func(k NodeKeys) bool { return k.Away != "" }) {
+		other.end() // a busy machine: a node did not answer in time, and has to be claimed for this test
+		other = w.nodes["three"].beginKeys(WithOrder(ctx, Order{By: "bob"}))
+	}
 	_, err := n.AddKey(ctx, 2, conf.NewSecret(secondKey))
 	w.refused(err, "another command by bob is changing keys")
 	w.expect("nothing was done", "1, seals with 1")
