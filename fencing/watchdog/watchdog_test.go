@@ -121,7 +121,7 @@ func TestStarve(t *testing.T) {
 		if err := d.Exec("/bin/true", nil, nil, s); !errors.Is(err, ErrStarved) {
 			t.Errorf("Exec: %v", err)
 		}
-		time.Sleep(9 * s)
+		time.Sleep(9*s + s/10) // not at the very instant at which it bites
 		d.bitten(true)
 	})
 }
