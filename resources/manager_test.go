@@ -618,6 +618,17 @@ func TestAChangedSpecificationTouchesOnlyWhatItChanges(t *testing.T) {
 		w.m.Own(own(2))
 		w.said("hold [192.0.2.1]\nstart a\nstart c\nreport web 2 started")
 	})
+	story(t, "a group removed that would not stop is in the journal when the daemon ends", func(w *world) {
+		w.start()
+		w.set("stop c", errBad)
+		w.m.Configure(conf.Spec{})
+		w.said("stop c: bad")
+		w.m.Close()
+		w.said("")
+		if e, _ := w.journal.Read(); len(e) != 1 || len(e[0].Resources) != 3 {
+			w.t.Errorf("journal: %+v", e)
+		}
+	})
 	story(t, "a group removed stops and says so", func(w *world) {
 		w.start()
 		w.m.Configure(conf.Spec{})

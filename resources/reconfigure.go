@@ -86,6 +86,9 @@ func (g *group) gone(ctx context.Context) {
 	if g.epoch != 0 {
 		g.stopAll(ctx, "", nil)
 	}
+	if g.epoch != 0 {
+		return // the daemon ends, and it has not stopped: it stays in the journal
+	}
 	g.closeMembers()
 }
 
