@@ -623,8 +623,9 @@ func TestAChangedSpecificationTouchesOnlyWhatItChanges(t *testing.T) {
 		w.set("stop c", errBad)
 		w.m.Configure(conf.Spec{})
 		w.said("stop c: bad")
+		w.m.Own(nil)
 		w.m.Close()
-		w.said("")
+		w.said("stop c: bad")
 		if e, _ := w.journal.Read(); len(e) != 1 || len(e[0].Resources) != 3 {
 			w.t.Errorf("journal: %+v", e)
 		}
