@@ -61,6 +61,7 @@ type pairing struct {
 	unasked   string                   // why some could not be asked for, as it was logged last
 	answered  []pair.Place             // elsewhere, in the last round of questions
 	probed    time.Time                // when the last round of questions ended
+	looked    time.Duration            // lease time at which it ended
 	permitted time.Time                // when a group was last told, or waited to be told, that it may start
 	serial    bool                     // nothing but a serial line is left to the peer
 	heard     string                   // id of the intent that the peer has told of
@@ -767,9 +768,15 @@ func (p *pairing) probeOnce(ctx context.Context, st *state.State, lease time.Dur
 	defer cancel()
 	began := time.Now()
 	answered, asked, unasked := p.wire.Probe(pctx, addrs)
+	ended := p.n.keeper.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.tellUnasked(addrs, unasked)
+	if ended-p.looked > lease {
+		// This node was stopped, or did not look before: of the time between nothing is known.
+		p.clear, began = map[pair.Place]time.Time{}, time.Now()
+	}
+	p.looked = ended
 	for _, a := range addrs {
 		// Of two that look at the same time the one whose name comes first goes first.
 		if unasked[a] != nil || slices.Contains(answered, a) || yields && slices.Contains(asked, a) {
