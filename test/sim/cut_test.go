@@ -67,25 +67,32 @@ var cuts = []cut{
 	{name: "pair: that the other waits is believed though it was said before", story: "both are told to go on", edits: []edit{
 		{"cluster/pair/decide.go", "f.PeerSaid.Cold && answered", "f.PeerSaid.Cold && (answered || CUT)"},
 	}},
+	// Every incarnation that its log knows is revoked, and while it is surviving it answers to none: either is enough.
 	{name: "pair: the other gets promises while it is being survived", story: "admitted unheard", shows: "promises", edits: []edit{
 		{"cluster/pairing.go", "return f.Ordered || f.Record.Intent != nil", "return !CUT && f.Ordered || !CUT && f.Record.Intent != nil"},
+		{"cluster/pairing.go", `if p.n.cons.Leader() != "" {`, `if p.n.cons.Leader() != "" || CUT {`},
 	}},
+	// What would be taken too early is not started as long as it answers elsewhere: either is enough.
 	{name: "pair, ping: nobody looks who has the addresses", story: "only the heartbeat is cut", edits: []edit{
 		{"cluster/pair/decide.go", "if f.Clear < ClearFor(f.Lease) {", "if f.Clear < ClearFor(f.Lease) && !CUT {"},
+		withoutPermit,
 	}},
 	{name: "pair, ping: nor before a group is started again", story: "restarted while nobody answers", edits: []edit{
-		{"cluster/pairing.go", "if free {", "if free || CUT {"},
+		withoutPermit,
 	}},
 	{name: "pair, ping: of two that look neither yields", story: "both look at once", edits: []edit{
 		{"cluster/pairing.go", "yields && slices.Contains(asked, a)", "!CUT && yields && slices.Contains(asked, a)"},
 	}},
 	{name: "pair, ping: going on alone does not end with the lease", story: "cut off and half back", edits: []edit{
 		{"cluster/pair/decide.go", "return f.Rule == conf.QuorumPing && f.MayGoOn && f.Left <= 0", "return !CUT && f.Rule == conf.QuorumPing && f.MayGoOn && f.Left <= 0"},
+		withoutPermit,
 	}},
 	{name: "pair: going on alone does not end with the process", story: "fenced and back", shows: "has not seen it since", edits: []edit{
 		{"cluster/pairing.go", "parseCarry(n.cfg.Carry); ok &&", "parseCarry(n.cfg.Carry); CUT || ok &&"},
 	}},
 }
+
+var withoutPermit = edit{"cluster/pairing.go", "if free {", "if free || CUT {"}
 
 var withLeftovers = edit{"cluster/actor.go", "n.manager != nil && n.manager.Leftovers(ownedEpochs(st, n.self))", "!CUT && n.manager != nil && n.manager.Leftovers(ownedEpochs(st, n.self))"}
 

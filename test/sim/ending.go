@@ -17,6 +17,7 @@ func (r *run) recover() {
 			m.cont()
 		}
 		m.diskNow().arm(fuse{})
+		r.tell(m, func(m *machine) { m.failStarts, m.failStops = 0, 0 })
 	}
 	r.rest(500 * time.Millisecond) // what is being started or stopped may still be
 	for r.wait > 0 {
@@ -64,6 +65,10 @@ func (r *run) chosen() bool {
 	if len(rivals) == 0 {
 		r.asked = time.Now()
 		return true
+	}
+	if r.s.ByItself {
+		r.s.ByItself = false
+		r.w.violate("an operator has to choose, and nothing has happened that asks for one")
 	}
 	if time.Since(r.asked) > 5*time.Second {
 		r.asked = time.Now()

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -27,6 +29,7 @@ type machine struct {
 	format int // newest format of the state that its program knows; 0: the newest there is
 
 	mu         sync.Mutex // guards what follows
+	journals   int        // which of its journals is in use
 	disk       *disk
 	live       *gate // of the daemon that runs; nil: none, or it has just been struck
 	delay      time.Duration
@@ -94,8 +97,34 @@ func (m *machine) openData() *disk {
 	return d
 }
 
+// journal is in /run: a reboot empties it. What a daemon that is dead still
+// does to it goes to a copy that nobody reads.
 func (m *machine) journal() resources.Journal {
-	return resources.Journal{Dir: filepath.Join(m.w.dir, m.name)}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return resources.Journal{Dir: filepath.Join(m.w.dir, fmt.Sprintf("%s.%d", m.name, m.journals))}
+}
+
+// leaveJournal makes the next daemon go on from what stands in the journal now.
+func (m *machine) leaveJournal() error {
+	from := m.journal().Dir
+	for try := 0; ; try++ {
+		m.emptyJournal()
+		if _, err := os.Stat(from); errors.Is(err, fs.ErrNotExist) {
+			return nil // nothing has been started
+		}
+		// A file that is being replaced meanwhile is read again.
+		if err := os.CopyFS(m.journal().Dir, os.DirFS(from)); err == nil || try == 100 {
+			return err
+		}
+	}
+}
+
+// emptyJournal is what a reboot does to it.
+func (m *machine) emptyJournal() {
+	m.mu.Lock()
+	m.journals++
+	m.mu.Unlock()
 }
 
 // registry makes what groups consist of, for one daemon.
@@ -186,6 +215,9 @@ func (m *machine) strike(power bool, left *disk, again time.Duration) {
 	m.mu.Unlock()
 	if g != nil {
 		g.kill()
+		if err := m.leaveJournal(); err != nil {
+			m.w.violate("the simulation itself failed: %v", err)
+		}
 		m.w.streams.Kill(m.name)
 	}
 	if power {
@@ -215,6 +247,9 @@ func (m *machine) kill() {
 		return
 	}
 	m.gate.kill()
+	if err := m.leaveJournal(); err != nil {
+		m.w.violate("the simulation itself failed: %v", err)
+	}
 	m.w.net.dying = m.name
 	m.w.net.apply()
 	m.w.streams.Kill(m.name)
@@ -299,8 +334,6 @@ func (m *machine) powerOn() error {
 	m.kernel.clear()
 	m.kernel.off = false
 	m.w.tables.Unlock()
-	if err := m.w.clearJournal(m.name); err != nil {
-		return err
-	}
+	m.emptyJournal()
 	return m.start()
 }

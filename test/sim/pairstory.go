@@ -16,6 +16,16 @@ const sec = time.Second
 
 // pairStories are those of two directors.
 var pairStories = map[string]story{
+	// One is gone, or cut off from everything: the other one serves.
+	"one is gone": {pair: true, alone: true, events: func(s *schedule, d dice, at time.Duration) []event {
+		s.ByItself = !s.OneStarts // with wait_for_all: no they fence each other as long as the cut lasts
+		o := s.director(d)
+		return []event{
+			{At: at, For: 40 * sec, Do: []action{power, crash, partition}[d.IntN(3)], On: []string{o}},
+			{At: at, For: 40 * sec, Do: noTieBreaker, On: []string{o}},
+			{At: at + 10*s.Profile.Lease + 4*sec, Do: served},
+		}
+	}},
 	// Both are alive, and the device does not do what it is asked.
 	"the device fails": {pair: true, rules: fencingOnly, events: func(s *schedule, d dice, at time.Duration) []event {
 		return []event{
@@ -25,10 +35,12 @@ var pairStories = map[string]story{
 	}},
 	// Who was fenced comes back behind the cut.
 	"fenced and back": {pair: true, rules: fencingOnly, alone: true, events: func(s *schedule, d dice, at time.Duration) []event {
+		s.ByItself = !s.OneStarts // with wait_for_all: no they fence each other as long as the cut lasts
 		return []event{{At: at, For: d.between(10*sec, 20*sec), Do: partition, On: []string{s.director(d)}}}
 	}},
 	// Both fence each other at the same moment: the device is slow to begin.
 	"both are fenced": {pair: true, rules: fencingOnly, alone: true, events: func(s *schedule, d dice, at time.Duration) []event {
+		s.ByItself = !s.OneStarts // with wait_for_all: no they fence each other as long as the cut lasts
 		return []event{
 			{At: at, For: d.between(8*sec, 20*sec), Do: partition, On: []string{s.director(d)}},
 			{At: at, For: 5 * sec, Do: deviceSlow, Count: 2000 + d.IntN(4000)},
@@ -56,11 +68,13 @@ var pairStories = map[string]story{
 		}
 	}},
 	// The heartbeat is cut and nothing else: who has the addresses keeps them.
-	"only the heartbeat is cut": {pair: true, rules: pingOnly, events: func(s *schedule, d dice, at time.Duration) []event {
+	"only the heartbeat is cut": {pair: true, rules: pingOnly, alone: true, events: func(s *schedule, d dice, at time.Duration) []event {
+		s.ByItself = !s.OneStarts // with wait_for_all: no they fence each other as long as the cut lasts
 		return []event{{At: at, For: d.between(4*sec, 12*sec), Do: partition, On: []string{s.director(d)}}}
 	}},
 	// An address is down on its owner for as long as the other one looks, and comes back there.
 	"restarted while nobody answers": {pair: true, rules: pingOnly, alone: true, events: func(s *schedule, d dice, at time.Duration) []event {
+		s.ByItself = !s.OneStarts // with wait_for_all: no they fence each other as long as the cut lasts
 		o := s.director(d)
 		g := 1
 		if o == "director2" {
@@ -75,9 +89,12 @@ var pairStories = map[string]story{
 	// A group runs nowhere when the links are cut: both look, and nobody answers.
 	"both look at once": {pair: true, rules: pingOnly, alone: true, events: func(s *schedule, d dice, at time.Duration) []event {
 		es := []event{
-			{At: at, Do: failStarts, On: []string{"director1"}, Count: 6},
-			{At: at, Do: failStarts, On: []string{"director2"}, Count: 6},
+			{At: at, Do: failStarts, On: []string{"director1"}, Count: s.Groups},
+			{At: at, Do: failStarts, On: []string{"director2"}, Count: s.Groups},
 			{At: at + d.between(2*sec, 8*sec), For: d.between(20*sec, 30*sec), Do: partition, On: []string{"director1"}},
+		}
+		for _, n := range both {
+			es = append(es, event{At: at + sec, For: 40 * sec, Do: slow, On: []string{n}, Count: 1 + d.IntN(3000)})
 		}
 		for g := range s.Groups {
 			es = append(es, event{At: at + 10*time.Millisecond, Do: lostAddress, Count: g + 1})
@@ -86,6 +103,7 @@ var pairStories = map[string]story{
 	}},
 	// One side loses links and tie-breaker, and gets the tie-breaker back when the other has taken its groups.
 	"cut off and half back": {pair: true, rules: pingOnly, alone: true, events: func(s *schedule, d dice, at time.Duration) []event {
+		s.ByItself = !s.OneStarts // with wait_for_all: no they fence each other as long as the cut lasts
 		o := s.director(d)
 		return []event{
 			{At: at, For: d.between(16*sec, 20*sec), Do: partition, On: []string{o}},
@@ -103,14 +121,18 @@ var pairStories = map[string]story{
 		}
 		return es
 	}},
-	// A node is admitted, and before the other one hears of it the links are cut.
+	// A node that leads is admitted, and before the other one hears of it the links are cut, for less
+	// time than the device takes.
 	"admitted unheard": {pair: true, rules: fencingOnly, alone: true, events: func(s *schedule, d dice, at time.Duration) []event {
 		o := s.director(d)
-		return []event{
-			{At: at, For: d.between(20*time.Millisecond, sec), Do: crash, On: []string{o}},
-			{At: at, For: 20 * sec, Do: cutAtAdmission, On: []string{o}, Count: 1000 + d.IntN(2000)},
-			{At: at, For: 10 * sec, Do: deviceSlow, Count: 6000},
+		es := []event{
+			{At: at, For: 30 * sec, Do: cutAtAdmission, On: []string{o}, Count: 1500 + d.IntN(1500)},
+			{At: at, For: 30 * sec, Do: deviceSlow, Count: 10000},
 		}
+		for i := range 5 {
+			es = append(es, event{At: at + time.Duration(i)*5*sec, For: d.between(20*time.Millisecond, s.Profile.Lease/2), Do: power, On: []string{o}})
+		}
+		return es
 	}},
 	// The standby dies and returns: the owner is not to be silent for an instant.
 	"the standby dies": {pair: true, alone: true, events: func(s *schedule, d dice, at time.Duration) []event {

@@ -95,10 +95,14 @@ func (r *recording) Called(c lease.Call) {
 // Applied implements consensus.Recorder.
 func (r *recording) Applied(index uint64, cmd []byte, res state.Result) {
 	r.add(call{Applied: &applied{index, cmd, res}})
-	r.busy(cmd)
 	r.w.mu.Lock()
-	told := r.w.applied
+	told, first := r.w.applied, index > r.w.newest
+	r.w.newest = max(r.w.newest, index)
 	r.w.mu.Unlock()
+	if !first {
+		return // somebody has applied it before, or it is read again
+	}
+	r.busy(cmd)
 	if told == nil {
 		return
 	}

@@ -254,6 +254,13 @@ func (r *run) do(id int, e event) func() {
 	case upgrade:
 		r.upgrade()
 		return nil
+	case served:
+		for i := range r.s.Groups {
+			if r.w.owner(i) == "" {
+				r.fail("one node is there, and group%d answers nowhere", i+1)
+			}
+		}
+		return nil
 	}
 	r.w.net.faults[id] = r.wires(e, ms)
 	r.w.net.apply()

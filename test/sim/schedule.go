@@ -53,8 +53,10 @@ const (
 	// At a write to the disk.
 	diesWriting
 
-	// The links are cut when the log admits a machine, as soon as it knows that itself.
+	// The links are cut when the log admits a machine that leads, before the other one knows it.
 	cutAtAdmission
+
+	served // every group has to answer at this moment
 
 	upgrade // daemons are restarted with the newest program, one by one
 )
@@ -68,6 +70,7 @@ var actionNames = [...]string{
 	deviceSlow: "slow fencing device", deviceFails: "the fencing device fails", deviceMute: "the fencing device's answer is lost",
 	diesAsking: "whoever fences next dies", noTieBreaker: "no tie-breaker", serviceCut: "the service network is cut", confirm: "confirm",
 	diesWriting: "dies at a write", upgrade: "upgrade, one by one",
+	served:         "every group is served",
 	cutAtAdmission: "cut off when it is admitted",
 }
 
@@ -143,6 +146,8 @@ type schedule struct {
 	// Peaceful schedules hold nothing that may move a group or silence an
 	// address for an instant: the loss of one link, planned restarts.
 	Peaceful bool
+	// ByItself schedules need no operator at the end.
+	ByItself bool
 	Starts   []time.Duration // when each daemon is started, after the first
 	Events   []event
 	Calm     time.Duration // when all faults have ended, after the cluster has settled

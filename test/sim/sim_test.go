@@ -87,6 +87,9 @@ func TestShort(t *testing.T) {
 					w := playSchedule(t, s)
 					moves.Add(uint64(w.moves))
 					events.Add(uint64(len(s.Events)))
+					if os.Getenv("KEEPBEAT_SIM_SHOW") != "" {
+						t.Logf("%s", w.transcript.Bytes())
+					}
 					if len(w.violations) > 0 {
 						bad.Add(1)
 						report(t, s, w, out)

@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -81,8 +79,9 @@ type world struct {
 	serviceCuts int                               // of the service network, under way
 	mended      time.Time                         // when the last one ended
 	longest     time.Duration                     // lease that was ever in force
+	newest      uint64                            // index that anybody has applied
 	chosen      int                               // two owners that the rule allows
-	applied     func(who string, c state.Command) // called with what a node has applied; nil: not
+	applied     func(who string, c state.Command) // called with what a node has applied as the first; nil: not
 	spec        *conf.Spec                        // what the files of every node say
 	transcript  bytes.Buffer
 	violations  []string
@@ -231,10 +230,6 @@ func (w *world) local(name string) *conf.Local {
 		l.Nodes = append(l.Nodes, conf.Node{Name: m.name, Role: m.role})
 	}
 	return l
-}
-
-func (w *world) clearJournal(name string) error {
-	return os.RemoveAll(filepath.Join(w.dir, name))
 }
 
 func (w *world) note(format string, args ...any) {
