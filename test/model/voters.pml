@@ -113,7 +113,7 @@ active proctype Leader() {
 	/* Rule 5: a majority of the committed configuration has revoked; the entry names it and is refused when it is another by then. */
 	:: d_step { !taken && haveRevoked(committed) -> taken = 1 }
 #ifdef CONFIGURATION_NOT_COMPARED
-	:: d_step { !taken && committed > 0 && haveRevoked(committed - 1) -> taken = 1 }
+	:: d_step { !taken && committed > 1 && haveRevoked(committed - 2) -> taken = 1 }
 #endif
 	od
 }
