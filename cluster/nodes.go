@@ -144,7 +144,9 @@ func (n *Node) validNodes(st *state.State, nodes []conf.Node, rule conf.Quorum) 
 // caught up, the rule of the pair ends, and it may vote.
 func (n *Node) growQuorum(st *state.State) {
 	m := st.Members
-	if m == nil || len(m.Joining) == 0 {
+	// Whom this node has survived may have survived it: until that has come back
+	// into this generation, the rule of the pair holds.
+	if m == nil || len(m.Joining) == 0 || n.pair.contested() {
 		return
 	}
 	for _, name := range m.Joining {

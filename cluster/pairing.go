@@ -248,12 +248,11 @@ func (p *pairing) turn(ctx context.Context) time.Duration {
 	return f.Lease / 20
 }
 
-// adopt makes an empty node belong to the generation of the cluster that it
-// comes into: one that was a pair once has another than the first.
+// adopt makes a node belong to the generation of the cluster that it comes
+// into: one that was a pair once has another than the first, and one that is a
+// pair until this node votes, or has become one without it, may open another
+// meanwhile. Two have decided that who were the only ones to vote.
 func (p *pairing) adopt() {
-	if !p.n.cons.Empty() {
-		return
-	}
 	p.mu.Lock()
 	newest := p.record.Current
 	p.mu.Unlock()
@@ -264,6 +263,13 @@ func (p *pairing) adopt() {
 		}
 	}
 	if from == "" {
+		return
+	}
+	p.mu.Lock()
+	p.said = pair.Decision{Phase: pair.Rejoining, Why: fmt.Sprintf("%s has opened generation %v", from, newest), Stop: true}
+	p.mu.Unlock()
+	if p.n.manager != nil && !p.n.manager.Idle() {
+		p.n.wake()
 		return
 	}
 	p.step(func() error {
@@ -432,11 +438,18 @@ func (p *pairing) note(d pair.Decision, f pair.Facts) {
 	}
 }
 
+// contested says whether the peer may not know this node's generation.
+func (p *pairing) contested() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.record.Contested != ""
+}
+
 // stops says whether nothing may run here.
 func (p *pairing) stops() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.peer != "" && p.said.Stop
+	return p.said.Stop && (p.peer != "" || p.said.Phase == pair.Rejoining)
 }
 
 // fill says in the hellos how this node stands in its pair.
