@@ -74,7 +74,7 @@ func (d device) Fence(ctx context.Context, t fencing.Target, action conf.FenceAc
 	}
 	begun := time.Now()
 	done := make(chan struct{})
-	go func() {
+	s.w.devices.Go(func() {
 		defer close(done)
 		time.Sleep(delay/2 + time.Millisecond)
 		if !fails {
@@ -82,7 +82,7 @@ func (d device) Fence(ctx context.Context, t fencing.Target, action conf.FenceAc
 			s.w.machine(t.Node).strike(true, nil, back)
 		}
 		time.Sleep(delay / 2)
-	}()
+	})
 	select {
 	case <-ctx.Done():
 		return o, ctx.Err()

@@ -56,6 +56,15 @@ func newSchedule(seed uint64, story string) schedule {
 	if story != "" {
 		s.Events = append(s.Events, stories[story].events(&s, d, d.between(time.Second, end))...)
 	}
+	if len(s.Spares) > 0 && !s.Peaceful {
+		for range 1 + d.IntN(4) {
+			e := event{At: d.between(0, end), Do: nodes, On: []string{s.director(d)}, Peer: "spare1", Flag: d.IntN(2) == 0}
+			if n := s.Directors + s.Witnesses; n > 3 && d.IntN(3) == 0 {
+				e.Peer = s.machines()[n-1]
+			}
+			s.Events = append(s.Events, e)
+		}
+	}
 	if s.Upgrade && !s.Peaceful {
 		s.Events = append(s.Events, event{At: d.between(0, end), Do: upgrade})
 	}
@@ -76,6 +85,9 @@ func (s *schedule) drawMajority(d dice) {
 	} else {
 		s.Upgrade = d.IntN(6) == 0
 	}
+	if !s.Upgrade && d.IntN(6) == 0 {
+		s.Spares = []conf.Role{[]conf.Role{conf.Witness, conf.Director}[d.IntN(2)]}
+	}
 }
 
 // drawPair draws two directors and what decides between them.
@@ -84,6 +96,9 @@ func (s *schedule) drawPair(d dice, rules []conf.Quorum) {
 		rules = []conf.Quorum{conf.QuorumFencing, conf.QuorumFencing, conf.QuorumPing, conf.QuorumPing, conf.QuorumUnsafe}
 	}
 	s.Directors, s.Rule = 2, rules[d.IntN(len(rules))]
+	if d.IntN(6) == 0 {
+		s.Spares = []conf.Role{[]conf.Role{conf.Witness, conf.Witness, conf.Director}[d.IntN(3)]}
+	}
 	s.OneStarts = d.IntN(4) == 0
 	s.Together = d.IntN(3) == 0
 	if s.Rule == conf.QuorumFencing && d.IntN(2) == 0 {

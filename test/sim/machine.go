@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,8 +29,10 @@ type machine struct {
 	disks  int
 	format int // newest format of the state that its program knows; 0: the newest there is
 
-	mu         sync.Mutex // guards what follows
-	journals   int        // which of its journals is in use
+	mu         sync.Mutex  // guards what follows
+	journals   int         // which of its journals is in use
+	nodes      []conf.Node // of its ha.yaml
+	rule       conf.Quorum // of its ha.yaml
 	disk       *disk
 	live       *gate // of the daemon that runs; nil: none, or it has just been struck
 	delay      time.Duration
@@ -37,6 +40,7 @@ type machine struct {
 	failStops  int
 
 	// Only the schedule's goroutine touches these.
+	member bool // the operator has made it a node of the cluster
 	node   *cluster.Node
 	gate   *gate
 	paused bool
@@ -134,7 +138,7 @@ func (m *machine) registry(g *gate) resources.Registry {
 
 // start starts the daemon.
 func (m *machine) start() error {
-	if m.node != nil || !m.powered() || m.releasing != nil {
+	if m.node != nil || !m.powered() || m.releasing != nil || !m.member {
 		return nil
 	}
 	m.starts++
@@ -144,10 +148,10 @@ func (m *machine) start() error {
 	d := m.openData()
 	boot := link.Boot(m.w.rand.Uint64() | 1)
 	logger := slog.New(m.w.handler(m.name))
-	local := m.w.local(m.name)
+	local := m.w.local(m)
 	open := m.w.medium.Opener(m.name)
 	mesh, err := link.New(link.Config{
-		Cluster: local.Cluster, Self: m.name, Nodes: m.w.names(), Boot: boot,
+		Cluster: local.Cluster, Self: m.name, Nodes: namesOf(local.Nodes), Boot: boot,
 		Keys: []link.Key{{Index: 1, Secret: []byte("a key of the simulation")}}, Active: 1,
 		Links: local.Links, Keepalive: local.Profile.Keepalive, Logger: logger,
 		Open: func(l conf.Link) (link.Port, error) {
@@ -167,6 +171,14 @@ func (m *machine) start() error {
 		Registry: m.registry(g), Journal: m.journal(),
 		Generations: generations{m, d, g}, Generation: d.generationNow(), Carry: m.carry,
 		Wire: wires{m.w, m, g}, Fencing: m.w.fencing(m, g),
+		SetNodes: func(names []string) error { return errors.Join(mesh.SetNodes(names), streams.SetNodes(names)) },
+		WriteNodes: func(nodes []conf.Node, rule conf.Quorum) error {
+			return g.do(func() {
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				m.nodes, m.rule = slices.Clone(nodes), rule
+			})
+		},
 		Files: m.w.files, NoMembership: true, Format: m.format, Recorder: m.record, Logger: logger,
 	})
 	if err != nil {
@@ -190,6 +202,15 @@ func (m *machine) start() error {
 		cancel()
 		wg.Wait()
 		done <- errors.Join(err, streams.Close())
+		if errors.Is(err, cluster.ErrRemoved) {
+			m.w.later(func() {
+				if m.node == n {
+					m.end()
+					m.member = false
+					m.clearGuard()
+				}
+			})
+		}
 		if errors.Is(err, cluster.ErrRejoin) {
 			m.w.later(func() {
 				if m.node == n {

@@ -16,6 +16,31 @@ const sec = time.Second
 
 // pairStories are those of two directors.
 var pairStories = map[string]story{
+	// A witness is taken in, is of use, and leaves again.
+	"a witness comes and goes": {pair: true, alone: true, events: func(s *schedule, d dice, at time.Duration) []event {
+		s.Spares = []conf.Role{conf.Witness}
+		es := []event{
+			{At: at, Do: nodes, On: []string{s.director(d)}, Peer: "spare1"},
+			{At: at + 15*sec, For: 6 * sec, Do: []action{power, crash, partition}[d.IntN(3)], On: []string{s.director(d)}},
+			{At: at + 15*sec + 6*s.Profile.Lease + 2*sec, Do: served},
+			{At: at + 35*sec, Do: nodes, On: []string{s.director(d)}, Peer: "spare1"},
+			{At: at + 55*sec, For: 10 * sec, Do: []action{power, partition}[d.IntN(2)], On: []string{s.director(d)}},
+		}
+		if d.IntN(2) == 0 { // something happens while the nodes change
+			es = append(es, event{At: at + d.between(0, 5*sec), For: d.between(100*time.Millisecond, 5*sec), Do: []action{power, crash, partition, pause}[d.IntN(4)], On: []string{s.someone(d)}})
+			es = append(es, event{At: at + 35*sec + d.between(0, 5*sec), For: d.between(100*time.Millisecond, 5*sec), Do: []action{power, crash, partition, pause}[d.IntN(4)], On: []string{s.someone(d)}})
+		}
+		return es
+	}},
+	// And nothing moves for it.
+	"a witness comes and goes in peace": {pair: true, alone: true, events: func(s *schedule, d dice, at time.Duration) []event {
+		s.Spares, s.Peaceful = []conf.Role{conf.Witness}, true
+		return []event{
+			{At: at, Do: nodes, On: []string{s.director(d)}, Peer: "spare1"},
+			{At: at + 25*sec, Do: nodes, On: []string{s.director(d)}, Peer: "spare1"},
+			{At: at + 35*sec, Do: nodes, On: []string{s.director(d)}, Peer: "spare1"},
+		}
+	}},
 	// One is gone, or cut off from everything: the other one serves.
 	"one is gone": {pair: true, alone: true, events: func(s *schedule, d dice, at time.Duration) []event {
 		s.ByItself = !s.OneStarts // with wait_for_all: no they fence each other as long as the cut lasts

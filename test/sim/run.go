@@ -46,7 +46,7 @@ func (r *run) play() {
 		w.lostDisk = true
 		w.history.excuse("a disk was lost")
 	}
-	for i, m := range w.machines {
+	for i, m := range w.members() {
 		at := r.s.Starts[i]
 		r.async(func() func() {
 			time.Sleep(time.Until(begin.Add(at)))
@@ -71,7 +71,7 @@ func (r *run) play() {
 	if r.s.Peaceful {
 		r.rest(5 * time.Second)
 		// That it is moved to a node that owns nothing is no election without a cause.
-		if leader, now := w.leader(); now != term && w.owns(leader) && !r.s.has(restart, power, crash, diskLoss, pause) {
+		if leader, now := w.leader(); now != term && w.owns(leader) && !r.s.has(restart, power, crash, diskLoss, pause, nodes) {
 			w.violate("an election without a cause: %s leads under term %s, it was %s", leader, now, term)
 		}
 		if why := w.unsettled(); why != "" {
@@ -253,6 +253,9 @@ func (r *run) do(id int, e event) func() {
 		return r.atAdmission(id, e, ms[0])
 	case upgrade:
 		r.upgrade()
+		return nil
+	case nodes:
+		r.changeNodes(e, ms[0])
 		return nil
 	case served:
 		for i := range r.s.Groups {

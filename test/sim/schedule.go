@@ -56,6 +56,8 @@ const (
 	// The links are cut when the log admits a machine that leads, before the other one knows it.
 	cutAtAdmission
 
+	nodes // a machine is added to the cluster, or taken out
+
 	served // every group has to answer at this moment
 
 	upgrade // daemons are restarted with the newest program, one by one
@@ -70,6 +72,7 @@ var actionNames = [...]string{
 	deviceSlow: "slow fencing device", deviceFails: "the fencing device fails", deviceMute: "the fencing device's answer is lost",
 	diesAsking: "whoever fences next dies", noTieBreaker: "no tie-breaker", serviceCut: "the service network is cut", confirm: "confirm",
 	diesWriting: "dies at a write", upgrade: "upgrade, one by one",
+	nodes:          "nodes change",
 	served:         "every group is served",
 	cutAtAdmission: "cut off when it is admitted",
 }
@@ -163,6 +166,9 @@ func (s schedule) String() string {
 	if s.OneStarts {
 		b.WriteString(", wait_for_all: no")
 	}
+	for i, role := range s.Spares {
+		fmt.Fprintf(&b, ", spare%d: a %v", i+1, role)
+	}
 	if s.Stores > 0 {
 		fmt.Fprintf(&b, ", %d groups with a store", s.Stores)
 	}
@@ -189,6 +195,9 @@ func (s schedule) bound() time.Duration {
 	}
 	if s.has(restart) {
 		d += 65 * time.Second // a long lease, promised at the last moment; and a voter that restarts while it runs
+	}
+	if s.has(nodes) {
+		d += 30 * time.Second // a change of voters each, and a promise between two
 	}
 	if s.has(slow) {
 		d += 10 * time.Second

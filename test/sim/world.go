@@ -24,11 +24,13 @@ type Config struct {
 	Seed      uint64
 	Directors int
 	Witnesses int
-	Groups    int
-	Profile   conf.Profile
-	Failback  bool
-	Together  bool        // every group prefers the first director
-	Rule      conf.Quorum // 0: a majority
+	// Spares are machines that are no nodes of the cluster when it begins.
+	Spares   []conf.Role
+	Groups   int
+	Profile  conf.Profile
+	Failback bool
+	Together bool        // every group prefers the first director
+	Rule     conf.Quorum // 0: a majority
 	// OneStarts is wait_for_all: no.
 	OneStarts bool
 	// Stores is how many of the groups hold something that only its stop or
@@ -62,6 +64,7 @@ type world struct {
 	history    *history
 	recordings []*recording // of every daemon
 	power      *powerSwitch
+	devices    sync.WaitGroup      // what the power switch is doing
 	async      func(func() func()) // run.async
 	lostDisk   bool                // of a pair: the other one may have lost its log, too
 
@@ -98,9 +101,12 @@ func newWorld(cfg Config) *world {
 	}
 	w.net = newNetwork(w)
 	w.power = &powerSwitch{w: w, back: 2 * time.Second, delay: 100 * time.Millisecond}
-	for i := range cfg.Directors + cfg.Witnesses {
-		m := &machine{w: w, name: fmt.Sprintf("director%d", i+1), role: conf.Director}
-		if i >= cfg.Directors {
+	for i := range cfg.Directors + cfg.Witnesses + len(cfg.Spares) {
+		m := &machine{w: w, name: fmt.Sprintf("director%d", i+1), role: conf.Director, member: true}
+		switch spare := i - cfg.Directors - cfg.Witnesses; {
+		case spare >= 0:
+			m.name, m.role, m.member = fmt.Sprintf("spare%d", spare+1), cfg.Spares[spare], false
+		case i >= cfg.Directors:
 			m.name, m.role = fmt.Sprintf("witness%d", i-cfg.Directors+1), conf.Witness
 		}
 		m.kernel = newKernel(w, m.name, 0.99+0.02*w.rand.Float64())
@@ -110,6 +116,11 @@ func newWorld(cfg Config) *world {
 			m.format = 1
 		}
 		w.machines = append(w.machines, m)
+	}
+	for _, m := range w.machines {
+		if m.member {
+			m.nodes, m.rule = w.initial(), w.rule()
+		}
 	}
 	w.spec = &conf.Spec{Settings: conf.Settings{Profile: cfg.Profile, RestartLease: restartLease}, Pools: map[string]conf.Pool{}}
 	if w.cfg.fences() {
@@ -221,15 +232,25 @@ var simLinks = []conf.Link{
 	{Type: conf.Bcast, Interface: "eth2", Port: conf.DefaultPort},
 }
 
-func (w *world) local(name string) *conf.Local {
-	l := &conf.Local{
-		Cluster: "sim", Name: name, Links: simLinks, Guard: conf.GuardOn, Quorum: w.rule(), WaitForAll: !w.cfg.OneStarts, InitDead: initDead, PingGroup: []netip.Addr{tieBreaker},
-		Profile: w.cfg.Profile, RestartLease: restartLease,
-	}
+// initial returns the nodes that the cluster begins with.
+func (w *world) initial() []conf.Node {
+	var nodes []conf.Node
 	for _, m := range w.machines {
-		l.Nodes = append(l.Nodes, conf.Node{Name: m.name, Role: m.role})
+		if m.member {
+			nodes = append(nodes, conf.Node{Name: m.name, Role: m.role})
+		}
 	}
-	return l
+	return nodes
+}
+
+// local is a machine's ha.yaml.
+func (w *world) local(m *machine) *conf.Local {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return &conf.Local{
+		Cluster: "sim", Name: m.name, Links: simLinks, Guard: conf.GuardOn, Quorum: m.rule, WaitForAll: !w.cfg.OneStarts, InitDead: initDead,
+		PingGroup: []netip.Addr{tieBreaker}, Profile: w.cfg.Profile, RestartLease: restartLease, Nodes: slices.Clone(m.nodes),
+	}
 }
 
 func (w *world) note(format string, args ...any) {
@@ -291,6 +312,7 @@ func (w *world) end() {
 	for _, m := range w.machines {
 		m.kill()
 	}
+	w.devices.Wait()
 }
 
 // handler writes a node's log into the transcript.
