@@ -53,13 +53,13 @@ var cuts = []cut{
 	}},
 
 	{name: "pair: what a device comes to is not looked at", story: "the device fails", edits: []edit{
-		{"cluster/pairing.go", "if err == nil && o.Done {", "if err == nil && o.Done || CUT {"},
+		{"cluster/pairfence.go", "if err == nil && o.Done {", "if err == nil && o.Done || CUT {"},
 	}},
 	{name: "pair: a newer generation is not bowed to", story: "fenced and back", shows: "after the last fault", edits: []edit{
 		{"cluster/pair/decide.go", "case theirs.Counter > mine.Counter:", "case theirs.Counter > mine.Counter && !CUT:"},
 	}},
 	{name: "pair: the log of an older generation is not put aside", story: "decided twice", shows: "differs|was decided, and is lost|at once|after the last fault", edits: []edit{
-		{"cluster/pairing.go", `Discard: true, How: "opened by "`, `Discard: !CUT, How: "opened by "`},
+		{"cluster/pairsteps.go", `Discard: true, How: "opened by "`, `Discard: !CUT, How: "opened by "`},
 	}},
 	{name: "pair: who has put its log aside still looks at it", story: "both are told to go on", edits: []edit{
 		{"cluster/pair/decide.go", "if f.Record.Discard {", "if f.Record.Discard && !CUT {"},
@@ -69,7 +69,7 @@ var cuts = []cut{
 	}},
 	// Every incarnation that its log knows is revoked, and while it is surviving it answers to none: either is enough.
 	{name: "pair: the other gets promises while it is being survived", story: "admitted unheard", shows: "promises", edits: []edit{
-		{"cluster/pairing.go", "return f.Ordered || f.Record.Intent != nil", "return !CUT && f.Ordered || !CUT && f.Record.Intent != nil"},
+		{"cluster/pairfacts.go", "return f.Ordered || f.Record.Intent != nil", "return !CUT && f.Ordered || !CUT && f.Record.Intent != nil"},
 		{"cluster/pairing.go", `if p.n.cons.Leader() != "" {`, `if p.n.cons.Leader() != "" || CUT {`},
 	}},
 	// What would be taken too early is not started as long as it answers elsewhere: either is enough.
@@ -81,7 +81,7 @@ var cuts = []cut{
 		withoutPermit,
 	}},
 	{name: "pair, ping: of two that look neither yields", story: "both look at once", edits: []edit{
-		{"cluster/pairing.go", "yields && slices.Contains(asked, a)", "!CUT && yields && slices.Contains(asked, a)"},
+		{"cluster/pairlook.go", "yields && slices.Contains(asked, a)", "!CUT && yields && slices.Contains(asked, a)"},
 	}},
 	{name: "pair, ping: going on alone does not end with the lease", story: "cut off and half back", edits: []edit{
 		{"cluster/pair/decide.go", "return f.Rule == conf.QuorumPing && f.MayGoOn && f.Left <= 0", "return !CUT && f.Rule == conf.QuorumPing && f.MayGoOn && f.Left <= 0"},
@@ -92,7 +92,7 @@ var cuts = []cut{
 	}},
 }
 
-var withoutPermit = edit{"cluster/pairing.go", "if free {", "if free || CUT {"}
+var withoutPermit = edit{"cluster/pairlook.go", "if free {", "if free || CUT {"}
 
 var withLeftovers = edit{"cluster/actor.go", "n.manager != nil && n.manager.Leftovers(ownedEpochs(st, n.self))", "!CUT && n.manager != nil && n.manager.Leftovers(ownedEpochs(st, n.self))"}
 

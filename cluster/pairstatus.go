@@ -1,0 +1,76 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/keepbeat/keepbeat/cluster/pair"
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+// Confirm is an operator's word that this node is to go on without the other:
+// for a node that waits after a start. Under the rule fencing the other is
+// fenced first all the same. force lets a node go on that does not vote.
+func (n *Node) Confirm(by string, force bool) error {
+	p := n.pair
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.peer == "":
+		return errors.New("there is nothing to confirm: this is no pair, a majority of voters decides")
+	case p.said.Phase == pair.Rivals && p.acts:
+		return fmt.Errorf("%s acts, by generation %v: confirm there to keep its state, or stop keepbeat there to keep this node's", p.peer, p.theirs)
+	case p.said.Phase == pair.Sole && p.record.Current.Rival(p.theirs):
+		// The other one waits for this word, too.
+	case p.said.Phase == pair.Whole || p.said.Phase == pair.Sole && p.mayGoOn:
+		return fmt.Errorf("there is nothing to confirm: this node takes part (%v)", p.said.Phase)
+	case p.said.Phase == pair.Rejoining:
+		return fmt.Errorf("not now: %s", p.said.Why)
+	case p.said.Phase == pair.Joining && !force:
+		return fmt.Errorf("this node does not vote, so %s may have decided things that this node does not know; with --force they are lost", p.peer)
+	}
+	p.confirmed, p.forced = by, force
+	p.wake()
+	return nil
+}
+
+// PairStatus is how a node stands in a pair.
+type PairStatus struct {
+	Rule       string `json:"rule"`
+	Peer       string `json:"peer"`
+	Phase      string `json:"phase"` // waiting, joining, whole, alone, surviving, sole, rejoining, rivals
+	Why        string `json:"why,omitempty"`
+	Generation string `json:"generation"`
+	How        string `json:"how,omitempty"` // how the generation came about
+	// Contested: the peer has not come back into this generation.
+	Contested  bool   `json:"contested,omitempty"`
+	TieBreaker string `json:"tie_breaker,omitempty"` // rule ping: when it answered last
+	TieLost    bool   `json:"tie_lost,omitempty"`    // it does not answer
+	OnlySerial bool   `json:"only_serial,omitempty"`
+}
+
+// tieLostAfter is for how long the tie-breaker may not answer before status says so.
+const tieLostAfter = 5 * time.Second
+
+// status returns nil when no rule of a pair is in force.
+func (p *pairing) status() *PairStatus {
+	now := p.n.keeper.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.peer == "" {
+		return nil
+	}
+	s := &PairStatus{
+		Rule: p.rule.String(), Peer: p.peer, Phase: p.said.Phase.String(), Why: p.said.Why,
+		Generation: p.record.Current.String(), How: p.record.How, Contested: p.record.Contested != "", OnlySerial: p.serial,
+	}
+	if p.rule == conf.QuorumPing {
+		s.TieBreaker, s.TieLost = "has never answered", true
+		if p.tied {
+			s.TieLost = now-p.tie > tieLostAfter
+			s.TieBreaker = fmt.Sprintf("answered %v ago", (now - p.tie).Round(time.Millisecond))
+		}
+	}
+	return s
+}

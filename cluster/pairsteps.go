@@ -1,0 +1,241 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/keepbeat/keepbeat/cluster/consensus"
+	"github.com/keepbeat/keepbeat/cluster/link"
+	"github.com/keepbeat/keepbeat/cluster/pair"
+	"github.com/keepbeat/keepbeat/cluster/state"
+	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/fencing"
+)
+
+// ErrRejoin ends Run: the other node of the pair has gone on without this one,
+// so its log was put aside and the daemon has to start again, as an empty node.
+var ErrRejoin = errors.New("the other node went on without this one: this node's log is put aside, and it starts again")
+
+// adopt makes a node belong to the generation of the cluster that it comes
+// into: one that was a pair once has another than the first, and one that is a
+// pair until this node votes, or has become one without it, may open another
+// meanwhile. Two have decided that who were the only ones to vote.
+func (p *pairing) adopt() {
+	p.mu.Lock()
+	newest := p.record.Current
+	p.mu.Unlock()
+	from := ""
+	for _, x := range p.n.cfg.Datagrams.Peers() {
+		if m, ok := parseMeta(x.Meta); ok && x.State != link.Down && x.Boot != 0 && !m.Empty && m.generation().Counter > newest.Counter {
+			newest, from = m.generation(), x.Node
+		}
+	}
+	if from == "" {
+		return
+	}
+	p.mu.Lock()
+	p.said = pair.Decision{Phase: pair.Rejoining, Why: fmt.Sprintf("%s has opened generation %v", from, newest), Stop: true}
+	p.mu.Unlock()
+	if p.n.manager != nil && !p.n.manager.Idle() {
+		p.n.wake()
+		return
+	}
+	p.step(func() error {
+		if err := p.save(pair.Record{Current: newest, Discard: true, How: "heard of " + from}); err != nil {
+			return err
+		}
+		p.n.fail(ErrRejoin)
+		return nil
+	})
+}
+
+// follow begins the one step that takes time.
+func (p *pairing) follow(ctx context.Context, st *state.State, f pair.Facts, d pair.Decision) {
+	if d.Fence {
+		p.askDevices(ctx, st, f.Peer, f.Silence)
+	}
+	switch {
+	case d.Discard:
+		theirs := f.PeerSaid.Generation
+		p.step(func() error {
+			r := pair.Record{Current: theirs, Discard: true, How: "opened by " + f.Peer}
+			if err := p.save(r); err != nil {
+				return err
+			}
+			p.n.fail(ErrRejoin)
+			return nil
+		})
+	case d.Withdraw:
+		p.step(func() error {
+			r := f.Record
+			r.Intent = nil
+			if err := p.save(r); err != nil {
+				return err
+			}
+			p.mu.Lock()
+			p.fence, p.confirmed, p.forced = pair.NotAsked, "", false
+			p.mu.Unlock()
+			return p.n.cons.Resume()
+		})
+	case d.Intend:
+		p.step(func() error {
+			// A generation that the peer has told of is passed by.
+			var theirs pair.Generation
+			if f.PeerSaid != nil {
+				theirs = f.PeerSaid.Generation
+			}
+			g, err := f.Record.Current.Next(theirs)
+			if err != nil {
+				return err
+			}
+			if r := f.Record; r.Intent == nil {
+				r.Intent = &pair.Intent{Generation: g, Peer: f.Peer, At: time.Now().UTC()}
+				if err := p.save(r); err != nil {
+					return err
+				}
+				p.setFence(pair.NotAsked)
+			}
+			p.mu.Lock()
+			p.intended = time.Now()
+			p.mu.Unlock()
+			return p.n.cons.Halt()
+		})
+	case d.Open:
+		p.step(func() error { return p.open(f) })
+	case d.Settle:
+		p.step(func() error {
+			r := f.Record
+			r.Contested = ""
+			return p.save(r)
+		})
+	}
+}
+
+// step runs f unless a step is under way. The loop goes on meanwhile: it is
+// what extends the lease.
+func (p *pairing) step(f func() error) {
+	p.mu.Lock()
+	if p.busy {
+		p.mu.Unlock()
+		return
+	}
+	p.busy = true
+	p.mu.Unlock()
+	p.n.jobs.run(func() {
+		if err := f(); err != nil {
+			p.n.logger.Error("pair: a step failed and is tried again", "err", err)
+			time.Sleep(jobPause)
+		}
+		p.mu.Lock()
+		p.busy = false
+		p.mu.Unlock()
+		p.wake()
+	})
+}
+
+func (p *pairing) save(r pair.Record) error {
+	if err := p.store.Save(r); err != nil {
+		return fmt.Errorf("the generation cannot be stored: %w", err)
+	}
+	p.mu.Lock()
+	p.record = r
+	p.mu.Unlock()
+	return nil
+}
+
+func (p *pairing) setFence(s pair.FenceState) {
+	p.mu.Lock()
+	p.fence = s
+	p.mu.Unlock()
+}
+
+// open makes this node the only voter of the generation that it intended.
+func (p *pairing) open(f pair.Facts) error {
+	p.mu.Lock()
+	by, outcome, fenced := p.confirmed, p.outcome, p.fence == pair.Done
+	p.mu.Unlock()
+	g := f.Record.Intent.Generation
+	how := fmt.Sprintf("%s went on without %s (rule %v)", p.n.self, f.Peer, f.Rule)
+	if by != "" {
+		how += ", confirmed by " + by
+	}
+	if err := p.save(pair.Record{Current: g, Contested: f.Peer, Force: true, How: how, Intent: f.Record.Intent}); err != nil {
+		return err
+	}
+	err := p.n.cons.Reform(g, func() error {
+		return p.save(pair.Record{Current: g, Contested: f.Peer, How: how})
+	})
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.started, p.mayGoOn, p.opened, p.lapsed = true, true, time.Now(), time.Time{}
+	p.confirmed, p.forced, p.ordered, p.fence = "", false, false, pair.NotAsked
+	p.config = serversSeen{votes: true}
+	p.mu.Unlock()
+	p.n.keeper.Rename(p.n.cons.Self())
+	p.n.logger.Warn("pair: this node goes on alone under a new generation", "generation", g.String(), "how", how)
+	p.tellOfIt(how, f.Peer, outcome, fenced)
+	p.n.wake()
+	return nil
+}
+
+// tellOfIt puts into the log how the generation came about and, when the peer
+// was fenced, that.
+func (p *pairing) tellOfIt(how, peer string, o fencing.Outcome, fenced bool) {
+	n := p.n
+	n.jobs.start("generation", n.wake, func(ctx context.Context) error {
+		r, err := n.cons.Propose(ctx, state.Command{Note: &state.Note{Node: n.self, Text: "generation " + n.cons.Generation().String() + ": " + how}})
+		if err != nil || !fenced {
+			return err
+		}
+		// Everything that was in the log stands before the note: also an admission
+		// of the peer that this node had not applied when it was cut off.
+		if err := n.cons.Wait(ctx, func(st *state.State) bool { return st.Index >= r.Index }); err != nil {
+			return err
+		}
+		return n.reportFenced(ctx, peer, n.State().Nodes[peer].Incarnation, o, nil)
+	})
+}
+
+// know stores what a change of nodes did to the rule, before this node says that it
+// has applied it: the others count on it when they give the third node its vote.
+func (p *pairing) know(st *state.State) error {
+	if st.Members == nil {
+		return nil
+	}
+	ended := st.Members.Quorum == conf.QuorumMajority
+	p.mu.Lock()
+	r := p.record
+	p.mu.Unlock()
+	if r.RuleEnded == ended {
+		return nil
+	}
+	r.RuleEnded = ended
+	return p.save(r)
+}
+
+func (p *pairing) ruleEnded() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.record.RuleEnded
+}
+
+// giveUpVote waits until this node, which is being stopped, votes no longer, so
+// that the other one of the pair can decide alone.
+func (p *pairing) giveUpVote(ctx context.Context) {
+	_, peer, ok := p.n.pairRule(p.n.State())
+	if !ok {
+		return
+	}
+	err := p.n.cons.Wait(ctx, func(st *state.State) bool {
+		alone := !slices.ContainsFunc(st.Voters.IDs, func(id string) bool { return consensus.NodeOf(id) == peer })
+		return alone || !slices.Contains(st.Voters.IDs, p.n.cons.Self())
+	})
+	if err != nil {
+		p.n.logger.Warn("stopping with a vote: the other node has to go on by the pair's rule", "err", err)
+	}
+}
