@@ -39,6 +39,7 @@ func (p *pairing) facts(st *state.State, rule conf.Quorum, peer string) pair.Fac
 	if votes, follow, ok := n.cons.Servers(); ok {
 		p.see(votes, follow, peer)
 	}
+	var now standing
 	for _, x := range n.cfg.Datagrams.Peers() {
 		if x.Node != peer {
 			continue
@@ -48,6 +49,7 @@ func (p *pairing) facts(st *state.State, rule conf.Quorum, peer string) pair.Fac
 		f.Heard = p.heardFor(f.PeerUp)
 		if m, ok := parseMeta(x.Meta); ok && x.State != link.Down && x.Boot != 0 {
 			p.mu.Lock()
+			now = standing{x.Boot, m.generation(), m.Acts}
 			voting := p.config.peer
 			p.heard, p.theirs, p.acts, p.disagrees = m.Intent, m.generation(), m.Acts, ""
 			if m.Rule != "" && m.Rule != rule.String() {
@@ -60,6 +62,7 @@ func (p *pairing) facts(st *state.State, rule conf.Quorum, peer string) pair.Fac
 			}
 		}
 	}
+	p.watchStanding(now)
 	mine, theirs := stake(st, n.self), stake(st, peer)
 	if c := fencingOf(st); c != nil && (mine < theirs || mine == theirs && n.self > peer) {
 		f.Delay = c.PriorityDelay

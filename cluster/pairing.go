@@ -56,6 +56,7 @@ type pairing struct {
 	heard     string                   // id of the intent that the peer has told of
 	theirs    pair.Generation          // of the peer, as heard last
 	acts      bool                     // so does the peer, as heard last
+	stood     standing                 // the peer, as heard last
 	up        time.Time                // since when the peer has been heard; zero: it is not
 	tie       time.Duration            // lease time at which the newest question was sent that the tie-breaker answered
 	tied      bool                     // it has answered at all

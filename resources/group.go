@@ -168,6 +168,21 @@ func (g *group) status() GroupStatus {
 	return s
 }
 
+// announce is for an active group: one on its way up announces itself at the end.
+func (g *group) announce() {
+	g.mu.Lock()
+	members := slices.Clone(g.members)
+	if g.phase != "active" {
+		members = nil
+	}
+	g.mu.Unlock()
+	for _, mb := range members {
+		if o, ok := mb.res.(Opener); ok {
+			o.Opened()
+		}
+	}
+}
+
 func (g *group) setPhase(p string) {
 	g.mu.Lock()
 	g.phase, g.shown = p, g.epoch

@@ -170,6 +170,17 @@ func (m *Manager) Renounce(group string, epoch uint64) bool {
 	return g.renounce(epoch)
 }
 
+// Announce has everything that runs here tell the network once more where it is:
+// another machine had the same addresses and has dropped them.
+func (m *Manager) Announce() {
+	m.mu.Lock()
+	groups := slices.Collect(maps.Values(m.groups))
+	m.mu.Unlock()
+	for _, g := range groups {
+		g.announce()
+	}
+}
+
 // Idle says whether nothing runs here.
 func (m *Manager) Idle() bool {
 	m.mu.Lock()

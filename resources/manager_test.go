@@ -667,6 +667,20 @@ func TestAGroupOfSeveralGuardedMembersAnswersOnlyWhenAllAreThere(t *testing.T) {
 			report web 1 stopped
 			drop [192.0.2.1 192.0.2.2]`)
 	})
+	story(t, "announces itself again when it is told to, while all are there", func(w *world) {
+		w.m.Announce()
+		w.said("")
+		w.start()
+		w.m.Announce()
+		w.said(`
+			opened a
+			opened b
+			opened c`)
+		w.m.Own(nil)
+		w.said(stopped)
+		w.m.Announce()
+		w.said("")
+	})
 	story(t, "but what an earlier daemon left stays open", func(w *world) {
 		w.m.Configure(spec("a", "pool"))
 		w.m.Own(own(1))

@@ -16,8 +16,8 @@ import (
 //
 // The runner makes it when the specification has it and this node may own its
 // group, calls Start and Stop as ownership comes and goes, any number of
-// times, and Close at the end. Calls never overlap, except Detail with any
-// other and Run with all. Every method obeys its context's deadline.
+// times, and Close at the end. Calls never overlap, except Detail and
+// Opened with any other and Run with all. Every method obeys its context's deadline.
 type Resource interface {
 	// Record returns what Stop and Recover need to undo Start on this machine,
 	// with everything resolved (interface, prefix). The runner writes it to the
@@ -59,6 +59,7 @@ type Guarded interface{ Addresses() []netip.Addr }
 // Opener is implemented by resources that have something to tell the network
 // once their group answers (a gratuitous ARP): while a group of several guarded
 // resources is being started, the guard keeps it closed and nothing they send arrives.
+// Opened may be called again, at any time and while other calls are under way; it does not wait.
 type Opener interface{ Opened() }
 
 // Readier is implemented by resources that know beforehand that they could not
