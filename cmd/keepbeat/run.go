@@ -150,7 +150,13 @@ func run(configPath string, logger *slog.Logger) error {
 				for _, path := range unapplied {
 					logger.Warn("a local edit that was not applied has been put aside; compare and `keepbeat apply` what you still want", "file", path)
 				}
-				return err
+				if err != nil {
+					return err
+				}
+				if err := conf.Forget(data.SpecDir, v); err != nil {
+					logger.Warn("old versions of the specification cannot be removed", "err", err)
+				}
+				return nil
 			})
 		},
 	}
