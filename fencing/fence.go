@@ -134,7 +134,13 @@ func (f *Fencer) try(ctx context.Context, d conf.FenceDevice, j job) error {
 		ctx, cancel = context.WithTimeoutCause(ctx, d.Timeout, fmt.Errorf("not done within %s", d.Timeout))
 		defer cancel()
 	}
-	return dev.act(ctx, j)
+	if err := dev.act(ctx, j); err != nil {
+		return err
+	}
+	if dev.program() != "" {
+		f.found(d, nil) // what the last look failed for is over
+	}
+	return nil
 }
 
 // Unfence implements Service. An agent that is not installed here is passed over:

@@ -365,6 +365,44 @@ func TestRunLooksAtEachDeviceNowAndThen(t *testing.T) {
 	})
 }
 
+func TestWhatADeviceDidLastIsItsAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var answer, done error
+		s := newStory(&conf.Fencing{Devices: []conf.FenceDevice{dev("x")}}, works)
+		s.open = func(d conf.FenceDevice) (device, error) {
+			return played{
+				name: d.Name, sees: func(context.Context) error { return answer },
+				act_: func(context.Context, job) error { return done },
+			}, nil
+		}
+		fence := func() { _, _ = s.Fence(t.Context(), Target{Node: "b"}, conf.FenceReboot, nil) }
+		test := func() {
+			if _, err := s.Test(t.Context(), "x"); err != nil {
+				t.Error(err)
+			}
+		}
+		busy, refused := errors.New("session in use"), errors.New("the outlet is locked")
+		for _, c := range []struct {
+			what string
+			do   func()
+			want string
+		}{
+			{"a test that fails", func() { answer = busy; test() }, busy.Error()},
+			{"a fencing that fails says nothing of whether it answers", func() { done = refused; fence() }, busy.Error()},
+			{"a fencing that succeeds", func() { done = nil; fence() }, ""},
+			{"and one that fails after it", func() { done = refused; fence() }, ""},
+			{"a test that fails again", test, busy.Error()},
+			{"a test that succeeds", func() { answer = nil; test() }, ""},
+		} {
+			c.do()
+			if got := s.Status()[0].Error; got != c.want {
+				t.Errorf("%s: status says %q, want %q", c.what, got, c.want)
+			}
+			_ = sleep(t.Context(), time.Second)
+		}
+	})
+}
+
 func TestWhoMayOperate(t *testing.T) {
 	d := dev("x")
 	d.Targets = append(d.Targets, conf.FenceTarget{Node: "a"})

@@ -55,11 +55,11 @@ type Target struct {
 // DeviceStatus is a device as `keepbeat status` and `keepbeat fence test` show it.
 type DeviceStatus struct {
 	Name    string    `json:"name"`
-	Kind    string    `json:"kind"`    // "agent fence_ipmilan", "external ipmi", "script /etc/keepbeat/fence.sh", "manual", "watchdog"
-	Targets []string  `json:"targets"` // sorted
-	Here    bool      `json:"here"`    // this node may operate it
-	Checked time.Time `json:"checked,omitzero"`
-	Error   string    `json:"error,omitempty"` // of the last look; empty: it answered
+	Kind    string    `json:"kind"`             // "agent fence_ipmilan", "external ipmi", "script /etc/keepbeat/fence.sh", "manual", "watchdog"
+	Targets []string  `json:"targets"`          // sorted
+	Here    bool      `json:"here"`             // this node may operate it
+	Checked time.Time `json:"checked,omitzero"` // when it was looked at last, or has done what it was told
+	Error   string    `json:"error,omitempty"`  // of that look; empty: it answered
 }
 
 // Waiting is a manual confirmation that is waited for on this node.
