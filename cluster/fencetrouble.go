@@ -62,6 +62,9 @@ func pairTrouble(node string, p PairStatus, live bool, add func(rank int, format
 	if p.TieLost && p.Phase == pair.Whole.String() {
 		add(2, "node %s: the tie-breaker %s: if %s falls silent now, this node stops", node, p.TieBreaker, p.Peer)
 	}
+	if p.Unasked != "" {
+		add(0, "node %s does not take addresses of which it cannot ask who has them: %s", node, p.Unasked)
+	}
 	switch p.Phase {
 	case pair.Whole.String():
 		if p.Why != "" {

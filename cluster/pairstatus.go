@@ -48,6 +48,8 @@ type PairStatus struct {
 	TieBreaker string `json:"tie_breaker,omitempty"` // rule ping: when it answered last
 	TieLost    bool   `json:"tie_lost,omitempty"`    // it does not answer
 	OnlySerial bool   `json:"only_serial,omitempty"`
+	// Unasked, rule ping, while it decides: why addresses cannot be asked for. They are not taken.
+	Unasked string `json:"unasked,omitempty"`
 }
 
 // tieLostAfter is for how long the tie-breaker may not answer before status says so.
@@ -55,7 +57,7 @@ const tieLostAfter = 5 * time.Second
 
 // status returns nil when no rule of a pair is in force.
 func (p *pairing) status() *PairStatus {
-	now := p.n.keeper.Now()
+	now, lease := p.n.keeper.Now(), p.n.lease(p.n.State())
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.peer == "" {
@@ -64,6 +66,9 @@ func (p *pairing) status() *PairStatus {
 	s := &PairStatus{
 		Rule: p.rule.String(), Peer: p.peer, Phase: p.said.Phase.String(), Why: p.said.Why,
 		Generation: p.record.Current.String(), How: p.record.How, Contested: p.record.Contested != "", OnlySerial: p.serial,
+	}
+	if p.looks(lease) {
+		s.Unasked = p.unasked
 	}
 	if p.rule == conf.QuorumPing {
 		s.TieBreaker, s.TieLost = "has never answered", true

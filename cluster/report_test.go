@@ -68,3 +68,16 @@ func TestNodesWhoseStatesDifferAreTroubleNumberOne(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+func TestAPairThatCannotAskForAnAddressSaysWhy(t *testing.T) {
+	s := Status{Node: "director1", Nodes: []NodeStatus{{Name: "director1", State: "up", Here: &LocalStatus{Lease: 400, Pair: &PairStatus{
+		Rule: "ping", Peer: "director2", Phase: "surviving", Why: "looking whether the addresses answer elsewhere", Unasked: "vip 10.0.0.5/32: eth3: no carrier",
+	}}}}}
+	want := []string{
+		"node director1 does not take addresses of which it cannot ask who has them: vip 10.0.0.5/32: eth3: no carrier",
+		"node director1 has no quorum and goes on alone (quorum: ping): looking whether the addresses answer elsewhere; nothing can be changed meanwhile",
+	}
+	if got := trouble(s); !slices.Equal(got, want) {
+		t.Errorf("trouble: %q", got)
+	}
+}
