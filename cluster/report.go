@@ -33,8 +33,12 @@ type Status struct {
 	Trouble []string `json:"trouble"`         // most serious first; empty: all is well
 	Notes   []string `json:"notes,omitempty"` // what holds all the time and should be known
 
-	Quorum  bool           `json:"quorum"`            // a leader is known
-	Waiting string         `json:"waiting,omitempty"` // what a cluster that has not begun waits for
+	Quorum  bool   `json:"quorum"`            // a leader is known
+	Waiting string `json:"waiting,omitempty"` // what a cluster that has not begun waits for
+	// Reading says that this node has not read its log again since its start:
+	// Spec, Groups and the rest of what the log says are older than what the cluster
+	// knows, or not there at all. Empty: they are what it knows.
+	Reading string         `json:"reading,omitempty"`
 	Leader  string         `json:"leader,omitempty"`
 	Profile string         `json:"profile"`
 	Spec    state.SpecInfo `json:"spec"`
@@ -209,13 +213,25 @@ func (n *Node) Status(ctx context.Context) Status {
 			s.Groups = append(s.Groups, groupStatus(st, &st.Spec.Groups[i], here))
 		}
 	}
-	s.Waiting = n.cons.Waiting()
+	s.Waiting, s.Reading = n.cons.Waiting(), n.reading(st)
 	s.Trouble = trouble(s)
 	s.Notes = []string{}
 	if fencingOf(st) == nil {
 		s.Notes = append(s.Notes, fmt.Sprintf("without fencing, a machine that is paused as a whole may act for up to %v when it wakes (docs/safety.md)", n.lease(st)))
 	}
 	return s
+}
+
+// reading says in words whether st is behind what this node's log held at its
+// start; empty: it is not. A node that was admitted since has read it all.
+func (n *Node) reading(st *state.State) string {
+	switch {
+	case st.Nodes[n.self].Boot == uint64(n.cfg.Boot) || !n.cons.Reading():
+		return ""
+	case n.cons.Leader() == "":
+		return "what stands in this node's log counts again when there is a leader: until then specification and groups may be missing here"
+	}
+	return "this node is reading its log again after its start: specification and groups are not all there yet"
 }
 
 func (n *Node) askAll(ctx context.Context) map[string]*LocalStatus {
@@ -320,6 +336,8 @@ func trouble(s Status) []string {
 	switch {
 	case s.Waiting != "":
 		add(0, "%s", s.Waiting)
+	case s.Quorum && s.Reading != "":
+		add(0, "%s", s.Reading)
 	case !s.Quorum && here(s) != nil && here(s).Pair != nil:
 		// What the pair says of itself, below, is more to the point.
 	case !s.Quorum:
@@ -327,6 +345,9 @@ func trouble(s Status) []string {
 	}
 	fenceTrouble(s, add)
 	for _, g := range s.Groups {
+		if s.Reading != "" {
+			break // it is as it was
+		}
 		switch g.State {
 		case "blocked":
 			add(1, "group %s is blocked on %s: %s", g.Name, g.Owner, g.Blocked)
@@ -362,7 +383,7 @@ func trouble(s Status) []string {
 	}
 	for _, n := range s.Nodes {
 		if n.State != "up" {
-			if s.Waiting == "" {
+			if s.Waiting == "" && (s.Reading == "" || !s.Quorum) {
 				add(2, "node %s is %s: %s", n.Name, n.State, n.Why)
 			}
 			if n.State == "down" {
@@ -434,6 +455,9 @@ func (n *Node) Why(ctx context.Context, group string) (Why, error) {
 		if len(names) == 0 {
 			if w := n.cons.Waiting(); w != "" {
 				return Why{}, errors.New(w)
+			}
+			if r := n.reading(st); r != "" {
+				return Why{}, errors.New(r)
 			}
 			return Why{}, errors.New("the cluster has no groups yet")
 		}

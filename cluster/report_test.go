@@ -20,6 +20,19 @@ func TestAClusterThatHasNotBegunSaysWhatItWaitsForAndNothingElse(t *testing.T) {
 	}
 }
 
+func TestANodeThatReadsItsLogDoesNotSpeakOfThePast(t *testing.T) {
+	s := Status{Quorum: true, Reading: "this node is reading its log again", Nodes: []NodeStatus{{Name: "director1", State: "joining", Why: "not admitted by the log yet"}},
+		Groups: []GroupStatus{{Name: "web", State: "down", Reason: "nobody was ready"}}}
+	if got := trouble(s); !slices.Equal(got, []string{s.Reading}) {
+		t.Errorf("trouble: %q", got)
+	}
+	s.Quorum, s.Reading = false, "what stands in its log counts when there is a leader"
+	want := []string{"no quorum: this node sees no majority of voters; groups whose lease has ended are silent", "node director1 is joining: not admitted by the log yet"}
+	if got := trouble(s); !slices.Equal(got, want) {
+		t.Errorf("without a leader: %q", got)
+	}
+}
+
 func TestWhatALinkRefusesIsTroubleOfItsNode(t *testing.T) {
 	now := time.Now()
 	s := Status{Quorum: true, Time: now, Nodes: []NodeStatus{{Name: "director1", State: "up", Here: &LocalStatus{

@@ -104,6 +104,7 @@ type Consensus struct {
 	changed chan struct{} // another raft runs, or none
 	number  atomic.Uint64
 	started time.Time
+	found   uint64                  // last index of the log at the start
 	run     atomic.Pointer[running] // nil: stopped (Halt)
 
 	digests digests
@@ -129,6 +130,11 @@ func New(cfg Config) (*Consensus, error) {
 		cfg: cfg, flush: make(chan struct{}, 1), changed: make(chan struct{}, 1), started: time.Now(),
 		waiters: map[chan struct{}]bool{}, generation: cfg.Generation, leaderless: time.Now(),
 	}
+	last, err := cfg.Stores.Log.LastIndex()
+	if err != nil {
+		return nil, fmt.Errorf("consensus: %w", err)
+	}
+	c.found = last
 	c.fsm = newFSM(c.applied, c.digests.note, cfg.Recorder)
 	return c, c.begin()
 }
@@ -245,6 +251,16 @@ func (c *Consensus) Empty() bool {
 	}
 	last, err := c.cfg.Stores.Log.LastIndex()
 	return err == nil && last == 0
+}
+
+// Reading says whether State is still behind what this node's log held at its
+// start. Without a leader that goes on: what of it is committed nobody has said yet.
+func (c *Consensus) Reading() bool {
+	var applied uint64
+	if r := c.raft(); r != nil {
+		applied = r.AppliedIndex()
+	}
+	return applied < c.found
 }
 
 // Stats returns raft's own figures.

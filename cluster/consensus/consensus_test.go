@@ -379,6 +379,32 @@ func TestANodeRestartsWithItsLog(t *testing.T) {
 	})
 }
 
+func TestANodeThatStartsReadsItsLogUntilALeaderHasToldWhatCounts(t *testing.T) {
+	bubble(t, func(w *world) {
+		w.startAll("abw")
+		f := w.follower()
+		if f.c.Reading() {
+			t.Error("there was nothing to read")
+		}
+		f.admit(7)
+		w.wait("it has that", func() bool { return f.c.State().Nodes[f.name].Incarnation == 1 })
+		others := slices.DeleteFunc(w.members(), func(m *member) bool { return m == f })
+		for _, m := range w.members() {
+			m.stop()
+		}
+		again := w.start(f.name, "1", f.stores)
+		time.Sleep(5 * time.Second)
+		if !again.c.Reading() || again.c.State().Index != 0 {
+			t.Errorf("alone it cannot know what counts, and has read up to %d", again.c.State().Index)
+		}
+		w.start(others[0].name, "1", others[0].stores)
+		w.wait("it has read its log", func() bool { return !again.c.Reading() })
+		if n := again.c.State().Nodes[f.name]; n.Incarnation != 1 {
+			t.Errorf("it says that it has read its log, and knows of itself %+v", n)
+		}
+	})
+}
+
 func TestANodeThatLostItsDiskComesBackWithoutAVoteAndThenWithOne(t *testing.T) {
 	bubble(t, func(w *world) {
 		w.startAll("abw")

@@ -167,6 +167,14 @@ func stories(t *testing.T) map[string]cluster.Status {
 	s.Trouble = []string{"node director1: its files are not what the cluster runs: /etc/keepbeat/haresources.yaml:4:7: unknown key \"prefers\"; did you mean \"prefer\"?\n/etc/keepbeat/ldirectord.yaml:9:3: unknown key \"reel\"; did you mean \"real\"?"}
 	all["no-specification"] = s
 
+	s = healthy(t, nil)
+	s.Groups, s.Nodes[0].Here.Lease = nil, 0
+	s.Spec = state.SpecInfo{}
+	s.Nodes[0].State, s.Nodes[0].Why = "joining", "not admitted by the log yet"
+	s.Reading = "this node is reading its log again after its start: specification and groups are not all there yet"
+	s.Trouble = []string{s.Reading}
+	all["reading"] = s
+
 	for name, s := range all {
 		s.Trouble = append(s.Trouble, api.PoolTrouble(s)...)
 		all[name] = s

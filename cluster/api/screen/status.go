@@ -54,7 +54,9 @@ func (p *page) cluster(s cluster.Status) {
 		leader = "leader " + s.Leader
 	}
 	spec := "no specification yet"
-	if s.Spec.Version > 0 {
+	if s.Reading != "" {
+		spec = "specification not read yet"
+	} else if s.Spec.Version > 0 {
 		spec = fmt.Sprintf("specification %d from %s, %s", s.Spec.Version, s.Spec.From, age(s.Time, s.Spec.At))
 	}
 	p.b.WriteByte('\n')
@@ -165,6 +167,8 @@ func (p *page) groups(s cluster.Status) {
 			p.line(plain, "No groups yet: the cluster has not begun.")
 		case !s.Quorum:
 			p.line(plain, "No groups known here: there is no quorum.")
+		case s.Reading != "":
+			p.line(plain, "No groups known here yet: this node is reading its log.")
 		default:
 			p.line(plain, "No groups: write haresources.yaml and run `keepbeat apply`.")
 		}
