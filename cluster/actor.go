@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/keepbeat/keepbeat/cluster/consensus"
@@ -105,7 +106,7 @@ func (n *Node) beAdmitted(st *state.State) {
 	var after uint64
 	running := false
 	switch mine := me.Boot == uint64(n.cfg.Boot); {
-	case n.isStopping():
+	case n.isStopping() || st.Members != nil && slices.Contains(st.Members.Joining, n.self):
 		return
 	case n.admitted(st):
 		// A lease opens the guard for all that is held, also for what an earlier

@@ -118,6 +118,9 @@ func (e *edit) remember(id ID, r Result) {
 
 func (e *edit) admit(a Admit) Result {
 	n := e.Nodes[a.Node]
+	if why := e.Members.bars(a.Node); why != "" {
+		return refuse("node %s is not admitted: %s", a.Node, why)
+	}
 	if max(a.Format, firstFormat) < e.Format {
 		return refuse("node %s runs a keepbeat that knows the cluster's state up to format %d, and it has format %d: install the version that the other nodes run", a.Node, max(a.Format, firstFormat), e.Format)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/keepbeat/keepbeat/conf"
@@ -145,7 +146,8 @@ type Members struct {
 	Nodes  []conf.Node `json:"nodes"`
 	Quorum conf.Quorum `json:"quorum"`
 	// Joining names the nodes that do not vote yet: the rule of a pair goes on
-	// until they know what the others know.
+	// until they know what the others know. They are not admitted before: the word
+	// of one node of a pair, which may have been overtaken, is no majority for a third.
 	Joining []string `json:"joining,omitempty"`
 	Why     string   `json:"why,omitempty"`
 }
@@ -163,10 +165,35 @@ func (e *edit) members(m Members) Result {
 	case len(m.Nodes) == 0:
 		return refuse("a cluster has nodes")
 	}
+	for _, name := range slices.Sorted(maps.Keys(e.Nodes)) {
+		n := e.Nodes[name]
+		why := m.bars(name)
+		if !n.Valid || why == "" {
+			continue
+		}
+		if owned := e.OwnedBy(name); len(owned) > 0 {
+			return refuse("node %s owns %s: `keepbeat standby` there first", name, strings.Join(owned, ", "))
+		}
+		n.Valid, n.Since, n.Why, n.LongLease = false, e.at, why, 0
+		e.setNode(n)
+	}
 	m.Index = e.Index
 	e.Members = &m
 	e.note("", "", "nodes: "+m.Why)
 	return Result{Number: e.Index}
+}
+
+// bars says why a node may not be admitted; empty: it may.
+func (m *Members) bars(node string) string {
+	switch {
+	case m == nil:
+		return ""
+	case slices.Contains(m.Joining, node):
+		return "it is joining, and the others have to let it vote first"
+	case !slices.ContainsFunc(m.Nodes, func(c conf.Node) bool { return c.Name == node }):
+		return "it is no node of the cluster"
+	}
+	return ""
 }
 
 // Upgrade raises the format of the state.

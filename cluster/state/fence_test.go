@@ -64,6 +64,18 @@ func standing(s *State) string {
 	return strings.Join(w, "; ")
 }
 
+// membersOf makes these the nodes; joining, if not empty, does not vote yet.
+func membersOf(joining string, names ...string) Command {
+	m := &Members{Quorum: conf.QuorumFencing}
+	for _, n := range names {
+		m.Nodes = append(m.Nodes, conf.Node{Name: n, Role: conf.Director})
+	}
+	if joining != "" {
+		m.Joining = []string{joining}
+	}
+	return Command{Members: m}
+}
+
 func TestFencing(t *testing.T) {
 	toB := []Move{moveOf("web", "a", 1, 1, "b", 1), moveOf("db", "a", 1, 1, "b", 1)}
 	for name, c := range map[string]struct {
@@ -92,6 +104,11 @@ func TestFencing(t *testing.T) {
 		"a format is raised by one":                 {nil, Command{Upgrade: &Upgrade{Format: 4}}, "one at a time", "web a; db a; a 1"},
 		"nodes are changed by whoever saw the last change": {[]Command{{Members: &Members{Nodes: []conf.Node{{Name: "a", Role: conf.Director}}, Quorum: conf.QuorumMajority}}},
 			Command{Members: &Members{Nodes: []conf.Node{{Name: "b", Role: conf.Director}}}}, "changed meanwhile", "web a; db a; a 1"},
+		"who joins is not admitted before it may vote": {[]Command{membersOf("c", "a", "b", "c")}, Command{Admit: &Admit{Node: "c", Boot: 30, Format: 2}}, "joining", "web a; db a; a 1"},
+		"nor is one that was there before and is put back": {[]Command{{Admit: &Admit{Node: "c", Boot: 30, Director: true, Format: 2}}, membersOf("c", "a", "b", "c")}, Command{Assign: &Assign{Moves: []Move{moveOf("web", "a", 1, 1, "c", 1)}}},
+			"not admitted as incarnation 1", "web a; db a; a 1"},
+		"who was removed is not admitted": {[]Command{membersOf("", "a", "b")}, Command{Admit: &Admit{Node: "c", Boot: 30, Format: 2}}, "no node", "web a; db a; a 1"},
+		"who owns something stays":        {nil, membersOf("", "b", "c"), "node a owns db, web", "web a; db a; a 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := play(t, fencedClass(t), c.before...)

@@ -66,8 +66,11 @@ func (r *run) enlist(ending bool) {
 		return
 	}
 	nodes, rule := r.w.nodesOf(best.node.State())
-	if nodes == nil {
-		return
+	if nodes == nil { // never changed, or that was in a history which another has overtaken
+		if !ending || best.node.State().Index == 0 {
+			return
+		}
+		nodes, rule = r.w.first, r.w.rule()
 	}
 	for _, m := range r.w.machines {
 		named := slices.Contains(namesOf(nodes), m.name)

@@ -59,6 +59,7 @@ type world struct {
 	streams    *transport.MemoryNetwork
 	net        *network
 	machines   []*machine
+	first      []conf.Node // of the cluster when it began
 	dir        string
 	epoch      time.Time
 	history    *history
@@ -117,10 +118,11 @@ func newWorld(cfg Config) *world {
 		}
 		w.machines = append(w.machines, m)
 	}
-	for _, m := range w.machines {
-		if m.member {
-			m.nodes, m.rule = w.initial(), w.rule()
-		}
+	for _, m := range w.members() {
+		w.first = append(w.first, conf.Node{Name: m.name, Role: m.role})
+	}
+	for _, m := range w.members() {
+		m.nodes, m.rule = slices.Clone(w.first), w.rule()
 	}
 	w.spec = &conf.Spec{Settings: conf.Settings{Profile: cfg.Profile, RestartLease: restartLease}, Pools: map[string]conf.Pool{}}
 	if w.cfg.fences() {
@@ -230,17 +232,6 @@ func (w *world) names() []string {
 var simLinks = []conf.Link{
 	{Type: conf.Bcast, Interface: "eth1", Port: conf.DefaultPort},
 	{Type: conf.Bcast, Interface: "eth2", Port: conf.DefaultPort},
-}
-
-// initial returns the nodes that the cluster begins with.
-func (w *world) initial() []conf.Node {
-	var nodes []conf.Node
-	for _, m := range w.machines {
-		if m.member {
-			nodes = append(nodes, conf.Node{Name: m.name, Role: m.role})
-		}
-	}
-	return nodes
 }
 
 // local is a machine's ha.yaml.
