@@ -16,7 +16,7 @@ import (
 // MinKey is the least length of a key in characters: 16 of base64 are 96 bits.
 const MinKey = 16
 
-// MaxKeyIndex is the highest number of a key; heartbeat takes 0 to 15.
+// MaxKeyIndex is the highest number of a key, and 1 the lowest; heartbeat takes 0, too.
 const MaxKeyIndex = 15
 
 const (
@@ -27,7 +27,7 @@ const (
 
 // Key is one line of authkeys. Every listed key is accepted; the active one signs.
 type Key struct {
-	Index  int    // 0 to 15
+	Index  int    // 1 to 15
 	Method string // heartbeat's word, sha1 or md5; noted and not needed
 	Secret Secret
 }
@@ -131,7 +131,7 @@ func (a *keyReader) fail(line, column int, format string, args ...any) {
 
 func keyIndex(s string) (int, bool) {
 	v, err := strconv.Atoi(s)
-	return v, err == nil && v >= 0 && v <= maxKeyIndex && strings.Trim(s, "0123456789") == ""
+	return v, err == nil && v >= 1 && v <= maxKeyIndex && strings.Trim(s, "0123456789") == ""
 }
 
 func (a *keyReader) line(number int, text string) {
@@ -158,7 +158,7 @@ func (a *keyReader) line(number int, text string) {
 			index, ok = keyIndex(words[1])
 		}
 		if !ok {
-			fail("\"auth\" takes the number of a key, 0 to %d: \"auth 1\"", maxKeyIndex)
+			fail("\"auth\" takes the number of a key, 1 to %d: \"auth 1\"", maxKeyIndex)
 			return
 		}
 		a.active = index
@@ -166,8 +166,10 @@ func (a *keyReader) line(number int, text string) {
 	}
 	index, ok := keyIndex(words[0])
 	switch {
+	case !ok && strings.Trim(words[0], "0") == "":
+		fail("keys are numbered from 1 to %d here; give key 0 another number, on every node", maxKeyIndex)
 	case !ok:
-		fail("a line is \"auth N\" or \"N METHOD KEY\" with N from 0 to %d; comments begin with #", maxKeyIndex)
+		fail("a line is \"auth N\" or \"N METHOD KEY\" with N from 1 to %d; comments begin with #", maxKeyIndex)
 	case a.at[index] != 0:
 		fail("duplicate key %d; it is already in line %d", index, a.at[index])
 	case len(words) > 1 && words[1] == "crc":

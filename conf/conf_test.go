@@ -335,7 +335,7 @@ func TestMissingFilesAreNamed(t *testing.T) {
 
 func TestAuthKeys(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "authkeys")
-	const text = "# comment\nauth 2 # the new one\n\n1 md5 0123456789abcdef\n2 sha1 fedcba9876543210#x  # comment\n0 sha1 aaaaaaaaaaaaaaaa\n"
+	const text = "# comment\nauth 2 # the new one\n\n1 md5 0123456789abcdef\n2 sha1 fedcba9876543210#x  # comment\n15 sha1 aaaaaaaaaaaaaaaa\n"
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -347,7 +347,7 @@ func TestAuthKeys(t *testing.T) {
 	for _, k := range keys {
 		got = append(got, fmt.Sprint(k.Index, " ", k.Method, " ", string(k.Secret.Bytes())))
 	}
-	want := []string{"2 sha1 fedcba9876543210#x", "0 sha1 aaaaaaaaaaaaaaaa", "1 md5 0123456789abcdef"}
+	want := []string{"2 sha1 fedcba9876543210#x", "1 md5 0123456789abcdef", "15 sha1 aaaaaaaaaaaaaaaa"}
 	if d := cmp.Diff(want, got); d != "" || active != 2 {
 		t.Error(active, d)
 	}

@@ -18,7 +18,7 @@ type misfit struct {
 }
 
 // ValidFor says whether a specification may run with the nodes, the quorum
-// rule, the ping group and the watchdog of a node's ha.yaml; the error has a
+// rule, the ping group, the serial lines and the watchdog of a node's ha.yaml; the error has a
 // line for each fault. ParseSpec has looked already, with the ha.yaml of the
 // node where it was called. The daemon asks again with its own, and before
 // the nodes are changed.
@@ -45,6 +45,11 @@ func misfits(s *Spec, l *Local) []misfit {
 			out = append(out, misfit{fenced: true, msg: fmt.Sprintf("%s is of class fenced, and under quorum %s two nodes could own it; use quorum fencing, or a witness and fencing devices", name, l.Quorum)})
 		case len(bare) > 0 && l.Quorum != QuorumFencing:
 			out = append(out, misfit{fenced: true, msg: fmt.Sprintf("%s is of class fenced, and no device that another node may operate can fence %s; add one under \"fencing: {devices: ...}\"", name, strings.Join(bare, " and "))})
+		}
+	}
+	for _, link := range l.Links {
+		if why := tooSlow(link, s.Settings.Profile); why != "" && s.Settings.Profile != l.Profile {
+			out = append(out, misfit{msg: "the profile of the cluster is not that of ha.yaml: " + why})
 		}
 	}
 	for _, g := range s.Groups {

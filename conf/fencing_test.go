@@ -129,6 +129,10 @@ groups: {web: {resources: [{vip: 10.0.0.1, class: fenced}]}}
 		"the operator of a device has left": {change(func(l *Local) { l.Nodes, l.Quorum = l.Nodes[:2], QuorumFencing }),
 			"quorum is fencing in ha.yaml, and no device that another node may operate can fence director1; add one under \"fencing: {devices: ...}\"\n" +
 				`device "dog" alone cannot fence director2 in a pair: when the links are cut, each node would wait for the other's watchdog, and both go on; let a device that switches the node off succeed with it, take it out, or add a witness`},
+		"a node whose serial line is too slow for the cluster's profile": {change(func(l *Local) {
+			l.Profile, l.Links = ProfileCalm, []Link{{Type: Bcast, Interface: "eth1"}, {Type: Serial, Device: "/dev/ttyS0", Baud: 9600}}
+		}),
+			`the profile of the cluster is not that of ha.yaml: 9600 baud are too slow for leases of 500ms (profile default): when /dev/ttyS0 is all that is left they would end; write "- serial: {device: /dev/ttyS0, baud: 19200}" on both nodes, or choose a calmer profile`},
 		"a pair without a rule that is certain": {change(func(l *Local) { l.Nodes, l.Quorum = l.Nodes[:2], QuorumUnsafe }),
 			"group web: vip 10.0.0.1 is of class fenced, and under quorum unsafe two nodes could own it; use quorum fencing, or a witness and fencing devices"},
 	} {
