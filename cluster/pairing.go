@@ -218,7 +218,9 @@ func (p *pairing) turn(ctx context.Context) time.Duration {
 	if d.GoOn {
 		p.n.keeper.GoAlone(p.until(now, rule, f.Lease))
 	}
-	p.n.keeper.Shun(peer, p.shuns(f))
+	// A peer that speaks and does not hear would go on being promised: nothing to
+	// it, and this node would have to wait that out.
+	p.n.keeper.Shun(peer, d.Revoke && p.n.keeper.Deaf(peer) || p.shuns(f))
 	if d.Revoke {
 		p.n.keeper.RevokeHere(peer, st.Nodes[peer].Incarnation)
 	}

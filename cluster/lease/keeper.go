@@ -55,7 +55,7 @@ type Keeper struct {
 	end        time.Duration // of the lease as the guard was told
 	wasLive    bool
 	reset      bool                     // the guard's deadline is this boot's own: promises to earlier boots may be replaced
-	reach      map[string]time.Duration // by node: when it last proved that it hears this voter
+	reach      map[string]time.Duration // by node: as of when it hears this voter (Voter.Heard)
 	seen       map[string]time.Duration // by node: when any Renew arrived
 	started    time.Duration
 	collecting map[string]*collection // by node
@@ -505,6 +505,13 @@ func (k *Keeper) Silence(node string) time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.cfg.Clock.Now() - max(k.reach[node], k.started)
+}
+
+// Deaf says whether a node that is silent speaks nevertheless.
+func (k *Keeper) Deaf(node string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.seen[node] > k.reach[node]
 }
 
 // voter is a Voter, recorded or not.

@@ -50,7 +50,9 @@ type promise struct {
 	boot  uint64
 	k     uint64
 	mark  Mark          // newest renewal promised
-	heard time.Duration // when a Renew last proved that its sender hears this voter
+	named uint64        // newest answer of this voter's that its sender has named
+	news  time.Duration // when it was named first
+	heard time.Duration // as of when its sender hears this voter
 	seen  time.Duration // when any Renew arrived
 }
 
@@ -63,9 +65,16 @@ type pending struct {
 // pendingFor is how long a Revoke that is not repeated keeps waiting.
 const pendingFor = 2 * time.Second
 
-// deafAfter is how many rounds may go unheard before a sender counts as one
-// that does not hear: two leases, at four rounds a lease.
-const deafAfter = 8
+// How many rounds a sender may go on without naming a newer answer, at four rounds a lease.
+const (
+	// silentAfter: then that it speaks proves nothing any more, and it has been silent
+	// since it named one last. Three answers in a row are missing; fewer may be lost
+	// where many datagrams are (TestLossIsSeldomSilence).
+	silentAfter = 3
+	// deafAfter: then it is promised nothing more when its groups are asked for. That
+	// cannot be undone, since without answers it has none to name: two leases.
+	deafAfter = 8
+)
 
 // NewVoter returns a voter that has just started: every promise that it may
 // have given before counts as running for its whole length from now (rule 3).
@@ -103,14 +112,8 @@ func (v *Voter) Renew(now time.Duration, node string, boot uint64, r Renew) (ans
 	if up := v.stored.Revoked[node]; r.Incarnation <= up {
 		return Refuse{Voter: v.self, Incarnation: r.Incarnation, K: r.K, Revoked: up}, v.unsaved()
 	}
-	hears := r.K-r.Heard <= deafAfter
-	if p.boot != boot || r.K == 1 {
-		hears = true // it cannot have heard yet
-	}
-	p.seen = now
-	if hears && (r.Heard > 0 || p.boot != boot) {
-		p.heard = now
-	}
+	p.hear(now, boot, r)
+	hears := r.K-r.Heard <= deafAfter || p.boot != boot || r.K == 1 // at first it cannot have heard yet
 	if q, asked := v.pending[node]; asked && !hears && now-q.asked < pendingFor {
 		// It speaks and does not hear: its lease is over, and a promise for it
 		// would only keep the others from taking its groups.
@@ -135,6 +138,20 @@ func (v *Voter) Renew(now time.Duration, node string, boot uint64, r Renew) (ans
 		a.Config = v.config
 	}
 	return a, next
+}
+
+// hear notes what r proves of its sender's hearing. It is more than that r has
+// come: of two nodes whose wires are cut one way both have to see that at about
+// the same time, or the one that hears is taken for gone first.
+func (p *promise) hear(now time.Duration, boot uint64, r Renew) {
+	p.seen = now
+	if p.boot != boot || r.Heard > p.named {
+		p.named, p.news = r.Heard, now
+	}
+	p.heard = p.news
+	if r.Heard > 0 && r.K-r.Heard <= silentAfter {
+		p.heard = now
+	}
 }
 
 // longest returns what to store before promising r, nil when what stands on disk covers it.
@@ -220,8 +237,9 @@ func (v *Voter) Next() (at time.Duration, ok bool) {
 	return at, ok
 }
 
-// Heard returns when a node last proved that it hears this voter, and when any
-// Renew of it arrived; both 0 when never.
+// Heard returns as of when a node has proved that it hears this voter, and when
+// any Renew of it arrived; both 0 when never. The first goes back when a node
+// that was given the benefit of the doubt turns out not to hear.
 func (v *Voter) Heard(node string) (twoWay, any time.Duration) {
 	p := v.promises[node]
 	return p.heard, p.seen
