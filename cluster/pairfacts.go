@@ -63,10 +63,7 @@ func (p *pairing) facts(st *state.State, rule conf.Quorum, peer string) pair.Fac
 		}
 	}
 	p.watchStanding(now)
-	mine, theirs := stake(st, n.self), stake(st, peer)
-	if c := fencingOf(st); c != nil && (mine < theirs || mine == theirs && n.self > peer) {
-		f.Delay = c.PriorityDelay
-	}
+	f.Delay = p.letsFenceFirst(st, peer)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if f.Left > 0 {
@@ -120,15 +117,54 @@ func (p *pairing) see(votes, follow []string, peer string) {
 	p.mu.Unlock()
 }
 
-// stake is what a node would lose: the priorities of the groups that it owns.
-func stake(st *state.State, node string) int {
+// stake is what a node would lose: the priorities of the groups that it owns, or
+// of those among them that counts names.
+func stake(st *state.State, node string, counts map[string]bool) int {
 	sum := 0
 	for _, name := range st.OwnedBy(node) {
-		if _, c := st.Group(name); c != nil {
+		if _, c := st.Group(name); c != nil && (counts == nil || counts[name]) {
 			sum += c.Priority
 		}
 	}
 	return sum
+}
+
+// letsFenceFirst returns for how long this node lets the peer fence first.
+func (p *pairing) letsFenceFirst(st *state.State, peer string) time.Duration {
+	c := fencingOf(st)
+	if c == nil {
+		return 0
+	}
+	p.mu.Lock()
+	started := p.started
+	p.mu.Unlock()
+	if started {
+		// What is only in its own log the peer does not know, say that it stopped a
+		// group when its cables were pulled; and both should go by the same.
+		st = p.n.State()
+	}
+	self := p.n.self
+	mine, theirs := stake(st, self, nil), stake(st, peer, nil)
+	runs := mine
+	if p.n.manager != nil {
+		runs = stake(st, self, p.n.manager.Running())
+	}
+	return fencingDelay(mine > theirs || mine == theirs && self < peer, mine, theirs, runs, c.PriorityDelay)
+}
+
+// fencingDelay is for how long a node lets the peer fence first. By the log one of
+// them is first, and the other waits a delay. If what still runs at the first (its
+// interface may have lost its carrier) is no more than what the other owns, it gives
+// way and waits twice as long. Neither knows what the other sees of itself;
+// whatever that is, their waits differ by a delay.
+func fencingDelay(first bool, mine, theirs, runs int, delay time.Duration) time.Duration {
+	switch {
+	case !first:
+		return delay
+	case runs < mine && runs <= theirs:
+		return 2 * delay
+	}
+	return 0
 }
 
 func fencingOf(st *state.State) *conf.Fencing {

@@ -97,7 +97,7 @@ type Facts struct {
 
 	// Of the rule.
 	Fence      FenceState
-	Delay      time.Duration // priority_fencing_delay, when this node has less at stake; 0 otherwise
+	Delay      time.Duration // for which the peer may fence first: priority_fencing_delay when this node has less at stake, twice that when nothing of it runs here; 0 otherwise
 	TieBreaker time.Duration // since the newest question was sent that the tie-breaker has answered; negative: never
 	Clear      time.Duration // for how long no address of the groups that are not here has answered
 }
@@ -389,7 +389,7 @@ func (f Facts) survive(d Decision) Decision {
 	harmless := f.harmless()
 	if f.Rule == conf.QuorumFencing && !harmless && !f.Confirmed && !f.Ordered && f.Record.Intent == nil {
 		if wait := SilentAfter(f.Lease) + f.Delay - f.Silence; f.Delay > 0 && wait > 0 {
-			d.Why += fmt.Sprintf("; it has more at stake, so it is given %v (priority_fencing_delay)", f.Delay)
+			d.Why += fmt.Sprintf("; it may fence first, and is given %v for that (priority_fencing_delay)", f.Delay)
 			return d
 		}
 	}

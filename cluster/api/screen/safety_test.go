@@ -52,9 +52,9 @@ func safetyStories(t *testing.T) map[string]cluster.Status {
 
 	s := twoAlone(t)
 	dies(&s)
-	s.Nodes[0].Here.Pair.Phase, s.Nodes[0].Here.Pair.Why = "alone", "director2 is silent; it has more at stake, so it is given 5s (priority_fencing_delay)"
+	s.Nodes[0].Here.Pair.Phase, s.Nodes[0].Here.Pair.Why = "alone", "director2 is silent; it may fence first, and is given 5s for that (priority_fencing_delay)"
 	s.Trouble = []string{
-		"node director1 has no quorum and goes on alone (quorum: fencing): director2 is silent; it has more at stake, so it is given 5s (priority_fencing_delay); nothing can be changed meanwhile",
+		"node director1 has no quorum and goes on alone (quorum: fencing): director2 is silent; it may fence first, and is given 5s for that (priority_fencing_delay); nothing can be changed meanwhile",
 		"node director2 is down: not heard on any link",
 	}
 	all["pair-alone"] = s

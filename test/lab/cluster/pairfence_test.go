@@ -171,3 +171,26 @@ func TestAPairInWhichBothFenceAtOnceKeepsOne(t *testing.T) {
 	d.Lab.Heal()
 	d.comesBack(d.Other(left))
 }
+
+func TestAnOwnerWithoutANetworkGivesWay(t *testing.T) {
+	t.Parallel()
+	// It reaches the device all the same, as by a board's own network.
+	d := beginDuo(t, scenario.Fencing, options(scenario.Fencing))
+	owner, epoch := d.owner(), d.epoch()
+	var ports []*lab.Port
+	for _, s := range []*lab.Switch{d.Heartbeat[0], d.Heartbeat[1], d.Service} {
+		ports = append(ports, owner.PortOn(s))
+	}
+	since := probe.Now()
+	for _, p := range ports {
+		p.Down()
+	}
+	d.takenOver(d.Other(owner), since, epoch)
+	if u := d.Power.Uses(); len(u) != 1 || u[0].Node != owner.Name || !owner.Dead() {
+		t.Errorf("uses of the switch: %+v", u)
+	}
+	for _, p := range ports {
+		p.Up()
+	}
+	d.comesBack(owner)
+}
