@@ -4,7 +4,9 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -106,6 +108,24 @@ func TestAWriteBackThatFailedIsTriedAgain(t *testing.T) {
 		said = n.specErr
 		n.mu.Unlock()
 		if !slices.Equal(d.written, []uint64{2}) || said != "" {
+			t.Errorf("written: versions %v; status says %q", d.written, said)
+		}
+	})
+}
+
+func TestThatASpecificationDoesNotFitIsSaidAfterItWasWrittenToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &disk{}
+		n, version := writer(t, d)
+		n.cfg.Local = &conf.Local{Name: "one", Quorum: conf.QuorumPing, PingGroup: []netip.Addr{netip.MustParseAddr("10.0.0.5")}}
+		st := version(2)
+		st.Spec = &conf.Spec{Groups: []conf.Group{{Name: "web", Resources: []conf.Resource{{VIP: &conf.VIP{Address: netip.MustParseAddr("10.0.0.5")}}}}}}
+		n.writeFiles(st)
+		synctest.Wait()
+		n.mu.Lock()
+		said := n.specErr
+		n.mu.Unlock()
+		if want := "the specification does not fit its ha.yaml: group web: vip 10.0.0.5 is in ping_group"; !slices.Equal(d.written, []uint64{2}) || !strings.HasPrefix(said, want) {
 			t.Errorf("written: versions %v; status says %q", d.written, said)
 		}
 	})
