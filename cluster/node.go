@@ -177,7 +177,7 @@ func New(cfg Config) (*Node, error) {
 	if n.director {
 		n.manager = resources.NewManager(resources.ManagerConfig{
 			Node: n.self, Registry: cfg.Registry, Guard: cfg.Guard, Journal: cfg.Journal,
-			Report: n.report, Permit: func(ctx context.Context, group string) error { return n.pair.permit(ctx, group) }, Logger: cfg.Logger,
+			Report: n.report, Permit: func(ctx context.Context, group string, r conf.Resource) (func(), error) { return n.pair.permit(ctx, group, r) }, Logger: cfg.Logger,
 		})
 	}
 	var err error

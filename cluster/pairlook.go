@@ -175,35 +175,73 @@ func (p *pairing) tellUnasked(addrs []pair.Place, unasked map[pair.Place]error) 
 	p.unasked = text
 }
 
-// permit waits until the group's addresses may come up here. By the rule ping,
-// while the peer is not heard, that is when they have not answered elsewhere
-// for as long as its lease may run: also for a group that has been here all
-// along and is started again, since the peer may have seen it silent.
-func (p *pairing) permit(ctx context.Context, group string) error {
+// permit waits until a resource of the group may start here. By the rule ping,
+// while the peer is not heard, that is when the group's addresses have not
+// answered elsewhere for as long as its lease may run: also for a group that has
+// been here all along and is started again, since the peer may have seen it silent.
+//
+// By that rule the resource's address is defended from before the permission
+// counts until done, in every phase: a start takes its time, and the links may be
+// cut in it. Without the defence the peer would hear nobody, and take the address.
+// One that had begun to look when the defence began hears it in time: each round
+// asks anew, what a look is worth ends with half a lease, and
+//   - who believes in whole has heard the peer within the last lease and a half:
+//     the peer did not look before that, and has to look for longer;
+//   - who has looked by itself has also asked for the address all that time, and
+//     of two that ask only one goes first (probeOnce).
+func (p *pairing) permit(ctx context.Context, group string, r conf.Resource) (done func(), err error) {
 	if err := p.n.unfence(ctx); err != nil {
-		return err
+		return nil, err
 	}
-	for {
-		st := p.n.State()
-		_, g := st.Group(group)
-		p.mu.Lock()
-		free := p.peer == "" || p.rule != conf.QuorumPing || p.said.Phase == pair.Whole || p.said.Phase == pair.Sole && p.record.Contested == ""
-		lease := p.n.lease(st)
-		p.permitted = time.Now()
-		if !free && g != nil {
-			addrs := addressesOf(g)
-			free = len(addrs) > 0 && p.clearLocked(addrs, lease) >= pair.ClearFor(lease)
-		}
-		p.mu.Unlock()
-		if free {
-			return nil
+	stop := func() {}
+	for defended := false; ; {
+		free, defend := p.free(group)
+		defend = defend && r.VIP != nil
+		switch {
+		case free && (defended || !defend):
+			return stop, nil
+		case free:
+			if stop, err = p.wire.Defend([]pair.Place{{Addr: r.VIP.Address, Interface: r.VIP.Interface}}, p.n.Live); err != nil {
+				return nil, fmt.Errorf("by the rule ping it is not started, since %s could take it meanwhile: %w", p.peerName(), err)
+			}
+			defended = true
+			continue // what was known before is looked at again
+		case defended: // one that waits only looks, or two would wait for each other
+			stop()
+			defended = false
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("by the rule ping it waits until its addresses are free, or %s is heard: %w", p.peer, context.Cause(ctx))
-		case <-time.After(lease / 20):
+			return nil, fmt.Errorf("by the rule ping it waits until its addresses are free, or %s is heard: %w", p.peerName(), context.Cause(ctx))
+		case <-time.After(p.n.lease(p.n.State()) / 20):
 		}
 	}
+}
+
+// free says whether resources of the group may start now, and whether addresses have to be defended meanwhile.
+func (p *pairing) free(group string) (free, defend bool) {
+	st := p.n.State()
+	_, g := st.Group(group)
+	lease := p.n.lease(st)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.permitted = time.Now()
+	defend = p.peer != "" && p.rule == conf.QuorumPing && p.wire != nil
+	// A peer that has recorded an intent gives its word no more; and while this node's
+	// own loop hangs, what it said last is worth as much as is left of the lease.
+	whole := p.said.Phase == pair.Whole && p.heard == "" && p.n.keeper.Live()
+	free = p.peer == "" || p.rule != conf.QuorumPing || whole || p.said.Phase == pair.Sole && p.record.Contested == ""
+	if !free && g != nil {
+		addrs := addressesOf(g)
+		free = len(addrs) > 0 && p.clearLocked(addrs, lease) >= pair.ClearFor(lease)
+	}
+	return free, defend
+}
+
+func (p *pairing) peerName() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.peer
 }
 
 // ping asks the tie-breaker, more often when its answer is needed.

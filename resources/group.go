@@ -37,6 +37,7 @@ type group struct {
 	holding hold         // how; 0: nothing is held
 	current *configuration
 	adopted *Entry
+	starts  []func() // those permitted that are not over: to be called when they are
 
 	mu      sync.Mutex // guards what follows
 	told    bool       // own was called
@@ -203,6 +204,7 @@ func (g *group) run(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	defer g.closeMembers()
+	defer g.startsOver()
 	for ctx.Err() == nil {
 		timer.Reset(g.step(ctx))
 		select {

@@ -28,8 +28,10 @@ type ManagerConfig struct {
 	// nothing: the group goes on only when told to.
 	Report func(Report)
 	// Permit is called before each resource of a group is started, again in a
-	// recovery too, and waits until it may be. nil: it always may.
-	Permit func(ctx context.Context, group string) error
+	// recovery too, and waits until it may be. Without an error done is called, once, when
+	// the start is over: the resource answers, or it has stopped or been cut off
+	// and will not answer, however its start ended. nil: it always may.
+	Permit func(ctx context.Context, group string, r conf.Resource) (done func(), err error)
 	Logger *slog.Logger
 }
 

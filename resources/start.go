@@ -79,16 +79,30 @@ func (g *group) startMembers(ctx context.Context, ms []*member) (string, error) 
 				return "guard", err
 			}
 		}
+		if g.holding != shut {
+			g.startsOver()
+		}
 	}
+	g.startsOver()
 	return "", nil
+}
+
+// startsOver tells who has permitted starts that they are over. Only the group's goroutine calls it.
+func (g *group) startsOver() {
+	for _, done := range g.starts {
+		done()
+	}
+	g.starts = nil
 }
 
 func (g *group) start(ctx context.Context, mb *member) error {
 	g.setState(mb, "starting", nil)
 	if g.m.cfg.Permit != nil {
-		if err := g.m.cfg.Permit(ctx, g.name); err != nil {
+		done, err := g.m.cfg.Permit(ctx, g.name, mb.conf)
+		if err != nil {
 			return err
 		}
+		g.starts = append(g.starts, done)
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout(mb.conf.StartTimeout))
 	defer cancel()

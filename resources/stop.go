@@ -68,6 +68,7 @@ func (g *group) stopAll(ctx context.Context, failed string, cause error) time.Du
 		case <-time.After(pause):
 		}
 	}
+	g.startsOver()
 	epoch := g.epoch
 	g.epoch = 0
 	g.mu.Lock()
@@ -108,6 +109,7 @@ func (g *group) stuck(name string, err error) {
 		g.over, g.cut = max(g.over, g.epoch), true
 		g.mu.Unlock()
 		r.Outcome = Stopped
+		g.startsOver()
 	}
 	g.m.cfg.Report(r)
 }

@@ -15,6 +15,12 @@ type Wire interface {
 	// was asking the same (RFC 5227, 2.1.1), and why others could not be asked:
 	// of those nothing is known.
 	Probe(ctx context.Context, places []Place) (answered, asked []Place, unasked map[Place]error)
+	// Defend has whoever asks for the addresses as Probe does find them answered,
+	// from its return until stop is called, whenever while says yes: for one that
+	// is about to have them and does not answer by itself yet. It changes nobody's
+	// tables. An error says which address cannot be defended, and then none is.
+	// while must not wait; stop may be called again.
+	Defend(places []Place, while func() bool) (stop func(), err error)
 }
 
 // Place is an address, and where it stands or would stand.

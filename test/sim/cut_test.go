@@ -80,7 +80,12 @@ var cuts = []cut{
 	{name: "pair, ping: nor before a group is started again", story: "restarted while nobody answers", edits: []edit{
 		withoutPermit,
 	}},
+	{name: "pair, ping: an address that takes long to start is not defended", story: "restarted while nobody answers", edits: []edit{
+		withoutDefence,
+	}},
+	// Who goes first defends, so the other one has to be permitted within the same round of questions: either is enough, as a rule.
 	{name: "pair, ping: of two that look neither yields", story: "both look at once", edits: []edit{
+		withoutDefence,
 		{"cluster/pairlook.go", "yields && slices.Contains(asked, a)", "!CUT && yields && slices.Contains(asked, a)"},
 	}},
 	{name: "pair, ping: going on alone does not end with the lease", story: "cut off and half back", edits: []edit{
@@ -92,7 +97,9 @@ var cuts = []cut{
 	}},
 }
 
-var withoutPermit = edit{"cluster/pairlook.go", "if free {", "if free || CUT {"}
+var withoutPermit = edit{"cluster/pairlook.go", "return free, defend", "return free || CUT, defend && !CUT"}
+
+var withoutDefence = edit{"cluster/pairlook.go", "case free && (defended || !defend):", "case free && (defended || !defend || CUT):"}
 
 var withLeftovers = edit{"cluster/actor.go", "n.manager != nil && n.manager.Leftovers(ownedEpochs(st, n.self))", "!CUT && n.manager != nil && n.manager.Leftovers(ownedEpochs(st, n.self))"}
 

@@ -56,7 +56,7 @@ func newSchedule(seed uint64, story string) schedule {
 	if story != "" {
 		s.Events = append(s.Events, stories[story].events(&s, d, d.between(time.Second, end))...)
 	}
-	if len(s.Spares) > 0 && !s.Peaceful {
+	if len(s.Spares) > 0 && !s.Peaceful && !stories[story].alone {
 		for range 1 + d.IntN(4) {
 			e := event{At: d.between(0, end), Do: nodes, On: []string{s.director(d)}, Peer: "spare1", Flag: d.IntN(2) == 0}
 			if n := s.Directors + s.Witnesses; n > 3 && d.IntN(3) == 0 {
@@ -224,7 +224,7 @@ func (s *schedule) fill(d dice, e *event) {
 		e.Count = 20 + d.IntN(400)
 	case slow:
 		e.On = []string{s.director(d)}
-		e.Count = 1 + d.IntN(2000)
+		e.Count, e.Flag = 1+d.IntN(2000), d.IntN(2) == 0
 	case failStarts, failStops:
 		e.On, e.For = []string{s.director(d)}, 0
 		e.Count = 1 + d.IntN(3)

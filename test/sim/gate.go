@@ -66,6 +66,13 @@ func (g *gate) isAllowed() bool {
 	return g.allowed
 }
 
+// open says whether the daemon runs.
+func (g *gate) open() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return !g.shut && !g.dead
+}
+
 // later runs f now or when the gate opens; it never waits.
 func (g *gate) later(f func()) error {
 	g.mu.Lock()

@@ -166,7 +166,7 @@ type address struct {
 func (r *address) Record() (json.RawMessage, error) { return json.Marshal(r.addr) }
 
 func (r *address) Start(ctx context.Context) error {
-	if err := r.wait(ctx); err != nil {
+	if err := r.wait(ctx, true); err != nil {
 		return err
 	}
 	if r.m.told(&r.m.failStarts) {
@@ -176,7 +176,7 @@ func (r *address) Start(ctx context.Context) error {
 }
 
 func (r *address) Stop(ctx context.Context) error {
-	if err := r.wait(ctx); err != nil {
+	if err := r.wait(ctx, false); err != nil {
 		return err
 	}
 	if r.m.told(&r.m.failStops) {
@@ -185,11 +185,11 @@ func (r *address) Stop(ctx context.Context) error {
 	return r.g.do(func() { r.m.kernel.change("stop", func() { delete(r.m.kernel.active, r.addr) }) })
 }
 
-func (r *address) wait(ctx context.Context) error {
+func (r *address) wait(ctx context.Context, start bool) error {
 	r.m.mu.Lock()
-	d := r.m.delay
+	d, starts := r.m.delay, r.m.slowStarts
 	r.m.mu.Unlock()
-	if d == 0 {
+	if d == 0 || starts && !start {
 		return nil
 	}
 	select {

@@ -36,6 +36,7 @@ type machine struct {
 	disk       *disk
 	live       *gate // of the daemon that runs; nil: none, or it has just been struck
 	delay      time.Duration
+	slowStarts bool // delay is for starts only
 	failStarts int
 	failStops  int
 

@@ -39,7 +39,11 @@ func TestPairs(t *testing.T) {
 		"both die at once":                  {{At: sec, For: 5 * sec, Do: power, On: both}},
 		"the survivor dies before a return": {{At: sec, For: 9 * sec, Do: power, On: []string{"director1"}}, {At: 4 * sec, For: 9 * sec, Do: power, On: []string{"director2"}}},
 		"a planned restart":                 {{At: sec, For: sec, Do: restart, On: []string{"director1"}}},
-		"one loses its disk":                {{At: sec, For: 5 * sec, Do: diskLoss, On: []string{"director2"}}},
+		"a start takes longer than the peer looks": {
+			{At: sec, For: 20 * sec, Do: slow, On: []string{"director2"}, Count: 5000, Flag: true}, {At: sec, Do: lostAddress, Count: 2},
+			{At: 2300 * time.Millisecond, For: 12 * sec, Do: partition, On: []string{"director2"}},
+		},
+		"one loses its disk": {{At: sec, For: 5 * sec, Do: diskLoss, On: []string{"director2"}}},
 	} {
 		for _, rule := range pairRules {
 			t.Run(strings.ReplaceAll(name, " ", "_")+"/"+rule.String(), func(t *testing.T) {
@@ -79,7 +83,7 @@ func judge(t *testing.T, s schedule) {
 	for _, v := range w.violations {
 		t.Errorf("seed %d: %s", s.Seed, v)
 	}
-	if len(w.violations) > 0 {
+	if len(w.violations) > 0 || os.Getenv("KEEPBEAT_SIM_SHOW") != "" {
 		t.Logf("%s", w.transcript.Bytes())
 	}
 }

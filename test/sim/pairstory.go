@@ -106,7 +106,7 @@ var pairStories = map[string]story{
 			g = 2
 		}
 		return []event{
-			{At: at - 200*time.Millisecond, For: 10 * sec, Do: slow, On: []string{o}, Count: 1000 + d.IntN(4000)},
+			{At: at - 200*time.Millisecond, For: 10 * sec, Do: slow, On: []string{o}, Count: 1000 + d.IntN(4000), Flag: d.IntN(2) == 0},
 			{At: at + d.between(0, 400*time.Millisecond), Do: lostAddress, Count: min(g, s.Groups)},
 			{At: at + d.between(0, sec), For: d.between(8*sec, 12*sec), Do: partition, On: []string{o}},
 		}

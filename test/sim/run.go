@@ -390,7 +390,7 @@ func (r *run) onMachines(e event, ms []*machine) func() {
 			}
 		}
 	case slow:
-		r.tell(ms[0], func(m *machine) { m.delay = time.Duration(e.Count) * time.Millisecond })
+		r.tell(ms[0], func(m *machine) { m.delay, m.slowStarts = time.Duration(e.Count)*time.Millisecond, e.Flag })
 		return func() { r.tell(ms[0], func(m *machine) { m.delay = 0 }) }
 	case failStarts:
 		r.tell(ms[0], func(m *machine) { m.failStarts = e.Count })

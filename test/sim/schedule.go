@@ -133,6 +133,8 @@ func (e event) String() string {
 			b.WriteString(", and slow")
 		case confirm:
 			b.WriteString(", forced")
+		case slow:
+			b.WriteString(", to start")
 		case diesAsking:
 			b.WriteString(", the machine")
 		case diesWriting:

@@ -42,18 +42,54 @@ func (x wires) Ping(ctx context.Context, _ netip.Addr) bool {
 	return err == nil && ok
 }
 
+// defence is of an address that a daemon is about to have.
+type defence struct {
+	m     *machine
+	g     *gate
+	place pair.Place
+	while func() bool
+}
+
+// Defend implements pair.Wire.
+func (x wires) Defend(places []pair.Place, while func() bool) (stop func(), err error) {
+	var mine []*defence
+	for _, p := range places {
+		mine = append(mine, &defence{x.m, x.g, p, while})
+	}
+	err = x.g.do(func() {
+		x.w.tables.Lock()
+		defer x.w.tables.Unlock()
+		x.w.defended = append(x.w.defended, mine...)
+	})
+	return func() {
+		x.w.tables.Lock()
+		defer x.w.tables.Unlock()
+		x.w.defended = slices.DeleteFunc(x.w.defended, func(d *defence) bool { return slices.Contains(mine, d) })
+	}, err
+}
+
+// defends says whether the daemon answers for the address now. No lock is held:
+// while may wait for those that the daemon holds.
+func (d *defence) defends() bool { return d.g.open() && d.while() }
+
 // Probe implements pair.Wire.
 func (x wires) Probe(ctx context.Context, places []pair.Place) (answered, asked []pair.Place, unasked map[pair.Place]error) {
 	for {
+		var defences []*defence
 		if err := x.g.do(func() {
-			a, b := x.w.ask(x.m, places)
-			answered, asked = merged(answered, a), merged(asked, b)
+			a, b, c := x.w.ask(x.m, places)
+			answered, asked, defences = merged(answered, a), merged(asked, b), c
 		}); err != nil {
 			unasked = map[pair.Place]error{}
 			for _, a := range places {
 				unasked[a] = err
 			}
 			return nil, nil, unasked
+		}
+		for _, d := range defences {
+			if d.defends() {
+				answered = merged(answered, []pair.Place{d.place})
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -73,14 +109,20 @@ func merged(list, more []pair.Place) []pair.Place {
 }
 
 // ask is one question: which addresses another machine answers for, and which
-// another one has just asked for.
-func (w *world) ask(m *machine, addrs []pair.Place) (answered, asked []pair.Place) {
+// another one has just asked for. Those of defences are answered for, too, if
+// they still are made.
+func (w *world) ask(m *machine, addrs []pair.Place) (answered, asked []pair.Place, defences []*defence) {
 	cut := w.apart()
 	w.tables.Lock()
 	defer w.tables.Unlock()
 	w.asking[m.name] = question{addrs, time.Now()}
 	if cut {
-		return nil, nil
+		return nil, nil, nil
+	}
+	for _, d := range w.defended {
+		if d.m != m && !d.m.kernel.off && slices.Contains(addrs, d.place) {
+			defences = append(defences, d)
+		}
 	}
 	for _, o := range w.machines {
 		if o == m || o.kernel.off {
@@ -96,7 +138,7 @@ func (w *world) ask(m *machine, addrs []pair.Place) (answered, asked []pair.Plac
 			}
 		}
 	}
-	return answered, asked
+	return answered, asked, defences
 }
 
 // reaches says whether a machine reaches the tie-breaker.

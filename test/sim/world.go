@@ -69,8 +69,9 @@ type world struct {
 	async      func(func() func()) // run.async
 	lostDisk   bool                // of a pair: the other one may have lost its log, too
 
-	tables sync.Mutex          // guards every kernel's tables, answering and asking
-	asking map[string]question // by machine
+	tables   sync.Mutex          // guards every kernel's tables, answering and asking
+	asking   map[string]question // by machine
+	defended []*defence          // addresses that are on their way up
 
 	posting sync.Mutex    // guards posted
 	posted  []func()      // to run in the schedule's goroutine

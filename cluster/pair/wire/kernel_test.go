@@ -19,6 +19,10 @@ func TestVLANs(t *testing.T) {
 	// The tag is another network: nobody has the IPv6 address there. (IPv4 is answered on any interface.)
 	a.tells("", "fd98::200/eth0")
 	a.tells("10.96.0.200 unasked: vip 10.96.0.200/32: none is no Ethernet interface: its neighbours cannot be asked", "10.96.0.200")
-	third.ip("addr add 10.98.0.3/24 dev eth0.7")
-	third.wire().tells("10.98.0.200 answered", "10.98.0.200")
+	third.ip("addr add 10.98.0.3/24 dev eth0.7\naddr add fd98::3/64 dev eth0.7")
+	b := third.wire()
+	b.tells("10.98.0.200 answered", "10.98.0.200")
+	defer b.defends(always, "10.98.0.210", "fd98::210")()
+	a.tells("10.98.0.210 answered\nfd98::210 answered", "10.98.0.210", "fd98::210")
+	a.tells("", "10.98.0.210/eth0", "fd98::210/eth0") // what is defended there is another network's
 }

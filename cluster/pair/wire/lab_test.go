@@ -161,14 +161,9 @@ func (a asker) probe(places ...string) string {
 
 func (a asker) probeIn(ctx context.Context, places ...string) string {
 	a.t.Helper()
-	var all []pair.Place
-	for _, p := range places {
-		addr, dev, _ := strings.Cut(p, "/")
-		all = append(all, pair.Place{Addr: netip.MustParseAddr(addr), Interface: dev})
-	}
 	var lines []string
 	a.inside(func() error {
-		answered, asked, unasked := a.w.Probe(ctx, all)
+		answered, asked, unasked := a.w.Probe(ctx, placesOf(places))
 		for _, p := range answered {
 			lines = append(lines, p.Addr.String()+" answered")
 		}
@@ -257,6 +252,9 @@ func TestWhatCannotBeAsked(t *testing.T) {
 	}
 	a.tells("", "10.97.0.200")
 	run(t, "ip", "-n", fabric, "link", "set", "p1eth3", "down")
+	for !strings.Contains(this.shows("link", "show", "dev", "eth3"), "NO-CARRIER") { // linkwatch takes up to a second
+		time.Sleep(time.Millisecond)
+	}
 	a.tells("10.97.0.200 unasked: vip 10.97.0.200/32: eth3: no carrier", "10.97.0.200/eth3", "10.99.0.200")
 	this.ip("link set eth3 down")
 	a.tells("10.97.0.200 unasked: vip 10.97.0.200/32: eth3: the interface is down", "10.97.0.200/eth3", "10.99.0.200")

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"net/netip"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/keepbeat/keepbeat/checks/icmp"
 )
 
@@ -20,6 +22,7 @@ const (
 	_        sign = iota
 	inUse         // by is the one that has it
 	askedFor      // by wants to know who has it, since it would like to have it
+	defended      // by answers a question: it is about to have it (Wire.Defend)
 )
 
 // sighting is what a packet of another machine tells.
@@ -53,6 +56,15 @@ func arpProbe(own mac, ip netip.Addr) []byte {
 	b = append(b, 0, 0, 0, 0) // sender: nobody yet
 	b = append(b, 0, 0, 0, 0, 0, 0)
 	return append(b, ip.AsSlice()...)
+}
+
+// question is what is sent by an interface with the link-layer address own to
+// learn who has ip: the frame's protocol, where everybody hears it, and the packet.
+func question(own mac, ip netip.Addr) (protocol uint16, to mac, b []byte) {
+	if ip.Is4() {
+		return unix.ETH_P_ARP, broadcast, arpProbe(own, ip)
+	}
+	return unix.ETH_P_IPV6, groupMAC(group(ip)), dadProbe(ip)
 }
 
 // readARP reads an ARP packet, without its link-layer header and with whatever

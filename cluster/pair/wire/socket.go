@@ -110,6 +110,9 @@ func (s *socket) receive(f func(index int, s sighting)) {
 			read = func(b []byte) (sighting, bool) { return readND(b, mac(l.Addr[:6])) }
 		}
 		if seen, ok := read(b[:n]); ok {
+			if seen.sign == askedFor && l.Pkttype != unix.PACKET_BROADCAST && l.Pkttype != unix.PACKET_MULTICAST {
+				seen.sign = defended
+			}
 			f(l.Ifindex, seen)
 		}
 	}

@@ -7,6 +7,14 @@
 // by another machine is an answer: a reply, a gratuitous ARP, an unsolicited
 // advertisement, the owner's own questions to others.
 //
+// Who is about to have an address and does not answer for it by itself yet
+// defends it (Wire.Defend): whoever asks gets his own question back, at link
+// layer to him alone. Two hosts that ask for one address at once have to give way
+// both (RFC 5227, 2.1.1; RFC 4862, 5.4.3), so that is an answer; it comes from
+// nobody, so it changes no table, his neither, and the guard lets it pass while
+// it keeps the address closed until all of its group is there: a reply or an
+// advertisement in the name of the address would be dropped then.
+//
 // What cannot be seen so: an owner behind a router, or one that answers only
 // whom it likes (arp_ignore, a firewall); it does answer its clients then by
 // other means than its own. A switch that answers in the name of a dead machine
@@ -21,8 +29,6 @@ import (
 	"net/netip"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/keepbeat/keepbeat/checks/icmp"
 	"github.com/keepbeat/keepbeat/cluster/pair"
@@ -67,13 +73,15 @@ type Wire struct {
 	probing sync.Mutex // held by Probe, which does one round at a time
 	readers sync.WaitGroup
 
-	mu      sync.Mutex // guards what follows; Vips' own lock may be taken under it
-	closed  bool
-	sock    *socket // nil: not open
-	groups  groups
-	watched map[spot]*notes
-	rest    *time.Timer
-	warned  map[netip.Addr]bool // tie-breakers that are this machine's own
+	mu       sync.Mutex // guards what follows; Vips' own lock may be taken under it
+	closed   bool
+	sock     *socket // nil: not open
+	groups   groups
+	watched  map[spot]*notes
+	defended map[spot]*defence
+	defences int // made so far
+	rest     *time.Timer
+	warned   map[netip.Addr]bool // tie-breakers that are this machine's own
 }
 
 var _ pair.Wire = (*Wire)(nil)
@@ -92,7 +100,7 @@ func New(cfg Config) *Wire {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Wire{cfg: cfg, pinger: icmp.NewPinger(), watched: map[spot]*notes{}, warned: map[netip.Addr]bool{}}
+	return &Wire{cfg: cfg, pinger: icmp.NewPinger(), watched: map[spot]*notes{}, defended: map[spot]*defence{}, warned: map[netip.Addr]bool{}}
 }
 
 // Close ends what is listening.
@@ -195,10 +203,7 @@ func (w *Wire) listen(targets []target) error {
 	if w.closed {
 		return errors.New("closed")
 	}
-	if w.rest != nil {
-		w.rest.Stop()
-	}
-	w.rest = time.AfterFunc(restAfter, w.idle)
+	w.restLater()
 	watched := make(map[spot]*notes, len(targets))
 	for i := range targets {
 		t := &targets[i]
@@ -218,6 +223,14 @@ func (w *Wire) listen(targets []target) error {
 	}
 	w.watched = watched
 	return w.open()
+}
+
+// restLater is called with mu held.
+func (w *Wire) restLater() {
+	if w.rest != nil {
+		w.rest.Stop()
+	}
+	w.rest = time.AfterFunc(restAfter, w.idle)
 }
 
 // open is called with mu held.
@@ -259,18 +272,12 @@ func (w *Wire) ask(targets []target) {
 func (w *Wire) question(t *target) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	a := t.spot.addr
-	var err error
-	switch {
-	case w.closed:
+	if w.closed {
 		return errors.New("closed")
-	case a.Is4():
-		err = w.sock.send(unix.ETH_P_ARP, t.spot.index, broadcast, arpProbe(t.mac, a))
-	default:
-		err = w.sock.send(unix.ETH_P_IPV6, t.spot.index, groupMAC(group(a)), dadProbe(a))
 	}
-	if err != nil {
-		return fmt.Errorf("%v cannot be asked for: %w", a, err)
+	protocol, to, b := question(t.mac, t.spot.addr)
+	if err := w.sock.send(protocol, t.spot.index, to, b); err != nil {
+		return fmt.Errorf("%v cannot be asked for: %w", t.spot.addr, err)
 	}
 	return nil
 }
@@ -326,22 +333,27 @@ func (w *Wire) drain() error {
 // answer for an address that this machine does not have is none of ours,
 // whatever it says: two routers may share a virtual link-layer address.
 func (w *Wire) take(index int, s sighting) {
-	n := w.watched[spot{index, s.addr}]
-	if n == nil {
+	at := spot{index, s.addr}
+	n, ours := w.watched[at], w.defended[at]
+	if n == nil && ours == nil {
 		return
 	}
 	own, have := false, false
 	// When the kernel does not tell, it is somebody else's.
 	_ = w.cfg.Vips.Look(func(v vip.View) { own, have = v.Own(s.by), v.Has(s.addr) })
+	if ours != nil && !own && s.sign != inUse {
+		w.answer(ours, s)
+	}
 	switch {
-	case s.sign == inUse && !(own && have):
+	case n == nil:
+	case s.sign == inUse && !(own && have), s.sign == defended && !own:
 		n.answered = true
 	case s.sign == askedFor && !own:
 		n.asked = true
 	}
 }
 
-// idle ends listening when nobody has asked for a while.
+// idle ends listening when nobody has asked, or defended, for a while.
 func (w *Wire) idle() {
 	if !w.probing.TryLock() {
 		return
@@ -350,9 +362,14 @@ func (w *Wire) idle() {
 	w.shut()
 }
 
-// shut closes the socket and forgets what was seen.
+// shut closes the socket and forgets what was seen. What is defended keeps it open until Close.
 func (w *Wire) shut() {
 	w.mu.Lock()
+	if len(w.defended) > 0 && !w.closed {
+		w.watched = map[spot]*notes{}
+		w.mu.Unlock()
+		return
+	}
 	sock := w.sock
 	w.sock, w.watched = nil, map[spot]*notes{}
 	w.groups.leave()
