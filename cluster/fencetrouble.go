@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/keepbeat/keepbeat/cluster/pair"
+	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/resources"
 )
 
 // here returns what the node that was asked says of itself.
@@ -37,8 +40,8 @@ func fenceTrouble(s Status, add func(rank int, format string, args ...any)) {
 			add(0, "node %s has to be off before anything goes on: make sure that it is, by hand, then run `keepbeat fence confirm %s` (device %s on %s waits since %s)",
 				w.Node, w.Node, w.Device, n.Name, w.Since.Local().Format("15:04:05"))
 		}
-		if p := h.Pair; p != nil {
-			pairTrouble(n.Name, *p, h.Lease > 0, add)
+		if h.Pair != nil && !(n.Name == s.Node && s.Waiting != "" && h.Pair.Phase == pair.Joining.String()) {
+			pairTrouble(n.Name, *h, add)
 		}
 		for _, d := range h.Devices {
 			if d.Error != "" {
@@ -58,7 +61,21 @@ func fenceTrouble(s Status, add func(rank int, format string, args ...any)) {
 	}
 }
 
-func pairTrouble(node string, p PairStatus, live bool, add func(rank int, format string, args ...any)) {
+// pairSays says whether a node's part in its pair tells more than that it is
+// joining, or the node that was asked does not know whether it is.
+func pairSays(s Status, n NodeStatus) bool {
+	if n.Here == nil || n.Here.Pair == nil || n.State != "joining" {
+		return false
+	}
+	switch n.Here.Pair.Phase {
+	case pair.Waiting.String(), pair.Joining.String(), pair.Rejoining.String(), pair.Rivals.String():
+		return true
+	}
+	return !s.Quorum && s.Index == 0
+}
+
+func pairTrouble(node string, h LocalStatus, add func(rank int, format string, args ...any)) {
+	p := *h.Pair
 	if p.TieLost && p.Phase == pair.Whole.String() {
 		add(2, "node %s: the tie-breaker %s: if %s falls silent now, this node stops", node, p.TieBreaker, p.Peer)
 	}
@@ -72,14 +89,28 @@ func pairTrouble(node string, p PairStatus, live bool, add func(rank int, format
 		}
 	case pair.Sole.String():
 		if p.Contested {
-			add(2, "node %s goes on alone, under generation %s: %s", node, p.Generation, p.Why)
+			also := ""
+			if p.Rule == conf.QuorumUnsafe.String() {
+				also = fmt.Sprintf("; by the rule unsafe %s may be serving the same", p.Peer)
+			}
+			add(2, "node %s goes on alone, under generation %s: %s%s", node, p.Generation, p.Why, also)
 		}
 	case pair.Alone.String(), pair.Surviving.String():
 		does := "goes on alone"
-		if !live {
+		active := func(g resources.GroupStatus) bool { return g.Phase == "active" }
+		if h.Lease <= 0 || !slices.ContainsFunc(h.Groups, active) {
 			does = "serves nothing"
 		}
-		add(0, "node %s has no quorum and %s (quorum: %s): %s; nothing can be changed meanwhile", node, does, p.Rule, p.Why)
+		why := p.Why
+		if n := len(p.Elsewhere); n > 0 {
+			why += "; another machine answers for " + strings.Join(p.Elsewhere[:min(n, 3)], ", ")
+			if n > 3 {
+				why += fmt.Sprintf(" and %d more", n-3)
+			}
+		}
+		add(0, "node %s has no quorum and %s (quorum: %s): %s; nothing can be changed meanwhile", node, does, p.Rule, why)
+	case pair.Rivals.String():
+		add(0, "node %s waits: %s", node, p.Why)
 	default:
 		add(0, "node %s is %s: %s", node, p.Phase, p.Why)
 	}

@@ -50,6 +50,8 @@ type PairStatus struct {
 	OnlySerial bool   `json:"only_serial,omitempty"`
 	// Unasked, rule ping, while it decides: why addresses cannot be asked for. They are not taken.
 	Unasked string `json:"unasked,omitempty"`
+	// Elsewhere, rule ping, while it decides: addresses for which another machine answers.
+	Elsewhere []string `json:"elsewhere,omitempty"`
 }
 
 // tieLostAfter is for how long the tie-breaker may not answer before status says so.
@@ -69,6 +71,9 @@ func (p *pairing) status() *PairStatus {
 	}
 	if p.looks(lease) {
 		s.Unasked = p.unasked
+		for _, a := range p.answered {
+			s.Elsewhere = append(s.Elsewhere, a.Addr.String())
+		}
 	}
 	if p.rule == conf.QuorumPing {
 		s.TieBreaker, s.TieLost = "has never answered", true

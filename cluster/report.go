@@ -383,7 +383,7 @@ func trouble(s Status) []string {
 	}
 	for _, n := range s.Nodes {
 		if n.State != "up" {
-			if s.Waiting == "" && (s.Reading == "" || !s.Quorum) {
+			if s.Waiting == "" && (s.Reading == "" || !s.Quorum) && !pairSays(s, n) {
 				add(2, "node %s is %s: %s", n.Name, n.State, n.Why)
 			}
 			if n.State == "down" {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/keepbeat/keepbeat/cluster/link"
 	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/resources"
 )
 
 func TestAClusterThatHasNotBegunSaysWhatItWaitsForAndNothingElse(t *testing.T) {
@@ -88,9 +89,56 @@ func TestAPairThatCannotAskForAnAddressSaysWhy(t *testing.T) {
 	}}}}}
 	want := []string{
 		"node director1 does not take addresses of which it cannot ask who has them: vip 10.0.0.5/32: eth3: no carrier",
-		"node director1 has no quorum and goes on alone (quorum: ping): looking whether the addresses answer elsewhere; nothing can be changed meanwhile",
+		"node director1 has no quorum and serves nothing (quorum: ping): looking whether the addresses answer elsewhere; nothing can be changed meanwhile",
 	}
 	if got := trouble(s); !slices.Equal(got, want) {
 		t.Errorf("trouble: %q", got)
+	}
+}
+
+func TestANodeOfAPairSaysEachThingOnce(t *testing.T) {
+	const joining = "not admitted by the log yet"
+	serves := []resources.GroupStatus{{Name: "web", Phase: "active"}}
+	for name, c := range map[string]struct {
+		status Status
+		here   LocalStatus
+		want   []string
+	}{
+		"the very first start": {
+			Status{Waiting: "the cluster begins when every node is there: director2 has not been heard"},
+			LocalStatus{Pair: &PairStatus{Phase: "joining", Why: "its log is empty: director2 has to take it in"}},
+			[]string{"the cluster begins when every node is there: director2 has not been heard"},
+		},
+		"a cold start": {
+			Status{Reading: "its log does not count yet"},
+			LocalStatus{Pair: &PairStatus{Phase: "waiting", Why: "it has not seen director2 since its start (wait_for_all)"}},
+			[]string{"node director1 is waiting: it has not seen director2 since its start (wait_for_all)"},
+		},
+		"two histories": {
+			Status{Reading: "its log does not count yet"},
+			LocalStatus{Pair: &PairStatus{Phase: "rivals", Why: "director2 and this node have each gone on without the other"}},
+			[]string{"node director1 waits: director2 and this node have each gone on without the other"},
+		},
+		"going on alone": {
+			Status{Index: 7},
+			LocalStatus{Lease: 400, Groups: serves, Pair: &PairStatus{Rule: "fencing", Phase: "alone", Why: "director2 is silent"}},
+			[]string{"node director1 has no quorum and goes on alone (quorum: fencing): director2 is silent; nothing can be changed meanwhile", "node director1 is joining: " + joining},
+		},
+		"both live and do not hear each other": {
+			Status{Reading: "its log does not count yet"},
+			LocalStatus{Lease: 400, Pair: &PairStatus{Rule: "ping", Phase: "surviving", Why: "looking whether the addresses answer elsewhere", Elsewhere: []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"}}},
+			[]string{"node director1 has no quorum and serves nothing (quorum: ping): looking whether the addresses answer elsewhere; another machine answers for 10.0.0.1, 10.0.0.2, 10.0.0.3 and 2 more; nothing can be changed meanwhile"},
+		},
+		"the only voter, unsafe": {
+			Status{Quorum: true, Index: 7},
+			LocalStatus{Lease: 400, Pair: &PairStatus{Rule: "unsafe", Peer: "director2", Phase: "sole", Generation: "1.b53c435f", Contested: true, Why: "director2 has not come back"}},
+			[]string{"node director1 goes on alone, under generation 1.b53c435f: director2 has not come back; by the rule unsafe director2 may be serving the same", "node director1 is joining: " + joining},
+		},
+	} {
+		s := c.status
+		s.Node, s.Nodes = "director1", []NodeStatus{{Name: "director1", State: "joining", Why: joining, Here: &c.here}}
+		if got := trouble(s); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q", name, got)
+		}
 	}
 }

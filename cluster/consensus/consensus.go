@@ -566,7 +566,11 @@ func (c *Consensus) Waiting() string {
 	}
 	switch {
 	case len(begun) > 0:
-		return "this node has an empty log and waits for the cluster to take it in; " + strings.Join(begun, ", ") + " belongs to it: a majority has to be there"
+		text := "this node has an empty log and waits for the cluster to take it in; " + strings.Join(begun, ", ") + " belongs to it"
+		if len(c.cfg.Nodes) > 2 {
+			text += ": a majority has to be there"
+		}
+		return text
 	case len(missing) == 0:
 		return ""
 	}

@@ -76,7 +76,7 @@ func healthy(t *testing.T, edit func(d *ipvs.Detail)) cluster.Status {
 	links := []cluster.LinkStatus{link("bcast eth1", 0.31), link("bcast eth2", 0.42)}
 	return cluster.Status{
 		Cluster: "web-directors", Node: "director1", Version: "0.1.0", Time: now, Trouble: []string{},
-		Quorum: true, Leader: "director2", Profile: "default", Spec: state.SpecInfo{Version: 3, From: "director1", At: ago(26 * time.Hour)},
+		Quorum: true, Leader: "director2", Profile: "default", Index: 4711, Spec: state.SpecInfo{Version: 3, From: "director1", At: ago(26 * time.Hour)},
 		Nodes: []cluster.NodeStatus{
 			{Name: "director1", Role: "director", State: "up", Votes: true, Owns: []string{"web"}, Here: here("director1")},
 			{Name: "director2", Role: "director", State: "up", Votes: true, Links: links, Here: here("director2")},

@@ -95,7 +95,7 @@ func (p *page) nodes(s cluster.Status) {
 	rows := [][]cell{title}
 	for _, n := range s.Nodes {
 		role := n.Role
-		if !n.Votes {
+		if !n.Votes && s.Index > 0 { // before, nobody knows
 			role += ", no vote"
 		}
 		r := []cell{text("%s", n.Name), text("%s", role), text("%s", n.State).in(stateShade(n.State)), lease(n)}
