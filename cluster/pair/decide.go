@@ -388,7 +388,8 @@ func (f Facts) sole() Decision {
 func (f Facts) survive(d Decision) Decision {
 	harmless := f.harmless()
 	if f.Rule == conf.QuorumFencing && !harmless && !f.Confirmed && !f.Ordered && f.Record.Intent == nil {
-		if wait := SilentAfter(f.Lease) + f.Delay - f.Silence; f.Delay > 0 && wait > 0 {
+		// The other one may only when its promise to this node is over.
+		if wait := f.Lease*clockNum/clockDen + f.Delay - f.Silence; f.Delay > 0 && wait > 0 {
 			d.Why += fmt.Sprintf("; it may fence first, and is given %v for that (priority_fencing_delay)", f.Delay)
 			return d
 		}

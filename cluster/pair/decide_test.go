@@ -80,7 +80,8 @@ func TestDecide(t *testing.T) {
 		{"a device that fails opens nothing", F, []func(*Facts){silent, intends, func(f *Facts) { f.Fence = Failed }}, "surviving, go on"},
 		{"fenced: a new generation", F, []func(*Facts){silent, intends, func(f *Facts) { f.Fence = Done }}, "surviving, go on, open"},
 		{"less at stake: the other goes first", F, []func(*Facts){silent, func(f *Facts) { f.Delay = time.Second }}, "alone, go on"},
-		{"and is given its time, no more", F, []func(*Facts){silent, func(f *Facts) { f.Delay = time.Second; f.Silence = 1400 * time.Millisecond }}, "alone, go on, revoke"},
+		{"and is given its time", F, []func(*Facts){silent, func(f *Facts) { f.Delay = time.Second; f.Silence = 1500 * time.Millisecond }}, "alone, go on"},
+		{"that it has once it may fence, and no more", F, []func(*Facts){silent, func(f *Facts) { f.Delay = time.Second; f.Silence = 1520 * time.Millisecond }}, "alone, go on, revoke"},
 
 		{"heard again before the device was asked", F, []func(*Facts){intends}, "whole, go on, withdraw"},
 		{"heard again while the device is at work", F, []func(*Facts){intends, func(f *Facts) { f.Fence = Asked }}, "surviving, go on"},
