@@ -111,7 +111,13 @@ func pairTrouble(node string, h LocalStatus, add func(rank int, format string, a
 		add(0, "node %s has no quorum and %s (quorum: %s): %s; nothing can be changed meanwhile", node, does, p.Rule, why)
 	case pair.Rivals.String():
 		add(0, "node %s waits: %s", node, p.Why)
+	case pair.Rejoining.String():
+		add(2, "node %s comes back into the generation of %s, without its log", node, p.Peer)
 	default:
-		add(0, "node %s is %s: %s", node, p.Phase, p.Why)
+		text := p.Phase + ": " + p.Why
+		if strings.HasPrefix(p.Why, p.Phase+" ") { // waiting for director2 to take part
+			text = p.Why
+		}
+		add(0, "node %s is %s", node, text)
 	}
 }

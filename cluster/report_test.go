@@ -114,6 +114,16 @@ func TestANodeOfAPairSaysEachThingOnce(t *testing.T) {
 			LocalStatus{Pair: &PairStatus{Phase: "waiting", Why: "it has not seen director2 since its start (wait_for_all)"}},
 			[]string{"node director1 is waiting: it has not seen director2 since its start (wait_for_all)"},
 		},
+		"just started": {
+			Status{Reading: "its log does not count yet"},
+			LocalStatus{Pair: &PairStatus{Phase: "waiting", Why: "waiting for director2 to take part"}},
+			[]string{"node director1 is waiting for director2 to take part"},
+		},
+		"giving way": {
+			Status{Reading: "its log does not count yet"},
+			LocalStatus{Pair: &PairStatus{Phase: "rejoining", Peer: "director2", Why: "director2 has opened generation 2.b53c435f, this node knows 1.11111111"}},
+			[]string{"node director1 comes back into the generation of director2, without its log"},
+		},
 		"two histories": {
 			Status{Reading: "its log does not count yet"},
 			LocalStatus{Pair: &PairStatus{Phase: "rivals", Why: "director2 and this node have each gone on without the other"}},
