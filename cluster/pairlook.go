@@ -160,13 +160,17 @@ func (p *pairing) toAsk(st *state.State) []pair.Place {
 	return all
 }
 
-// tellUnasked logs why addresses cannot be asked for, when that is something new. The caller holds mu.
+// tellUnasked keeps, for status, why addresses cannot be asked for, and logs it
+// when it is something new. The caller holds mu.
 func (p *pairing) tellUnasked(addrs []pair.Place, unasked map[pair.Place]error) {
 	var why []string
 	for _, a := range addrs {
 		if err := unasked[a]; err != nil {
 			why = append(why, err.Error())
 		}
+	}
+	if n := len(why); n > 3 {
+		why = append(why[:3], fmt.Sprintf("and %d more", n-3))
 	}
 	text := strings.Join(why, "; ")
 	if text != "" && text != p.unasked {
