@@ -396,6 +396,9 @@ func (n *Node) PrepareRestart(ctx context.Context) error {
 	if !n.admitted(st) {
 		return errors.New("this node is not admitted to the cluster yet; try again in a moment, or use `systemctl restart keepbeat`")
 	}
+	if err := n.pair.restartable(); err != nil {
+		return err
+	}
 	length := n.RestartLease()
 	for name, g := range st.Groups {
 		if g.Owner == n.self && (g.Target != "" || !g.Active) {
@@ -406,7 +409,11 @@ func (n *Node) PrepareRestart(ctx context.Context) error {
 	if _, err := n.cons.Propose(ctx, state.Command{LongLease: &state.LongLease{Node: n.self, Incarnation: me.Incarnation, Length: length}}); err != nil {
 		return err
 	}
-	return n.keeper.Lengthen(ctx, length)
+	err := n.keeper.Lengthen(ctx, length)
+	if err != nil {
+		n.CancelRestart()
+	}
+	return err
 }
 
 // RestartLease is the length of the lease that PrepareRestart takes.
@@ -418,4 +425,17 @@ func (n *Node) RestartLease() time.Duration {
 }
 
 // CancelRestart takes a PrepareRestart back.
-func (n *Node) CancelRestart() { n.keeper.Shorten() }
+func (n *Node) CancelRestart() {
+	n.keeper.Shorten()
+	// Else the leader would wait for the long lease before each change of voters. It
+	// must, as long as that runs.
+	n.jobs.start("cancel restart", n.wake, func(ctx context.Context) error {
+		st := n.State()
+		me := st.Nodes[n.self]
+		if me.LongLease == 0 || n.keeper.Left() > n.lease(st) {
+			return nil
+		}
+		_, err := n.cons.Propose(ctx, state.Command{LongLease: &state.LongLease{Node: n.self, Incarnation: me.Incarnation}})
+		return err
+	})
+}

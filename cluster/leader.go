@@ -125,7 +125,7 @@ func (n *Node) place(st *state.State, since time.Time) {
 	// What it cannot run itself it would give back at once, and name itself again.
 	var without placement.Exclude
 	switch {
-	case n.isHalting():
+	case n.isStopping():
 		without = placement.Exclude{n.self: stoppingWhy}
 	case n.pair.stops():
 		without = placement.Exclude{n.self: "it may run nothing now"}

@@ -31,6 +31,11 @@ func (n *Node) currentNodes() (nodes []conf.Node, joining []string, since uint64
 	if st.Members != nil {
 		joining, since = st.Members.Joining, st.Members.Index
 	}
+	if _, peer := n.survived(st); peer != "" {
+		// A lease that this node alone gave to a third would end with no fence, and
+		// with a vote the third would decide what the peer may decide, too.
+		nodes = slices.DeleteFunc(slices.Clone(nodes), func(c conf.Node) bool { return c.Name != n.self && c.Name != peer })
+	}
 	return nodes, joining, since
 }
 
@@ -44,6 +49,9 @@ type NodesChanged struct {
 // AddNode makes a node part of the running cluster. It takes part as soon as
 // its daemon runs with the same nodes in its ha.yaml: first without a vote.
 func (n *Node) AddNode(ctx context.Context, name string, role conf.Role) (NodesChanged, error) {
+	if _, peer := n.survived(n.State()); peer != "" {
+		return NodesChanged{}, fmt.Errorf("%s, which this node has gone on without, has not come back: start it first, and add %s then", peer, name)
+	}
 	return n.changeNodes(ctx, fmt.Sprintf("%s (%v) added", name, role), func(nodes []conf.Node, rule conf.Quorum) ([]conf.Node, []string, conf.Quorum, error) {
 		if slices.ContainsFunc(nodes, func(c conf.Node) bool { return c.Name == name }) {
 			return nil, nil, 0, fmt.Errorf("node %s is there already", name)
@@ -60,7 +68,8 @@ func (n *Node) RemoveNode(ctx context.Context, name string, rule conf.Quorum) (N
 	if owned := st.OwnedBy(name); len(owned) > 0 && st.Nodes[name].Valid {
 		return NodesChanged{}, fmt.Errorf("node %s owns %s: `keepbeat standby` there first", name, strings.Join(owned, ", "))
 	}
-	if cost := n.wouldLoseQuorum(name); cost != "" && !o.Force && rule <= conf.QuorumMajority {
+	// The rule of a pair begins when its two have decided that the third votes no longer.
+	if cost := n.wouldLoseQuorum(name); cost != "" && !o.Force {
 		return NodesChanged{}, &ForceError{cost, "keepbeat node remove --force " + name}
 	}
 	return n.changeNodes(ctx, name+" removed", func(nodes []conf.Node, was conf.Quorum) ([]conf.Node, []string, conf.Quorum, error) {
@@ -146,7 +155,7 @@ func (n *Node) growQuorum(st *state.State) {
 	m := st.Members
 	// Whom this node has survived may have survived it: until that has come back
 	// into this generation, the rule of the pair holds.
-	if m == nil || len(m.Joining) == 0 || n.pair.contested() {
+	if _, contested := n.survived(st); m == nil || len(m.Joining) == 0 || contested != "" {
 		return
 	}
 	for _, name := range m.Joining {
@@ -228,15 +237,21 @@ func (n *Node) followNodes(st *state.State) bool {
 // it hears of it: one that does not would miss the others, and do about it what its rule says.
 const partingTime = 10 * time.Second
 
-// leavingNodes returns the nodes that are removed and heard, and do not say that they know it.
+// leavingNodes returns the nodes that are removed and still vote, or are heard and do not say that they know it.
 func (n *Node) leavingNodes(m *state.Members) []string {
-	if time.Since(n.nodesSince) > partingTime {
-		return nil
-	}
 	var names []string
-	for name, x := range n.heard() {
-		if x.Index < m.Index && !slices.ContainsFunc(m.Nodes, func(c conf.Node) bool { return c.Name == name }) {
+	add := func(name string) {
+		if !slices.ContainsFunc(m.Nodes, func(c conf.Node) bool { return c.Name == name }) && !slices.Contains(names, name) {
 			names = append(names, name)
+		}
+	}
+	votes, _, _ := n.cons.Servers()
+	for _, id := range votes {
+		add(consensus.NodeOf(id)) // the others may not be able to do without it
+	}
+	for name, x := range n.heard() {
+		if x.Index < m.Index && time.Since(n.nodesSince) <= partingTime {
+			add(name)
 		}
 	}
 	return names
@@ -252,6 +267,9 @@ func (n *Node) bowOut() {
 		if !n.manager.Idle() {
 			return
 		}
+	}
+	if votes, _, ok := n.cons.Servers(); ok && slices.Contains(votes, n.cons.Self()) && n.cons.Leaderless() < partingTime {
+		return // its vote may be needed to take it away; the leader has not stopped to send it the log
 	}
 	n.fail(ErrRemoved)
 }

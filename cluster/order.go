@@ -80,14 +80,17 @@ func (n *Node) voters() (voters []string, up map[string]bool, rule conf.Quorum) 
 	st := n.State()
 	_, rule = n.nodesOf(st)
 	up = map[string]bool{n.self: true}
-	for name := range n.heard() {
+	heard := n.heard()
+	for name := range heard {
 		up[name] = true
 	}
 	for _, id := range st.Voters.IDs {
 		name := consensus.NodeOf(id)
 		voters = append(voters, name)
 		// A machine that is heard under another identity is not that voter.
-		if known, ok := st.Nodes[name]; ok && known.ID != consensus.Identity(id) {
+		known, ok := st.Nodes[name]
+		m, speaks := heard[name]
+		if ok && known.ID != consensus.Identity(id) || speaks && name != n.self && consensus.ID(name, m.UUID) != consensus.Identity(id) {
 			delete(up, name)
 		}
 	}

@@ -34,6 +34,7 @@ func (p *pairing) facts(st *state.State, rule conf.Quorum, peer string) pair.Fac
 		Rule: rule, WaitForAll: n.cfg.Local.WaitForAll, InitDead: n.cfg.Local.InitDead, Lease: n.lease(st), Self: n.self, Peer: peer,
 		Uptime: time.Since(n.started), Left: n.keeper.Left(), Idle: n.manager == nil || n.manager.Idle(),
 		Halted: n.cons.Halted(), Leaderless: n.cons.Leaderless(), Empty: n.cons.Empty(), Silence: n.keeper.Silence(peer),
+		Leaving: n.isHalting(),
 		Revoked: n.keeper.RevokedHere(peer, st.Nodes[peer].Incarnation), TieBreaker: -1,
 	}
 	if votes, follow, ok := n.cons.Servers(); ok {

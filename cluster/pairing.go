@@ -95,9 +95,16 @@ func parseCarry(s string) (generation string, until time.Duration, ok bool) {
 
 // pairRule returns the rule of a pair and the other node, if one is in force:
 // while a third node joins it goes on, and after one has left it begins when
-// that is committed, so that no vote of the third counts any more.
+// that is committed, so that no vote of the third counts any more. A third node is
+// none of the pair, and whoever has survived the other has its rule until that is back.
 func (n *Node) pairRule(st *state.State) (rule conf.Quorum, peer string, ok bool) {
+	if rule, peer := n.survived(st); rule != 0 {
+		return rule, peer, true
+	}
 	nodes, rule := n.nodesOf(st)
+	if st.Members != nil && slices.Contains(st.Members.Joining, n.self) {
+		return 0, "", false
+	}
 	if rule == conf.QuorumMajority || rule == 0 {
 		return 0, "", false
 	}
@@ -118,6 +125,21 @@ func (n *Node) pairRule(st *state.State) (rule conf.Quorum, peer string, ok bool
 		return 0, "", false
 	}
 	return rule, peer, true
+}
+
+// survived returns the node that this one has survived, and by which rule; 0: by
+// what the log says, or there is none. One that an operator has removed is none any more.
+func (n *Node) survived(st *state.State) (rule conf.Quorum, peer string) {
+	if n.pair == nil {
+		return 0, ""
+	}
+	n.pair.mu.Lock()
+	peer, rule = n.pair.record.Survived()
+	n.pair.mu.Unlock()
+	if nodes, _ := n.nodesOf(st); !slices.ContainsFunc(nodes, func(c conf.Node) bool { return c.Name == peer }) {
+		return 0, ""
+	}
+	return rule, peer
 }
 
 func (p *pairing) wake() {
@@ -250,13 +272,6 @@ func (p *pairing) note(d pair.Decision, f pair.Facts) {
 		p.n.logger.Info("pair: "+d.Phase.String(), "why", d.Why, "generation", f.Record.Current.String())
 		p.n.wake()
 	}
-}
-
-// contested says whether the peer may not know this node's generation.
-func (p *pairing) contested() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.record.Contested != ""
 }
 
 // stops says whether nothing may run here.

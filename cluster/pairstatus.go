@@ -35,6 +35,17 @@ func (n *Node) Confirm(by string, force bool) error {
 	return nil
 }
 
+// restartable says why a planned restart would be refused its long lease: the peer
+// has to promise it, and the rule lets a node go on alone for one lease at a time.
+func (p *pairing) restartable() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.peer == "" || p.said.Phase == pair.Whole || p.said.Phase == pair.Joining {
+		return nil
+	}
+	return fmt.Errorf("this node is %v (%s): a planned restart needs the promise of %s, try again when `keepbeat status` shows both; `systemctl restart keepbeat` stops what runs here, and then waits for %s", p.said.Phase, p.said.Why, p.peer, p.peer)
+}
+
 // PairStatus is how a node stands in a pair.
 type PairStatus struct {
 	Rule       string `json:"rule"`

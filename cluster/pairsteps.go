@@ -22,16 +22,31 @@ var ErrRejoin = errors.New("the other node went on without this one: this node's
 // adopt makes a node belong to the generation of the cluster that it comes
 // into: one that was a pair once has another than the first, and one that is a
 // pair until this node votes, or has become one without it, may open another
-// meanwhile. Two have decided that who were the only ones to vote.
+// meanwhile. Two have decided that who were the only ones to vote. Which of two
+// rivals counts they decide, too: a node without a vote goes with whoever is left.
 func (p *pairing) adopt() {
 	p.mu.Lock()
 	newest := p.record.Current
 	p.mu.Unlock()
 	from := ""
+	var rival pair.Generation // of two that have each gone on alone the one that this node does not follow
+	other, alike := "", false
 	for _, x := range p.n.cfg.Datagrams.Peers() {
-		if m, ok := parseMeta(x.Meta); ok && x.State != link.Down && x.Boot != 0 && !m.Empty && m.generation().Counter > newest.Counter {
-			newest, from = m.generation(), x.Node
+		m, ok := parseMeta(x.Meta)
+		if !ok || x.State == link.Down || x.Boot == 0 || m.Empty {
+			continue
 		}
+		switch g := m.generation(); {
+		case g.Counter > newest.Counter:
+			newest, from = g, x.Node
+		case g == newest:
+			alike = true
+		case g.Rival(newest):
+			rival, other = g, x.Node
+		}
+	}
+	if votes, _, ok := p.n.cons.Servers(); from == "" && other != "" && !alike && ok && !slices.Contains(votes, p.n.cons.Self()) {
+		newest, from = rival, other // nobody is left whom it followed
 	}
 	if from == "" {
 		return
@@ -108,7 +123,7 @@ func (p *pairing) follow(ctx context.Context, st *state.State, f pair.Facts, d p
 	case d.Settle:
 		p.step(func() error {
 			r := f.Record
-			r.Contested = ""
+			r.Contested, r.Rule = "", ""
 			return p.save(r)
 		})
 	}
@@ -162,12 +177,13 @@ func (p *pairing) open(f pair.Facts) error {
 	if by != "" {
 		how += ", confirmed by " + by
 	}
-	if err := p.save(pair.Record{Current: g, Contested: f.Peer, Force: true, How: how, Intent: f.Record.Intent}); err != nil {
+	alone := pair.Record{Current: g, Contested: f.Peer, Rule: f.Rule.String(), How: how}
+	forced := alone
+	forced.Force, forced.Intent = true, f.Record.Intent
+	if err := p.save(forced); err != nil {
 		return err
 	}
-	err := p.n.cons.Reform(g, func() error {
-		return p.save(pair.Record{Current: g, Contested: f.Peer, How: how})
-	})
+	err := p.n.cons.Reform(g, func() error { return p.save(alone) })
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/keepbeat/keepbeat/cluster/lease"
+	"github.com/keepbeat/keepbeat/cluster/pair"
 	"github.com/keepbeat/keepbeat/conf"
 )
 
@@ -56,7 +57,8 @@ func (c *Consensus) mindVoters() {
 	members := c.cfg.Members()
 	members[c.cfg.Node] = Member{UUID: c.cfg.UUID, Nodes: NodesDigest(c.cfg.Nodes), Generation: generation, Index: st.Index}
 	nodes, joining, since := c.current()
-	if gone := notIn(f.Configuration(), nodes); gone != "" {
+	// Without its vote those that are left have to decide: one of them that lost its disk is replaced first.
+	if gone := notIn(f.Configuration(), nodes); gone != "" && decide(f.Configuration(), members, generation, gone) {
 		if m, heard := members[NodeOf(string(gone))]; heard && m.Index < since {
 			return // it hears of it first
 		}
@@ -80,6 +82,12 @@ func (c *Consensus) mindVoters() {
 			c.change("is gone: the node has lost its data directory", s.ID, r.RemoveServer(s.ID, index, time.Second))
 			return
 		case ofPair && s.ID == id && s.Suffrage == raft.Voter && st.Nodes[n.Name].Left && votersOf(f.Configuration()) > 1:
+			if n.Name == c.cfg.Node {
+				// The other one has to write that: if it stood in this log alone, this node would
+				// not stand for election any more, and with the newer log would elect nobody.
+				r.LeadershipTransfer()
+				return
+			}
 			c.change("has been stopped and votes no longer, so that the other can go on", id, r.DemoteVoter(id, index, time.Second))
 			return
 		case ofPair && !st.Nodes[n.Name].Valid: // it votes when it has been admitted
@@ -108,6 +116,21 @@ func notIn(f raft.Configuration, nodes []conf.Node) raft.ServerID {
 		}
 	}
 	return ""
+}
+
+// decide says whether a majority of the voters is there when one of them is gone.
+func decide(f raft.Configuration, members map[string]Member, g pair.Generation, gone raft.ServerID) bool {
+	there, all := 0, 0
+	for _, id := range voters(f) {
+		if id == string(gone) {
+			continue
+		}
+		all++
+		if m, heard := members[NodeOf(id)]; heard && ServerID(NodeOf(id), m.UUID, g) == id {
+			there++
+		}
+	}
+	return there > all/2
 }
 
 // known says whether every voter says that it has applied the entry at an index.

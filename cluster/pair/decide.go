@@ -78,6 +78,7 @@ type Facts struct {
 	Confirmed bool          // an operator has said that it is to go on without the peer
 	Forced    bool          // and that this holds although it does not vote
 	Ordered   bool          // an operator wants the peer fenced, silent or not
+	Leaving   bool          // it is being stopped and runs nothing any more
 
 	// Of the newest configuration in its log.
 	Votes      bool // this node
@@ -386,6 +387,11 @@ func (f Facts) sole() Decision {
 
 // survive goes through the steps that make this node the survivor.
 func (f Facts) survive(d Decision) Decision {
+	if f.Leaving {
+		// The peer may have taken its vote away, and have decided what is not known here.
+		d.Why = "it is being stopped"
+		return d
+	}
 	harmless := f.harmless()
 	if f.Rule == conf.QuorumFencing && !harmless && !f.Confirmed && !f.Ordered && f.Record.Intent == nil {
 		// The other one may only when its promise to this node is over.

@@ -83,6 +83,9 @@ func TestDecide(t *testing.T) {
 		{"and is given its time", F, []func(*Facts){silent, func(f *Facts) { f.Delay = time.Second; f.Silence = 1500 * time.Millisecond }}, "alone, go on"},
 		{"that it has once it may fence, and no more", F, []func(*Facts){silent, func(f *Facts) { f.Delay = time.Second; f.Silence = 1520 * time.Millisecond }}, "alone, go on, revoke"},
 
+		{"one that is being stopped goes on, and survives nobody", F, []func(*Facts){silent, func(f *Facts) { f.Leaving = true }}, "alone, go on"},
+		{"not even what it has fenced", F, []func(*Facts){silent, intends, func(f *Facts) { f.Fence, f.Leaving = Done, true }}, "alone, go on"},
+
 		{"heard again before the device was asked", F, []func(*Facts){intends}, "whole, go on, withdraw"},
 		{"heard again while the device is at work", F, []func(*Facts){intends, func(f *Facts) { f.Fence = Asked }}, "surviving, go on"},
 		{"heard again after the device has failed", F, []func(*Facts){intends, func(f *Facts) { f.Fence = Failed }}, "whole, go on, withdraw"},

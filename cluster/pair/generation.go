@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/keepbeat/keepbeat/cluster/checksum"
+	"github.com/keepbeat/keepbeat/conf"
 )
 
 // Generation tells the histories of a pair apart. A survivor opens a new one:
@@ -62,6 +63,10 @@ type Record struct {
 	// come back into this generation: it may believe in an older one and, where
 	// the rule lets it, act.
 	Contested string `json:"contested,omitempty"`
+	// Rule is the one by which it was survived. It holds as long as Contested does,
+	// whatever the log says: that may have come to hold another with the generation, of
+	// which the peer knows nothing. Empty in a record of an earlier version: the log's.
+	Rule string `json:"rule,omitempty"`
 	// Force says that the log still has to be given the configuration of the
 	// generation: this node alone.
 	Force bool `json:"force,omitempty"`
@@ -136,7 +141,26 @@ func decode(b []byte) (r Record, sealed bool, err error) {
 			return Record{}, sealed, fmt.Errorf("%q is no generation", g.String())
 		}
 	}
+	if _, known := r.rule(); !known {
+		return Record{}, sealed, fmt.Errorf("%q is no rule of a pair", r.Rule)
+	}
 	return r, sealed, nil
+}
+
+// Survived returns the peer that this node has survived and that has not come
+// back, and the rule by which that was, 0 when the record does not say; empty: there is none.
+func (r Record) Survived() (peer string, rule conf.Quorum) {
+	rule, _ = r.rule()
+	return r.Contested, rule
+}
+
+func (r Record) rule() (rule conf.Quorum, known bool) {
+	for _, q := range []conf.Quorum{conf.QuorumFencing, conf.QuorumPing, conf.QuorumUnsafe} {
+		if q.String() == r.Rule {
+			return q, true
+		}
+	}
+	return 0, r.Rule == ""
 }
 
 func (g Generation) valid() bool {

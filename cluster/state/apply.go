@@ -490,6 +490,10 @@ func (e *edit) longLease(l LongLease) Result {
 	}
 	n.LongLease = l.Length
 	e.setNode(n)
+	if l.Length == 0 {
+		e.note("", l.Node, "does not restart its daemon after all")
+		return Result{}
+	}
 	e.note("", l.Node, fmt.Sprintf("restarts its daemon under a lease of %v", l.Length))
 	return Result{}
 }

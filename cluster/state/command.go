@@ -145,7 +145,8 @@ type Forgive struct {
 	Why   string    `json:"why"`
 }
 
-// LongLease announces the lease before a planned restart, so that the leader changes no voter meanwhile.
+// LongLease announces the lease before a planned restart, so that the leader changes
+// no voter meanwhile. Length 0 takes that back, when the lease is the usual one again.
 type LongLease struct {
 	Node        string        `json:"node"`
 	Incarnation uint64        `json:"incarnation"`

@@ -73,6 +73,12 @@ func (r *run) unfinished() string {
 // chosen says whether no operator is waited for. When one is, as it may be in
 // a pair whose nodes have both survived the other, one chooses.
 func (r *run) chosen() bool {
+	if r.s.has(diskLoss) && r.w.forgotten() {
+		if time.Since(r.asked) > 5*time.Second {
+			r.anew()
+		}
+		return false
+	}
 	rivals, force := r.w.rivals(), false
 	if len(rivals) == 0 && r.s.has(diskLoss) {
 		rivals, force = r.w.bereft(), true
@@ -137,6 +143,9 @@ func (w *world) rivals() []*machine {
 // of the disk is told to the followers with the next entry.
 const lag = 2
 
+// mostVoters is how many nodes vote: the others follow.
+const mostVoters = 7
+
 // agree says in what the nodes differ: their generation, what they have
 // decided, who votes; empty: in nothing.
 func (w *world) agree() string {
@@ -166,7 +175,7 @@ func (w *world) agree() string {
 		name, _, _ := strings.Cut(id, "/")
 		votes = append(votes, name)
 	}
-	if len(votes) != len(w.members()) {
+	if len(votes) != min(len(w.members()), mostVoters) {
 		return fmt.Sprintf("of %d nodes %v vote", len(w.members()), votes)
 	}
 	for _, m := range w.members() {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/keepbeat/keepbeat/cluster"
+	"github.com/keepbeat/keepbeat/cluster/consensus"
 	"github.com/keepbeat/keepbeat/cluster/state"
 	"github.com/keepbeat/keepbeat/conf"
 )
@@ -82,12 +83,17 @@ func (r *run) enlist(ending bool) {
 			m.member = true
 			r.w.note("    %s is a node of the cluster", m.name)
 			r.ok(m.powerOn())
-		case !named && m.member && (m.node == nil || ending):
-			m.kill() // it may never have heard of its removal; the operator takes it out
+		case !named && m.member && !votes(best.node.State(), m.name) && (m.node == nil || ending):
+			m.kill() // it may never have heard of its removal; the operator takes it out, when it votes no longer
 			m.member = false
 			r.w.note("    %s is no node of the cluster any more", m.name)
 		}
 	}
+}
+
+// votes says whether a node has a vote, by a state.
+func votes(st *state.State, node string) bool {
+	return slices.ContainsFunc(st.Voters.IDs, func(id string) bool { return consensus.NodeOf(id) == node })
 }
 
 // changeNodes adds a machine to the cluster, or takes it out of it.

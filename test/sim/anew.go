@@ -1,0 +1,123 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/keepbeat/keepbeat/cluster/consensus"
+	"github.com/keepbeat/keepbeat/cluster/state"
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+// forgotten says whether a majority of the voters has lost the disks by which
+// they voted, and no rule of a pair is in force: no cluster survives that.
+func (w *world) forgotten() bool {
+	if leader, _ := w.leader(); leader != "" {
+		return false
+	}
+	_, st := w.fullest()
+	if st == nil || len(st.Voters.IDs) == 0 || w.ofPair(st) {
+		return false
+	}
+	there := 0
+	for _, id := range st.Voters.IDs {
+		m := w.machine(consensus.NodeOf(id))
+		if d := m.diskNow(); d.last() > 0 && consensus.ServerID(m.name, d.uuid, d.generationNow().Current) == id {
+			there++
+		}
+	}
+	return there <= len(st.Voters.IDs)/2
+}
+
+// fullest returns the machine whose log says most, and what that leads to,
+// committed or not.
+func (w *world) fullest() (full *machine, st *state.State) {
+	var best []uint64
+	for _, m := range w.machines {
+		d := m.diskNow()
+		if d.last() == 0 || d.generationNow().Discard {
+			continue
+		}
+		var last raft.Log
+		if d.stores().Log.GetLog(d.last(), &last) != nil {
+			continue
+		}
+		if key := []uint64{d.generationNow().Current.Counter, last.Term, last.Index}; full == nil || slices.Compare(key, best) > 0 {
+			full, best = m, key
+		}
+	}
+	if full == nil {
+		return nil, nil
+	}
+	return full, full.diskNow().state()
+}
+
+// state is what everything in the log leads to.
+func (d *disk) state() *state.State {
+	st, log := state.New(), d.stores().Log
+	for i := uint64(1); i <= d.last(); i++ {
+		var l raft.Log
+		if log.GetLog(i, &l) != nil {
+			continue
+		}
+		switch l.Type {
+		case raft.LogCommand:
+			if c, err := state.Decode(l.Data); err == nil {
+				st, _ = st.Apply(l.Index, c)
+			}
+		case raft.LogConfiguration:
+			var ids []string
+			for _, s := range raft.DecodeConfiguration(l.Data).Servers {
+				if s.Suffrage == raft.Voter {
+					ids = append(ids, string(s.ID))
+				}
+			}
+			st = st.SetVoters(l.Index, ids)
+		}
+	}
+	return st
+}
+
+// ofPair says whether two decide by a rule.
+func (w *world) ofPair(st *state.State) bool {
+	rule := w.cfg.Rule
+	if st.Members != nil {
+		rule = st.Members.Quorum
+	}
+	if rule == 0 || rule == conf.QuorumMajority {
+		return false
+	}
+	return st.Members == nil || !slices.ContainsFunc(st.Voters.IDs, func(id string) bool {
+		name := consensus.NodeOf(id)
+		return slices.Contains(st.Members.Joining, name) || !slices.Contains(namesOf(st.Members.Nodes), name)
+	})
+}
+
+// anew is what docs/operating.md says to do when a majority of the voters is
+// lost for good: everything is stopped, every data directory moved away, the same
+// nodes written everywhere, and all are started.
+func (r *run) anew() {
+	r.asked = time.Now()
+	from, st := r.w.fullest()
+	nodes, rule := r.w.nodesOf(st)
+	if nodes == nil {
+		nodes, rule = r.w.local(from).Nodes, r.w.local(from).Quorum
+	}
+	r.w.note("    a majority of the disks is lost: the cluster begins anew, from %s", from.name)
+	r.w.history.excuse("the cluster began anew")
+	r.w.lostDisk = true
+	for _, m := range r.w.machines {
+		m.powerOff()
+		m.newDisk()
+	}
+	r.w.observe()
+	for _, m := range r.w.machines {
+		m.mu.Lock()
+		m.nodes, m.rule = slices.Clone(nodes), rule
+		m.mu.Unlock()
+		m.member = slices.Contains(namesOf(nodes), m.name)
+		r.ok(m.powerOn())
+	}
+}
