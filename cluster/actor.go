@@ -59,6 +59,7 @@ func (n *Node) act(ctx context.Context) {
 			n.bowOut()
 			continue
 		}
+		n.putBack()
 		n.followSpec(st)
 		n.beAdmitted(st)
 		if !n.director {
@@ -280,7 +281,7 @@ func (n *Node) tellProblems(st *state.State) {
 func (n *Node) isHalting() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.halting
+	return n.halting || n.removed
 }
 
 func (n *Node) isStopping() bool {

@@ -126,6 +126,7 @@ type Node struct {
 	nodesSeen  uint64    // of the change of nodes that was seen last
 	nodesSince time.Time // when
 	nodesIndex uint64    // of the change of nodes that the links know; the actor's own
+	hears      int       // how many the links know before the log names the nodes, when that is more than ha.yaml; the actor's own
 
 	mu           sync.Mutex                  // guards what follows
 	nodesWritten uint64                      // of the change of nodes that stands in ha.yaml
@@ -133,6 +134,7 @@ type Node struct {
 	owned        map[string]uint64           // what the manager was told last
 	stopping     bool                        // hand over, then end
 	halting      bool                        // stop everything, handed over or not
+	removed      bool                        // the same, as this is no node of the cluster any more
 	specErr      string                      // why this node's files are not what the cluster runs
 	specVer      uint64                      // version that the manager follows
 	filesVer     uint64                      // version that was written to this node's files
@@ -177,7 +179,9 @@ func New(cfg Config) (*Node, error) {
 	if n.director {
 		n.manager = resources.NewManager(resources.ManagerConfig{
 			Node: n.self, Registry: cfg.Registry, Guard: cfg.Guard, Journal: cfg.Journal,
-			Report: n.report, Permit: func(ctx context.Context, group string, r conf.Resource) (func(), error) { return n.pair.permit(ctx, group, r) }, Logger: cfg.Logger,
+			Report: n.report, Permit: func(ctx context.Context, group string, r conf.Resource) (func(), error) {
+				return n.pair.permit(ctx, group, r)
+			}, Logger: cfg.Logger,
 		})
 	}
 	var err error

@@ -178,6 +178,7 @@ const filesAgain = 10 * time.Second
 func (n *Node) followNodes(st *state.State) bool {
 	m := st.Members
 	if m == nil {
+		n.hearVoters()
 		return true
 	}
 	mine := slices.ContainsFunc(m.Nodes, func(c conf.Node) bool { return c.Name == n.self })
@@ -233,6 +234,28 @@ func (n *Node) followNodes(st *state.State) bool {
 	return mine
 }
 
+// hearVoters has the links know who votes by this node's log, until it knows from a
+// leader which nodes there are: ha.yaml may have lost one that was removed before its vote was taken away.
+func (n *Node) hearVoters() {
+	if n.cfg.SetNodes == nil {
+		return
+	}
+	names := n.names()
+	votes, _, _ := n.cons.Servers()
+	for _, id := range votes {
+		if name := consensus.NodeOf(id); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == max(len(n.names()), n.hears) {
+		return
+	}
+	n.hears = len(names)
+	if err := n.cfg.SetNodes(names); err != nil {
+		n.logger.Error("the links do not take the voters", "err", err)
+	}
+}
+
 // partingTime is how long a node that was removed is still spoken to, so that
 // it hears of it: one that does not would miss the others, and do about it what its rule says.
 const partingTime = 10 * time.Second
@@ -257,10 +280,14 @@ func (n *Node) leavingNodes(m *state.Members) []string {
 	return names
 }
 
+// strandedTime is how long a node that was removed and still votes waits for
+// others that may need its vote to take it away: a reboot of the other one of two.
+const strandedTime = 2 * time.Minute
+
 // bowOut is what a node does that is no longer one of the cluster.
 func (n *Node) bowOut() {
 	n.mu.Lock()
-	n.halting = true
+	n.removed = true
 	n.mu.Unlock()
 	if n.manager != nil {
 		n.manager.Own(map[string]uint64{})
@@ -268,10 +295,18 @@ func (n *Node) bowOut() {
 			return
 		}
 	}
-	if votes, _, ok := n.cons.Servers(); ok && slices.Contains(votes, n.cons.Self()) && n.cons.Leaderless() < partingTime {
-		return // its vote may be needed to take it away; the leader has not stopped to send it the log
+	// Its vote may be needed to take it away. When it is, the leader sends that, and the others let its links go.
+	if votes, _, ok := n.cons.Servers(); ok && slices.Contains(votes, n.cons.Self()) && n.cons.Leaderless() < strandedTime {
+		return
 	}
 	n.fail(ErrRemoved)
+}
+
+// putBack takes bowOut back: the node was added again before its daemon had ended.
+func (n *Node) putBack() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.removed = false
 }
 
 // onlyThese says whether nobody but these nodes votes, by the newest
