@@ -135,7 +135,15 @@ func writeID(path, id string) error {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(path+".new", path)
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	// A new identity must not be forgotten after the log that belongs to it has been written.
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // newUUID returns a random UUID (RFC 9562, version 4).
