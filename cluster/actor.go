@@ -49,8 +49,8 @@ func (n *Node) act(ctx context.Context) {
 			voters = st.Voters.Index
 			n.keeper.Configure(lease.Voters{Index: voters, IDs: st.Voters.IDs})
 		}
-		// Voters change one promise apart, far more than this loop's period, so
-		// that what stands in the log is told here before a next change is made.
+		// What is put into the log is told at once (Configured); this is for what it
+		// held at the start, and for what a new leader has taken out of it.
 		if index, ids := n.cons.Latest(); index != latest && index >= voters {
 			latest = index
 			n.keeper.Latest(lease.Voters{Index: index, IDs: ids})

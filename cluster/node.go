@@ -193,7 +193,9 @@ func New(cfg Config) (*Node, error) {
 			_, _, ok := n.pairRule(n.State())
 			return ok
 		},
-		Changed: n.wake, Failed: n.fail, Now: time.Now, Recorder: cfg.Recorder, Logger: cfg.Logger,
+		// A voter that has helped to make a configuration names it in every promise from then on.
+		Configured: func(index uint64, ids []string) { n.keeper.Latest(lease.Voters{Index: index, IDs: ids}) },
+		Changed:    n.wake, Failed: n.fail, Now: time.Now, Recorder: cfg.Recorder, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, err

@@ -48,6 +48,9 @@ type Config struct {
 	// Pair says whether the rule of a pair is in force: two voters, of which one
 	// that is stopped cleanly gives up its vote. nil: never.
 	Pair func() bool
+	// Configured is told the voters of each configuration that has been put into
+	// this node's log, before this node acknowledges it; it must not block. nil: nobody is.
+	Configured func(index uint64, ids []string)
 	// Changed is called after every change of state or leadership; it must not block.
 	Changed func()
 	// Failed is called once when this node cannot go on (its disk hangs).
@@ -119,16 +122,17 @@ type Consensus struct {
 	// raft has refused commands for a transfer of leadership; zero: it does not.
 	lastCommand, refusing time.Time
 	waiters               map[chan struct{}]bool
-	latest                state.Voters // as Latest has found it last
-	whole                 *state.State // as LogState has read it last
-	wholeAt               uint64       // the last index of the log then
+	latest                state.Voters      // as Latest has found it last
+	reached               map[string]uint64 // by node: the last index that it has said it has applied
+	whole                 *state.State      // as LogState has read it last
+	wholeAt               uint64            // the last index of the log then
 }
 
 // New starts raft on what the stores hold.
 func New(cfg Config) (*Consensus, error) {
 	c := &Consensus{
 		cfg: cfg, flush: make(chan struct{}, 1), changed: make(chan struct{}, 1), started: time.Now(),
-		waiters: map[chan struct{}]bool{}, generation: cfg.Generation, leaderless: time.Now(),
+		waiters: map[chan struct{}]bool{}, reached: map[string]uint64{}, generation: cfg.Generation, leaderless: time.Now(),
 	}
 	last, err := cfg.Stores.Log.LastIndex()
 	if err != nil {

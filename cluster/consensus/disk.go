@@ -25,13 +25,15 @@ type disk struct {
 	raft.StableStore
 	logger *slog.Logger
 	failed func(error)
-	over   chan struct{}             // closed when raft is to stop
-	raft   atomic.Pointer[raft.Raft] // nil while it is being made
-	stuck  atomic.Pointer[time.Time] // since when a write has been waiting; nil: none does
-	began  atomic.Pointer[time.Time] // when the write of entries that is under way began; nil: none is
-	took   atomic.Int64              // nanoseconds, the last write of entries
-	fault  atomic.Pointer[error]     // why raft could not be made
-	absent atomic.Bool               // raft, while it was being made, has asked for an entry that is not there
+	// told of each configuration of servers that stands in the log, before raft can answer for it
+	configured func(raft.Configuration, uint64)
+	over       chan struct{}             // closed when raft is to stop
+	raft       atomic.Pointer[raft.Raft] // nil while it is being made
+	stuck      atomic.Pointer[time.Time] // since when a write has been waiting; nil: none does
+	began      atomic.Pointer[time.Time] // when the write of entries that is under way began; nil: none is
+	took       atomic.Int64              // nanoseconds, the last write of entries
+	fault      atomic.Pointer[error]     // why raft could not be made
+	absent     atomic.Bool               // raft, while it was being made, has asked for an entry that is not there
 }
 
 // retryWrite is how long after a failed write of a term or a vote the next try
@@ -113,7 +115,15 @@ func (d *disk) StoreLogs(l []*raft.Log) error {
 		d.took.Store(int64(time.Since(now)))
 		d.began.Store(nil)
 	}()
-	return d.LogStore.StoreLogs(l)
+	if err := d.LogStore.StoreLogs(l); err != nil {
+		return err
+	}
+	for _, e := range l {
+		if e.Type == raft.LogConfiguration && d.configured != nil {
+			d.configured(raft.DecodeConfiguration(e.Data), e.Index)
+		}
+	}
+	return nil
 }
 
 // slow returns how long the last write of entries took, or the present one has so far.

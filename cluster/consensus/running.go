@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -126,6 +127,11 @@ func (c *Consensus) begin() error {
 	rc.Logger = transport.HCLog(c.cfg.Logger, "raft")
 	t := c.cfg.Transport(self)
 	d := &disk{LogStore: c.cfg.Stores.Log, StableStore: c.cfg.Stores.Stable, logger: c.cfg.Logger, failed: c.cfg.Failed, over: make(chan struct{})}
+	if c.cfg.Configured != nil {
+		d.configured = func(f raft.Configuration, index uint64) {
+			c.cfg.Configured(index, slices.Sorted(slices.Values(voters(f))))
+		}
+	}
 	r, err := d.start(func() (*raft.Raft, error) { return raft.NewRaft(rc, c.fsm, d, d, c.cfg.Stores.Snapshots, t) })
 	if err != nil {
 		return errors.Join(fmt.Errorf("consensus: %w", err), t.Close())

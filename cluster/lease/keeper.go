@@ -363,8 +363,7 @@ func (k *Keeper) RevokedHere(node string, incarnation uint64) bool {
 }
 
 // Latest tells the newest configuration in this node's log, committed or not
-// (consensus.Latest). It has to be told before a majority that includes this
-// node can have gone on to another.
+// (consensus.Latest). It has to be told before this node acknowledges it.
 func (k *Keeper) Latest(v Voters) {
 	k.mu.Lock()
 	k.h.Latest(v)
