@@ -60,12 +60,21 @@ func (n *Node) lead(ctx context.Context) {
 	}
 }
 
-// lease returns the length of leases in force.
+// lease returns the length of leases in force: the specification's, whatever ha.yaml has.
 func (n *Node) lease(st *state.State) time.Duration {
 	if st.Spec != nil {
-		return max(st.Spec.Settings.Profile.Lease, n.cfg.Local.Profile.Lease)
+		return st.Spec.Settings.Profile.Lease
 	}
 	return n.cfg.Local.Profile.Lease
+}
+
+// longestLease returns the length of leases that some node may still go by: one
+// that has not applied the newest specification goes by an older one.
+func (n *Node) longestLease(st *state.State) time.Duration {
+	if l := n.lease(st); st.Longer.Lease <= l || n.cons.Applied(st.Longer.Index) {
+		return l
+	}
+	return st.Longer.Lease
 }
 
 // life is an incarnation and when this node learned of it.

@@ -18,23 +18,24 @@ type serversSeen struct {
 }
 
 // until is how far a look at the rule carries: a lease from when it was true.
-func (p *pairing) until(now time.Duration, rule conf.Quorum, lease time.Duration) time.Duration {
-	if rule != conf.QuorumPing {
-		return now + lease
+// The only voter of a generation that both have agreed on needs no rule.
+func (p *pairing) until(now time.Duration, f pair.Facts) time.Duration {
+	if f.Rule != conf.QuorumPing || !f.PeerVotes && f.Record.Contested == "" {
+		return now + f.Lease
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return min(now, p.tie) + lease
+	return min(now, p.tie) + f.Lease
 }
 
 // facts gathers what pair.Decide looks at.
 func (p *pairing) facts(st *state.State, rule conf.Quorum, peer string) pair.Facts {
 	n := p.n
 	f := pair.Facts{
-		Rule: rule, WaitForAll: n.cfg.Local.WaitForAll, InitDead: n.cfg.Local.InitDead, Lease: n.lease(st), Self: n.self, Peer: peer,
+		Rule: rule, WaitForAll: n.cfg.Local.WaitForAll, InitDead: n.cfg.Local.InitDead, Lease: n.lease(st), Longest: n.longestLease(st), Self: n.self, Peer: peer,
 		Uptime: time.Since(n.started), Left: n.keeper.Left(), Idle: n.manager == nil || n.manager.Idle(),
 		Halted: n.cons.Halted(), Leaderless: n.cons.Leaderless(), Empty: n.cons.Empty(), Silence: n.keeper.Silence(peer),
-		Leaving: n.isHalting(),
+		Leaving: n.isHalting(), HasLeft: st.Nodes[n.self].Left,
 		Revoked: n.keeper.RevokedHere(peer, st.Nodes[peer].Incarnation), TieBreaker: -1,
 	}
 	if votes, follow, ok := n.cons.Servers(); ok {

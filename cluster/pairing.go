@@ -238,7 +238,7 @@ func (p *pairing) turn(ctx context.Context) time.Duration {
 	// The only voter acts by the rule too: its own word alone is no proof that it may.
 	p.n.keeper.Pair(peer, f.Votes && !f.PeerVotes)
 	if d.GoOn {
-		p.n.keeper.GoAlone(p.until(now, rule, f.Lease))
+		p.n.keeper.GoAlone(p.until(now, f))
 	}
 	// A peer that speaks and does not hear would go on being promised: nothing to
 	// it, and this node would have to wait that out.
@@ -284,8 +284,9 @@ func (p *pairing) stops() bool {
 // fill says in the hellos how this node stands in its pair.
 func (p *pairing) fill(m *meta) {
 	left := p.n.keeper.Left()
-	// What a daemon that crashed left answers until the guard's deadline, a lease from its last word at most.
-	clean := p.n.manager == nil || p.n.manager.Idle() || time.Since(p.n.started) > 2*max(p.n.lease(p.n.State()), conf.ProfileCalm.Lease)
+	// What a daemon that crashed left answers until the guard's deadline, a lease from its last word at most;
+	// without a guard, until it is stopped. What the guard cannot cut off stays where it is in the log.
+	clean := p.n.manager == nil || p.n.manager.Idle() || p.n.cfg.Guard != nil && time.Since(p.n.started) > 2*max(p.n.lease(p.n.State()), conf.ProfileCalm.Lease)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.peer == "" {

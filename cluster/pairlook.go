@@ -226,7 +226,7 @@ func (p *pairing) permit(ctx context.Context, group string, r conf.Resource) (do
 func (p *pairing) free(group string) (free, defend bool) {
 	st := p.n.State()
 	_, g := st.Group(group)
-	lease := p.n.lease(st)
+	lease, longest := p.n.lease(st), p.n.longestLease(st)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.permitted = time.Now()
@@ -237,7 +237,7 @@ func (p *pairing) free(group string) (free, defend bool) {
 	free = p.peer == "" || p.rule != conf.QuorumPing || whole || p.said.Phase == pair.Sole && p.record.Contested == ""
 	if !free && g != nil {
 		addrs := addressesOf(g)
-		free = len(addrs) > 0 && p.clearLocked(addrs, lease) >= pair.ClearFor(lease)
+		free = len(addrs) > 0 && p.clearLocked(addrs, lease) >= pair.ClearFor(longest)
 	}
 	return free, defend
 }

@@ -395,10 +395,9 @@ func TestAStopThatFails(t *testing.T) {
 	story(t, "is stuck when a member is not harmless", func(w *world) {
 		s := spec("a", "b")
 		s.Groups[0].Resources[1].Class = conf.Fenced
-		synctest.Wait() // b is there, of another class
 		w.m.Configure(s)
 		w.m.Own(own(1))
-		w.said("update b to \nhold [192.0.2.1]\nstart a\nstart b\nreport web 1 started")
+		w.said("hold [192.0.2.1]\nstart a\nstart b\nreport web 1 started")
 		w.set("stop b", errBad)
 		w.m.Own(nil)
 		time.Sleep(stopPause*(stopTries-1) + time.Millisecond)

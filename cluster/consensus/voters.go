@@ -26,10 +26,31 @@ func (c *Consensus) promiseRuns() time.Duration {
 	if s.Spec != nil {
 		longest = max(longest, s.Spec.Settings.Profile.Lease)
 	}
+	if !c.Applied(s.Longer.Index) {
+		longest = max(longest, s.Longer.Lease)
+	}
 	for _, n := range s.Nodes {
 		longest = max(longest, n.LongLease)
 	}
 	return 2 * lease.Stretch(longest)
+}
+
+// Applied says whether every other node has said that it has applied the entry
+// at an index. One that is not heard counts by what it said last.
+func (c *Consensus) Applied(index uint64) bool {
+	if index == 0 {
+		return true
+	}
+	heard, generation := c.cfg.Members(), c.Generation()
+	nodes, _, _ := c.current()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, m := range heard {
+		if m.Generation == generation { // indexes of another history say nothing
+			c.reached[name] = max(c.reached[name], m.Index)
+		}
+	}
+	return !slices.ContainsFunc(nodes, func(n conf.Node) bool { return n.Name != c.cfg.Node && c.reached[n.Name] < index })
 }
 
 // mindVoters makes, as the leader, the next change that brings raft's

@@ -62,6 +62,7 @@ type Facts struct {
 	WaitForAll bool
 	InitDead   time.Duration
 	Lease      time.Duration
+	Longest    time.Duration // lease that the peer may still go by; at least Lease
 	Self, Peer string
 	Record     Record
 
@@ -83,6 +84,7 @@ type Facts struct {
 	// Of the newest configuration in its log.
 	Votes      bool // this node
 	PeerVotes  bool
+	HasLeft    bool          // this node was stopped cleanly, and nothing after that in its log admits it again
 	PeerListed bool          // with or without a vote
 	Leaderless time.Duration // for how long no leader has been known
 	Empty      bool          // neither log nor state
@@ -225,9 +227,15 @@ func (f Facts) going() Decision {
 	contested := f.Record.Contested != "" && !f.PeerListed
 	surviving := f.Record.Intent != nil
 	switch {
-	case !f.Votes:
-		d := Decision{Phase: Joining, Why: "it does not vote yet"}
+	case !f.Votes, f.HasLeft && f.PeerVotes:
+		// Who has left may have lost its vote by an entry that it never got: the peer
+		// needs nobody's word for that.
+		d := Decision{Phase: Joining, Why: "it does not vote yet", Withdraw: surviving && f.Fence != Asked}
+		if f.HasLeft {
+			d.Why = fmt.Sprintf("it was stopped, and %s may have decided things since: it waits for %[1]s", f.Peer)
+		}
 		if f.Confirmed && f.Forced {
+			d.Withdraw = false
 			return f.survive(d)
 		}
 		if f.Confirmed {
@@ -274,9 +282,10 @@ func (f Facts) silent() bool {
 	return f.Silence > SilentAfter(f.Lease)
 }
 
-// lost says whether the peer has lost its disk, and with it the identity that votes.
+// lost says whether the peer has lost its disk, and with it the identity that
+// votes, and nothing of what ran there can be left.
 func (f Facts) lost() bool {
-	return f.PeerUp && f.PeerSaid != nil && f.PeerSaid.Empty && f.PeerSaid.Stranger
+	return f.PeerUp && f.PeerSaid != nil && f.PeerSaid.Empty && f.PeerSaid.Stranger && f.PeerSaid.Cold
 }
 
 // overdue says whether the lease would soon end for want of the peer's word.
@@ -313,18 +322,19 @@ func (f Facts) silentOrSole() bool { return !f.PeerVotes || f.silent() }
 // harmless says whether the peer itself says that it does not act. That it
 // waits counts when it was said in answer to this node's intent: from then on it
 // cannot begin to act without hearing of this node, or fencing it. What it said
-// before says nothing of now.
+// before says nothing of now. An empty disk is no excuse: what ran on that
+// machine may run on for a lease.
 func (f Facts) harmless() bool {
 	if !f.PeerUp || f.PeerSaid == nil {
 		return false
 	}
 	answered := f.Record.Intent != nil && f.PeerSaid.Echo == f.Record.Intent.Generation.ID
-	return f.lost() || !f.PeerVotes && f.PeerSaid.Empty || f.PeerSaid.Cold && answered
+	return f.PeerSaid.Cold && answered
 }
 
-// waits says whether the peer has just started and is behind: it waits for this node.
+// waits says whether the peer has just started and is behind, or empty: it waits for this node.
 func (f Facts) waits() bool {
-	return f.PeerUp && f.PeerSaid != nil && f.PeerSaid.Cold && f.PeerSaid.Generation.Counter < f.Record.Current.Counter
+	return f.PeerUp && f.PeerSaid != nil && f.PeerSaid.Cold && (f.PeerSaid.Generation.Counter < f.Record.Current.Counter || f.PeerSaid.Empty)
 }
 
 // may says whether a node that is not alone by a running lease may become the survivor.
@@ -349,8 +359,10 @@ func (f Facts) alone() Decision {
 	if f.Ordered {
 		d.Why = "an operator wants " + f.Peer + " fenced"
 	}
-	if f.harmless() {
+	if f.lost() {
 		d.Why = f.Peer + " has lost its log"
+	}
+	if f.lost() || f.harmless() {
 		return f.survive(d)
 	}
 	if ok, why := f.may(); !ok {
@@ -393,7 +405,7 @@ func (f Facts) survive(d Decision) Decision {
 		return d
 	}
 	harmless := f.harmless()
-	if f.Rule == conf.QuorumFencing && !harmless && !f.Confirmed && !f.Ordered && f.Record.Intent == nil {
+	if f.Rule == conf.QuorumFencing && !harmless && !f.lost() && !f.Confirmed && !f.Ordered && f.Record.Intent == nil {
 		// The other one may only when its promise to this node is over.
 		if wait := f.Lease*clockNum/clockDen + f.Delay - f.Silence; f.Delay > 0 && wait > 0 {
 			d.Why += fmt.Sprintf("; it may fence first, and is given %v for that (priority_fencing_delay)", f.Delay)
@@ -414,6 +426,8 @@ func (f Facts) survive(d Decision) Decision {
 	}
 	d.Phase = Surviving
 	switch {
+	case f.Fence == Asked: // its deed would hit a peer that has come back meanwhile
+		d.Why = "a device is fencing " + f.Peer
 	case harmless, f.Rule == conf.QuorumUnsafe:
 		d.Open = true
 	case f.Rule == conf.QuorumFencing:
@@ -433,8 +447,6 @@ func (f Facts) fence(d *Decision) {
 	case NotAsked:
 		d.Fence = true
 		d.Why = "fencing " + f.Peer
-	case Asked:
-		d.Why = "a device is fencing " + f.Peer
 	case Failed:
 		d.Why = f.Peer + " could not be fenced; it is tried again"
 	case Done:
@@ -459,7 +471,7 @@ func (f Facts) tieBreak(d *Decision) {
 		return
 	}
 	d.Probe = true
-	if f.Clear < ClearFor(f.Lease) {
+	if f.Clear < ClearFor(max(f.Lease, f.Longest)) {
 		d.Why = "looking whether the addresses answer elsewhere"
 		return
 	}

@@ -115,7 +115,18 @@ func TestDecide(t *testing.T) {
 		{"only the serial line is left", F, []func(*Facts){func(f *Facts) { f.OnlySerial = true; f.Silence = 20 * time.Second; f.Leaderless = 20 * time.Second }}, "whole"},
 		{"heard, and useless", F, []func(*Facts){func(f *Facts) { f.Heard, f.Silence, f.Leaderless = time.Minute, 20*time.Second, 20*time.Second }}, "alone, go on, revoke"},
 		{"both were about to go on alone when they hear each other again", F, []func(*Facts){intends, func(f *Facts) { f.Heard, f.Silence, f.Leaderless = time.Second, time.Minute, time.Minute }}, "whole, go on, withdraw"},
-		{"the peer has lost its disk and says so: nobody is fenced", F, []func(*Facts){intends, func(f *Facts) { f.PeerSaid = &Said{Empty: true, Stranger: true, Cold: true} }}, "surviving, go on, open"},
+		{"the peer has lost its disk and says so: nobody is fenced", F, []func(*Facts){intends, func(f *Facts) { f.PeerSaid = &Said{Empty: true, Stranger: true, Cold: true, Echo: "00000001"} }}, "surviving, go on, open"},
+		{"not before it has said so in answer", F, []func(*Facts){intends, func(f *Facts) { f.PeerSaid = &Said{Empty: true, Stranger: true, Cold: true} }}, "surviving, go on"},
+		{"an empty disk is no word of what runs there", F, []func(*Facts){func(f *Facts) { f.PeerSaid = &Said{Empty: true, Stranger: true} }}, "whole"},
+		{"a device is at work: the peer is not taken in before it has answered", F, []func(*Facts){intends, func(f *Facts) {
+			f.PeerSaid = &Said{Cold: true, Echo: "00000001"}
+			f.Fence = Asked
+			f.Silence = time.Minute
+			f.PeerUp = false
+		}}, "surviving, go on"},
+		{"who was stopped waits for the peer, which may have gone on by itself", F, []func(*Facts){silent, cold, func(f *Facts) { f.HasLeft, f.WaitForAll = true, false }}, "joining"},
+		{"and takes back what it began", F, []func(*Facts){silent, intends, func(f *Facts) { f.HasLeft = true }}, "joining, withdraw"},
+		{"until an operator forces it", F, []func(*Facts){silent, cold, func(f *Facts) { f.HasLeft, f.Confirmed, f.Forced = true, true, true }}, "joining, revoke"},
 		{"empty at the very beginning is not lost", F, []func(*Facts){func(f *Facts) { f.PeerSaid = &Said{Empty: true, Cold: true} }}, "whole"},
 
 		{"the survivor goes on", F, []func(*Facts){survived}, "sole, go on"},
@@ -207,7 +218,7 @@ func FuzzDecide(f *testing.F) {
 		x := whole([]conf.Quorum{conf.QuorumFencing, conf.QuorumPing, conf.QuorumUnsafe}[rule%3])
 		for _, b := range []*bool{
 			&x.WaitForAll, &x.Started, &x.MayGoOn, &x.Idle, &x.Fresh, &x.Confirmed, &x.Forced, &x.Votes, &x.PeerVotes, &x.PeerListed,
-			&x.Empty, &x.PeerUp, &x.OnlySerial, &x.Revoked, &x.Halted,
+			&x.Empty, &x.PeerUp, &x.OnlySerial, &x.Revoked, &x.Halted, &x.HasLeft,
 		} {
 			*b = next()
 		}
@@ -235,7 +246,7 @@ func FuzzDecide(f *testing.F) {
 			x.Record.Intent = &Intent{Generation: Generation{2, "0000eeee"}}
 		}
 		d := Decide(x)
-		harmless := x.PeerUp && x.PeerSaid != nil && (x.PeerSaid.Cold && x.PeerSaid.Echo != "" || x.PeerSaid.Empty)
+		harmless := x.PeerUp && x.PeerSaid != nil && x.PeerSaid.Cold && x.PeerSaid.Echo != ""
 		waits := x.PeerUp && x.PeerSaid != nil && x.PeerSaid.Cold
 		switch {
 		case d.Phase == 0:
@@ -246,6 +257,10 @@ func FuzzDecide(f *testing.F) {
 			t.Errorf("opened without fencing: %+v", x)
 		case d.Open && x.Rule == conf.QuorumPing && !harmless && (!x.reaches() || x.Clear < ClearFor(x.Lease)):
 			t.Errorf("opened without the tie-breaker, or over an address that answers: %+v", x)
+		case (d.Intend || d.Fence || d.Open) && x.HasLeft && x.PeerVotes && !x.Forced:
+			t.Errorf("goes on after a clean stop, although the peer may have gone on by itself: %+v", x)
+		case d.Open && x.Fence == Asked:
+			t.Errorf("opened while a device is at work: %+v", x)
 		case d.Fence && x.WaitForAll && !x.Started && !x.Confirmed:
 			t.Errorf("fences without having seen the peer: %+v", x)
 		case d.GoOn && !x.MayGoOn && !harmless && !waits && x.PeerVotes:

@@ -509,6 +509,15 @@ func (e *edit) setSpec(s SetSpec) Result {
 		return refuse("fencing can be specified when every node has been admitted and runs a version of keepbeat that knows it")
 	}
 	old := e.Spec
+	if old != nil {
+		now, was := s.Spec.Settings.Profile.Lease, max(old.Settings.Profile.Lease, e.Longer.Lease)
+		switch {
+		case now >= was:
+			e.Longer = Longer{}
+		case now < old.Settings.Profile.Lease:
+			e.Longer = Longer{was, e.Index}
+		}
+	}
 	e.Spec, e.SpecFiles = s.Spec, s.Files
 	e.SpecInfo = SpecInfo{Version: s.Base + 1, From: s.From, At: e.at}
 	by := ""

@@ -33,6 +33,7 @@ type State struct {
 
 	Spec      *conf.Spec        `json:"spec,omitempty"` // nil before version 1
 	SpecInfo  SpecInfo          `json:"spec_info"`
+	Longer    Longer            `json:"longer,omitzero"`
 	SpecFiles map[string][]byte `json:"spec_files,omitempty"` // as the administrator wrote them
 
 	Voters    Voters            `json:"voters"`
@@ -52,6 +53,13 @@ type SpecInfo struct {
 	Version uint64    `json:"version"` // 0: none yet
 	From    string    `json:"from,omitempty"`
 	At      time.Time `json:"at,omitzero"` // by the clock of From
+}
+
+// Longer is what a specification made shorter: who has not applied the entry
+// Index may still hold leases of this length, and counts by it.
+type Longer struct {
+	Lease time.Duration `json:"lease"`
+	Index uint64        `json:"index"`
 }
 
 // Voters is raft's committed configuration: who votes, since which log index.

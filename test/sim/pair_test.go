@@ -77,7 +77,7 @@ func TestStories(t *testing.T) {
 }
 
 // judge plays a schedule and fails for what it violates.
-func judge(t *testing.T, s schedule) {
+func judge(t *testing.T, s schedule) *world {
 	t.Helper()
 	w := playSchedule(t, s)
 	for _, v := range w.violations {
@@ -86,4 +86,5 @@ func judge(t *testing.T, s schedule) {
 	if len(w.violations) > 0 || os.Getenv("KEEPBEAT_SIM_SHOW") != "" {
 		t.Logf("%s", w.transcript.Bytes())
 	}
+	return w
 }

@@ -28,6 +28,7 @@ type Config struct {
 	Spares   []conf.Role
 	Groups   int
 	Profile  conf.Profile
+	Mixed    conf.Profile // what director1's ha.yaml still has: the specification's counts
 	Failback bool
 	Together bool        // every group prefers the first director
 	Rule     conf.Quorum // 0: a majority
@@ -239,9 +240,13 @@ var simLinks = []conf.Link{
 func (w *world) local(m *machine) *conf.Local {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	profile := w.cfg.Profile
+	if m.name == "director1" && w.cfg.Mixed.Lease > 0 {
+		profile = w.cfg.Mixed
+	}
 	return &conf.Local{
 		Cluster: "sim", Name: m.name, Links: simLinks, Guard: conf.GuardOn, Quorum: m.rule, WaitForAll: !w.cfg.OneStarts, InitDead: initDead,
-		PingGroup: []netip.Addr{tieBreaker}, Profile: w.cfg.Profile, RestartLease: restartLease, Nodes: slices.Clone(m.nodes),
+		PingGroup: []netip.Addr{tieBreaker}, Profile: profile, RestartLease: restartLease, Nodes: slices.Clone(m.nodes),
 	}
 }
 
