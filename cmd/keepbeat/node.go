@@ -64,7 +64,7 @@ It is refused, with exit code 3, when what is left would have no quorum;
 		Args: cobra.ExactArgs(1), DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n.Node = args[0]
-			return a.changeNodes(cmd.Context(), n, (*api.Client).RemoveNode, "stop keepbeat on "+args[0]+" for good: systemctl disable --now keepbeat")
+			return a.changeNodes(cmd.Context(), n, (*api.Client).RemoveNode, "its daemon ends when it votes no longer; then, on "+args[0]+": systemctl disable keepbeat")
 		},
 	}
 	c.Flags().StringVar(&n.Quorum, "quorum", "", "what decides when two nodes are left")

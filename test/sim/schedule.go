@@ -207,9 +207,6 @@ func (s schedule) bound() time.Duration {
 	if s.has(deviceSlow, deviceFails, deviceMute) {
 		d += 20 * time.Second // fenceAgain, some times, and what is under way
 	}
-	if s.Rule != 0 && s.has(restart) {
-		d += 65 * time.Second // who comes back is taken in, and then votes: two changes, and a long lease before each
-	}
 	if s.Rule != 0 {
 		d += 15 * time.Second // both may have to start again, one after the other
 	}
