@@ -61,9 +61,8 @@ func fenceTrouble(s Status, add func(rank int, format string, args ...any)) {
 	}
 }
 
-// pairSays says whether a node's part in its pair tells more than that it is
-// joining, or the node that was asked does not know whether it is.
-func pairSays(s Status, n NodeStatus) bool {
+// pairSays says whether a node's part in its pair tells more than that it is joining.
+func pairSays(n NodeStatus) bool {
 	if n.Here == nil || n.Here.Pair == nil || n.State != "joining" {
 		return false
 	}
@@ -71,7 +70,7 @@ func pairSays(s Status, n NodeStatus) bool {
 	case pair.Waiting.String(), pair.Joining.String(), pair.Rejoining.String(), pair.Rivals.String():
 		return true
 	}
-	return !s.Quorum && s.Index == 0
+	return false
 }
 
 func pairTrouble(node string, h LocalStatus, add func(rank int, format string, args ...any)) {

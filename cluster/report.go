@@ -213,7 +213,7 @@ func (n *Node) Status(ctx context.Context) Status {
 			s.Groups = append(s.Groups, groupStatus(st, &st.Spec.Groups[i], here))
 		}
 	}
-	s.Waiting, s.Reading = n.cons.Waiting(), n.reading(st)
+	s.Waiting, s.Reading = n.cons.Waiting(), n.reading(st, s.Quorum)
 	s.Trouble = trouble(s)
 	s.Notes = []string{}
 	if fencingOf(st) == nil {
@@ -224,11 +224,11 @@ func (n *Node) Status(ctx context.Context) Status {
 
 // reading says in words whether st is behind what this node's log held at its
 // start; empty: it is not. A node that was admitted since has read it all.
-func (n *Node) reading(st *state.State) string {
+func (n *Node) reading(st *state.State, leader bool) string {
 	switch {
-	case st.Nodes[n.self].Boot == uint64(n.cfg.Boot) || !n.cons.Reading():
+	case st.Nodes[n.self].Boot == uint64(n.cfg.Boot) || !n.cons.Reading(st):
 		return ""
-	case n.cons.Leader() == "":
+	case !leader:
 		return "what stands in this node's log counts again when there is a leader: until then specification and groups may be missing here"
 	}
 	return "this node is reading its log again after its start: specification and groups are not all there yet"
@@ -383,7 +383,8 @@ func trouble(s Status) []string {
 	}
 	for _, n := range s.Nodes {
 		if n.State != "up" {
-			if s.Waiting == "" && (s.Reading == "" || !s.Quorum) && !pairSays(s, n) {
+			unknown := n.State == "joining" && s.Reading != "" // who is admitted is not read yet
+			if s.Waiting == "" && !unknown && !pairSays(n) {
 				add(2, "node %s is %s: %s", n.Name, n.State, n.Why)
 			}
 			if n.State == "down" {
@@ -456,7 +457,7 @@ func (n *Node) Why(ctx context.Context, group string) (Why, error) {
 			if w := n.cons.Waiting(); w != "" {
 				return Why{}, errors.New(w)
 			}
-			if r := n.reading(st); r != "" {
+			if r := n.reading(st, n.cons.Leader() != ""); r != "" {
 				return Why{}, errors.New(r)
 			}
 			return Why{}, errors.New("the cluster has no groups yet")

@@ -28,7 +28,8 @@ func TestANodeThatReadsItsLogDoesNotSpeakOfThePast(t *testing.T) {
 		t.Errorf("trouble: %q", got)
 	}
 	s.Quorum, s.Reading = false, "what stands in its log counts when there is a leader"
-	want := []string{"no quorum: this node sees no majority of voters; groups whose lease has ended are silent", "node director1 is joining: not admitted by the log yet"}
+	s.Nodes = append(s.Nodes, NodeStatus{Name: "director2", State: "down", Why: "not heard on any link"})
+	want := []string{"no quorum: this node sees no majority of voters; groups whose lease has ended are silent", "node director2 is down: not heard on any link"}
 	if got := trouble(s); !slices.Equal(got, want) {
 		t.Errorf("without a leader: %q", got)
 	}

@@ -107,7 +107,7 @@ type Consensus struct {
 	changed chan struct{} // another raft runs, or none
 	number  atomic.Uint64
 	started time.Time
-	found   uint64                  // last index of the log at the start
+	found   uint64                  // index of the last command in the log at the start; 0: none, or a snapshot has it
 	run     atomic.Pointer[running] // nil: stopped (Halt)
 
 	digests digests
@@ -134,11 +134,10 @@ func New(cfg Config) (*Consensus, error) {
 		cfg: cfg, flush: make(chan struct{}, 1), changed: make(chan struct{}, 1), started: time.Now(),
 		waiters: map[chan struct{}]bool{}, reached: map[string]uint64{}, generation: cfg.Generation, leaderless: time.Now(),
 	}
-	last, err := cfg.Stores.Log.LastIndex()
-	if err != nil {
+	var err error
+	if c.found, err = lastCommand(cfg.Stores.Log); err != nil {
 		return nil, fmt.Errorf("consensus: %w", err)
 	}
-	c.found = last
 	c.fsm = newFSM(c.applied, c.digests.note, cfg.Recorder)
 	return c, c.begin()
 }
@@ -257,14 +256,23 @@ func (c *Consensus) Empty() bool {
 	return err == nil && last == 0
 }
 
-// Reading says whether State is still behind what this node's log held at its
+// Reading says whether a state is still behind what this node's log held at its
 // start. Without a leader that goes on: what of it is committed nobody has said yet.
-func (c *Consensus) Reading() bool {
-	var applied uint64
-	if r := c.raft(); r != nil {
-		applied = r.AppliedIndex()
+func (c *Consensus) Reading(st *state.State) bool { return st.Index < c.found }
+
+func lastCommand(log raft.LogStore) (uint64, error) {
+	first, err := log.FirstIndex()
+	if err != nil || first == 0 {
+		return 0, err
 	}
-	return applied < c.found
+	last, err := log.LastIndex()
+	for i := last; err == nil && i >= first; i-- {
+		var l raft.Log
+		if err = log.GetLog(i, &l); err == nil && l.Type == raft.LogCommand {
+			return i, nil
+		}
+	}
+	return 0, err
 }
 
 // Stats returns raft's own figures.

@@ -383,7 +383,7 @@ func TestANodeThatStartsReadsItsLogUntilALeaderHasToldWhatCounts(t *testing.T) {
 	bubble(t, func(w *world) {
 		w.startAll("abw")
 		f := w.follower()
-		if f.c.Reading() {
+		if f.c.Reading(f.c.State()) {
 			t.Error("there was nothing to read")
 		}
 		f.admit(7)
@@ -394,11 +394,11 @@ func TestANodeThatStartsReadsItsLogUntilALeaderHasToldWhatCounts(t *testing.T) {
 		}
 		again := w.start(f.name, "1", f.stores)
 		time.Sleep(5 * time.Second)
-		if !again.c.Reading() || again.c.State().Index != 0 {
+		if !again.c.Reading(again.c.State()) || again.c.State().Index != 0 {
 			t.Errorf("alone it cannot know what counts, and has read up to %d", again.c.State().Index)
 		}
 		w.start(others[0].name, "1", others[0].stores)
-		w.wait("it has read its log", func() bool { return !again.c.Reading() })
+		w.wait("it has read its log", func() bool { return !again.c.Reading(again.c.State()) })
 		if n := again.c.State().Nodes[f.name]; n.Incarnation != 1 {
 			t.Errorf("it says that it has read its log, and knows of itself %+v", n)
 		}
