@@ -31,7 +31,7 @@ func (n *Node) fence(ctx context.Context, t fencing.Target, action conf.FenceAct
 // reportFenced puts the outcome into the log; a node that was fenced loses its groups with it.
 func (n *Node) reportFenced(ctx context.Context, node string, incarnation uint64, o fencing.Outcome, failed error) error {
 	st := n.State()
-	f := &state.Fenced{Node: node, Incarnation: incarnation, Action: o.Action, Operator: n.self, Done: failed == nil && o.Done}
+	f := &state.Fenced{Node: node, Incarnation: incarnation, Action: o.Action, Operator: n.self, Done: failed == nil && o.Done, Ended: o.Ended}
 	for _, a := range o.Attempts {
 		f.Attempts = append(f.Attempts, state.FenceAttempt{Device: a.Device, Level: a.Level, Took: a.Took, Error: a.Error})
 	}
@@ -71,6 +71,30 @@ func (n *Node) silenceOf(node string) func() time.Duration {
 		}
 		return silent
 	}
+}
+
+// acts says whether a majority lets a node act on under an incarnation. One that is
+// silent here gets the time for its revocation, after which any device will do.
+func (n *Node) acts(ctx context.Context, node string, incarnation uint64) bool {
+	over := func(st *state.State) bool {
+		x := st.Nodes[node]
+		return x.Incarnation == incarnation && !x.Acts()
+	}
+	length := n.lease(n.State())
+	if !over(n.State()) && n.keeper.Silence(node) < revokedAfter(length) {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*length)
+	defer cancel()
+	return n.cons.Wait(ctx, over) != nil
+}
+
+// targetOf returns what devices are told of a node; acts as above. A watchdog counts
+// from now at the earliest: until its lease had ended, the node had no reason to stop anything.
+func (n *Node) targetOf(node string, acts bool) fencing.Target {
+	decided, heard := time.Now(), n.silenceOf(node)
+	silence := func() time.Duration { return min(time.Since(decided), heard()) }
+	return fencing.Target{Node: node, Silence: silence, Ends: acts, Trusted: acts}
 }
 
 // needFencing returns what asks for fencing, by node: groups that a revoked
@@ -167,9 +191,12 @@ func (n *Node) operate(ctx context.Context, st *state.State) {
 		if r.Operator != n.self || !n.admitted(st) || !n.keeper.Live() {
 			continue
 		}
-		silence := n.silenceOf(node)
 		n.jobs.begin("fence "+node, func() {
-			o, err := n.fence(ctx, fencing.Target{Node: node, Silent: silence(), Silence: silence}, r.Action)
+			acts := n.acts(ctx, node, r.Incarnation)
+			if _, pending := n.State().Fencing[node]; !pending {
+				return // it came back meanwhile
+			}
+			o, err := n.fence(ctx, n.targetOf(node, acts), r.Action)
 			rctx, cancel := context.WithTimeout(ctx, jobTimeout)
 			if rerr := n.reportFenced(rctx, node, r.Incarnation, o, err); rerr != nil {
 				n.logger.Error("fencing: the outcome could not be recorded", "node", node, "done", o.Done, "err", rerr)

@@ -50,6 +50,10 @@ func (n *Node) Fence(ctx context.Context, node string) (FenceOrdered, error) {
 	} else if err := n.cfg.Fencing.Can(peer); err != nil {
 		return r, err
 	}
+	lives := error(nil)
+	if inc := st.Nodes[node].Incarnation; !ofPair && n.acts(ctx, node, inc) {
+		lives = n.cfg.Fencing.Ends(ctx, node)
+	}
 	cost := ""
 	if !ofPair {
 		cost = n.wouldLoseQuorum(node)
@@ -59,10 +63,16 @@ func (n *Node) Fence(ctx context.Context, node string) (FenceOrdered, error) {
 		for _, g := range st.OwnedBy(node) {
 			r.Plan = append(r.Plan, "group "+g+" would then start elsewhere")
 		}
-		if cost != "" {
+		switch {
+		case lives != nil:
+			r.Plan = append(r.Plan, "refused: "+lives.Error())
+		case cost != "":
 			r.Plan = append(r.Plan, "refused without --force: "+cost)
 		}
 		return r, nil
+	}
+	if lives != nil {
+		return r, fmt.Errorf("%s has its lease from a majority, and %w: stop keepbeat there first (`systemctl stop keepbeat`, which hands over what it has), or give it a device that ends it", node, lives)
 	}
 	if cost != "" && !o.Force {
 		return r, &ForceError{cost, "keepbeat fence --force " + node}

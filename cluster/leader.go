@@ -93,6 +93,9 @@ func seeLives(st *state.State, lives map[string]life) {
 	}
 }
 
+// revokedAfter is how long a director is silent before its revocation begins.
+func revokedAfter(lease time.Duration) time.Duration { return lease * 6 / 10 }
+
 // revokeSilent starts the revocation of directors from which no proof comes
 // that they hear this voter, and finishes it when a majority has revoked. To
 // start one harms nobody: each voter waits for its own promise. It returns when
@@ -105,7 +108,7 @@ func (n *Node) revokeSilent(st *state.State, lives map[string]life) time.Duratio
 		}
 		// Two renewals in a row are missing; a node that has just been admitted
 		// had no time for them yet.
-		if left := n.lease(st)*6/10 - min(n.keeper.Silence(name), time.Since(lives[name].seen)); left > 0 {
+		if left := revokedAfter(n.lease(st)) - min(n.keeper.Silence(name), time.Since(lives[name].seen)); left > 0 {
 			n.keeper.Forget(name)
 			next = min(next, left)
 			continue

@@ -44,7 +44,7 @@ func (a *agent) act(ctx context.Context, j job) error {
 	case !m.actions[action]:
 		return errNoAction
 	case j.ends && m.onItself:
-		return final{fmt.Errorf("it cuts %s off and does not end it, which is not enough between two nodes: what runs there takes itself for not fenced", j.node)}
+		return final{fmt.Errorf("it cuts %s off and does not end it: as long as no majority has ended its lease, what runs there goes on", j.node)}
 	case j.action == conf.FenceOn && (j.afterOff && m.onItself || m.onTarget && j.node != a.f.cfg.Node):
 		// It would give the node its disks back, and nobody has seen it rebooted.
 		return errNoAction

@@ -305,6 +305,66 @@ func TestUnfenceIsForDevicesThatTakeSomethingAway(t *testing.T) {
 	}
 }
 
+// TestWhatLeavesANodeRunningFencesOneThatHasLostItsLease: what counts for a node
+// that is trusted, for one that has to end (a pair's), and for any.
+func TestWhatLeavesANodeRunningFencesOneThatHasLostItsLease(t *testing.T) {
+	any, ends, trusted := Target{Node: "b"}, Target{Node: "b", Ends: true}, Target{Node: "b", Trusted: true}
+	hour := func() time.Duration { return time.Hour }
+	any.Silence, ends.Silence, trusted.Silence = hour, hour, hour
+	fabric, power := meta("off on! status", "plug!"), meta("off on reboot", "plug!")
+	dog := conf.FenceDevice{Name: "dog", Type: conf.FenceWatchdog, Timeout: time.Minute, Targets: []conf.FenceTarget{{Node: "b"}}}
+	script := conf.FenceDevice{Name: "hook", Type: conf.FenceScript, Timeout: time.Minute, Targets: dog.Targets}
+	for _, c := range []struct {
+		name, meta string
+		target     Target
+		also       *conf.FenceDevice // on the next level
+		by         string            // device that did it; empty: none
+		err        string            // what the errors go on with after `device `
+	}{
+		{"a fabric cuts off who has lost its lease", fabric, any, nil, "x", ""},
+		{"a fabric is not enough in a pair", fabric, ends, nil, "", "x, off: it cuts b off and does not end it"},
+		{"a fabric is not enough for who is trusted", fabric, trusted, nil, "", "x"},
+		{"a power switch ends who is trusted", power, trusted, nil, "x", ""},
+		{"the next level does", fabric, trusted, &script, "hook", ""},
+		{"a watchdog has reset who is heard by nobody", "", any, &dog, "dog", ""},
+		{"silence here is no proof of who is trusted", "", trusted, &dog, "", "dog"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg, dir := fake(t, c.meta, `[ $action = status ] && exit 2; exit 0`)
+			f := New(cfg)
+			spec := fakeDevice(nil, "")
+			if c.meta == "" {
+				spec.Devices = nil
+			}
+			if c.also != nil {
+				d := *c.also
+				if d.Type == conf.FenceScript {
+					d.Program = dir + "/hook"
+					writeProgram(t, d.Program, "#!/bin/sh\nexit 0\n")
+				}
+				spec.Devices = append(spec.Devices, d)
+			}
+			f.Configure(spec)
+			out, err := f.Fence(t.Context(), c.target, conf.FenceReboot, nil)
+			if out.Done != (c.by != "") || (err == nil) != out.Done || err != nil && !strings.Contains(err.Error(), "device "+c.err) {
+				t.Errorf("%+v, %v", out, err)
+			}
+			if out.Done && out.Attempts[len(out.Attempts)-1].Device != c.by {
+				t.Errorf("by %+v and not %s", out.Attempts, c.by)
+			}
+			if want := out.Done && (c.target.Ends || c.target.Trusted); out.Ended != want {
+				t.Errorf("ended: %t", out.Ended)
+			}
+			if !c.target.Trusted {
+				return
+			}
+			if err := f.Ends(t.Context(), "b"); (err == nil) != out.Done || err != nil && !strings.Contains(err.Error(), "level 1: device "+c.err) {
+				t.Errorf("Ends says %v", err)
+			}
+		})
+	}
+}
+
 func TestMetadataIsReadAgainWhenTheAgentChanges(t *testing.T) {
 	cfg, dir := fake(t, meta("off on status", ""), `[ $action = status ] && exit 2; exit 0`)
 	f := New(cfg)

@@ -36,6 +36,7 @@ type job struct {
 	node     string
 	port     string               // as in the specification, maybe empty
 	ends     bool                 // the node itself has to end: to be cut off is not enough
+	trusted  bool                 // others may hear it
 	silence  func() time.Duration // for how long nothing has been heard of the node
 }
 

@@ -38,7 +38,7 @@ func (f *Fencer) Fence(ctx context.Context, t Target, action conf.FenceAction, n
 		target, _ := targetOf(d, t.Node)
 		j := job{
 			action: s.action, afterOff: s.afterOff, node: t.Node, port: target.Port,
-			silence: t.Silence, ends: t.Ends,
+			silence: t.Silence, ends: t.Ends || t.Trusted, trusted: t.Trusted,
 		}
 		if j.silence == nil {
 			j.silence = func() time.Duration { return t.Silent + time.Since(began) }
@@ -64,6 +64,7 @@ func (f *Fencer) Fence(ctx context.Context, t Target, action conf.FenceAction, n
 		}
 	}
 	out.Done = c.done
+	out.Ended = c.done && (t.Ends || t.Trusted)
 	switch {
 	case out.Done:
 		return out, nil

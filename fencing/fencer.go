@@ -204,6 +204,40 @@ func (f *Fencer) Can(node string) error {
 	return fmt.Errorf("%w fences %s from here: %s", ErrNoDevice, node, strings.Join(why, "; "))
 }
 
+// Ends implements Service.
+func (f *Fencer) Ends(ctx context.Context, node string) error {
+	spec := f.current()
+	var why []string
+	for i, names := range levelsOf(spec, node) {
+		lives := f.livesOn(ctx, spec, names)
+		if lives == "" {
+			return nil
+		}
+		why = append(why, fmt.Sprintf("level %d: %s", i+1, lives))
+	}
+	return fmt.Errorf("no device ends %s: %s", node, strings.Join(why, "; "))
+}
+
+// livesOn says which of a level's devices leaves a trusted node running; empty: none
+// that is known to.
+func (f *Fencer) livesOn(ctx context.Context, spec *conf.Fencing, names []string) string {
+	for _, name := range names {
+		d, there := find(spec, name)
+		switch {
+		case !there:
+			return fmt.Sprintf("device %s: there is none of that name", name)
+		case d.Type == conf.FenceWatchdog:
+			return fmt.Sprintf("device %s waits until nobody hears it", name)
+		case d.Type == conf.FenceAgent:
+			m, err := f.meta.of(ctx, &agent{f: f, spec: d, path: f.cfg.programPath(d)})
+			if err == nil && m.onItself {
+				return fmt.Sprintf("device %s cuts it off only", name)
+			}
+		}
+	}
+	return ""
+}
+
 // lacks returns nil when this node can operate all these devices for a node.
 func (f *Fencer) lacks(spec *conf.Fencing, names []string, node string) error {
 	for _, name := range names {

@@ -27,10 +27,12 @@ type Attempt struct {
 
 // Outcome is what became of fencing a node.
 type Outcome struct {
-	Node     string           `json:"node"`
-	Action   conf.FenceAction `json:"action"`
-	Done     bool             `json:"done"` // certain: every device of a level has succeeded (a reboot: with off; on may have failed)
-	Attempts []Attempt        `json:"attempts"`
+	Node   string           `json:"node"`
+	Action conf.FenceAction `json:"action"`
+	Done   bool             `json:"done"` // certain: every device of a level has succeeded (a reboot: with off; on may have failed)
+	// Ended: Target.Ends was asked for, so the node itself has ended and is not merely cut off.
+	Ended    bool      `json:"ended"`
+	Attempts []Attempt `json:"attempts"`
 }
 
 // ErrNoDevice is wrapped by the errors of Can and Fence when no level of
@@ -47,9 +49,12 @@ type Target struct {
 	// Silence tells the same again while a device is at work; nil: it is counted
 	// on from Silent. A watchdog device does not believe that a node which is heard has reset itself.
 	Silence func() time.Duration
-	// Ends asks for devices that end the node. One that only cuts it off (a switch
-	// port, a SCSI reservation) leaves it running, and in a pair what runs takes itself for not fenced.
+	// Ends asks for devices that end the node. One that only cuts it off (a switch port, a
+	// SCSI reservation) leaves it running, and what runs goes on until its lease has ended.
 	Ends bool
+	// Trusted says that others may hear the node and let it act: that nothing is heard of
+	// it here proves nothing, and a watchdog device refuses. Ends goes with it.
+	Trusted bool
 }
 
 // DeviceStatus is a device as `keepbeat status` and `keepbeat fence test` show it.
@@ -77,6 +82,9 @@ type Service interface {
 	// Can returns nil when this node can operate every device of some level for
 	// the node; the error wraps ErrNoDevice and says what is missing.
 	Can(node string) error
+	// Ends returns nil unless every level for the node has a device that does not end a
+	// Trusted one; the error names them. It asks agents for their metadata and works none.
+	Ends(ctx context.Context, node string) error
 	// Fence works through the node's levels until one has succeeded, leaving out
 	// those that the specification does not let this node operate. It returns
 	// early when ctx ends; then it is not certain that the node was not fenced,

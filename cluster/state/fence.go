@@ -38,9 +38,12 @@ type Fenced struct {
 	Action      conf.FenceAction `json:"action"`
 	Operator    string           `json:"operator"`
 	Done        bool             `json:"done"` // certain
-	Why         string           `json:"why"`
-	Attempts    []FenceAttempt   `json:"attempts,omitempty"`
-	Moves       []Move           `json:"moves,omitempty"` // where its groups go; those not named have no owner
+	// Ended: the node itself has ended, it is not merely cut off. As long as its
+	// incarnation is valid nothing else counts: what runs goes on renewing its lease.
+	Ended    bool           `json:"ended,omitempty"`
+	Why      string         `json:"why"`
+	Attempts []FenceAttempt `json:"attempts,omitempty"`
+	Moves    []Move         `json:"moves,omitempty"` // where its groups go; those not named have no owner
 }
 
 // FenceAttempt is one use of one device.
@@ -57,6 +60,10 @@ type FenceRecord struct {
 	Index uint64    `json:"index"`
 	At    time.Time `json:"at"`
 }
+
+// Acts says whether the node may have a lease, heard or not: no majority has
+// revoked its incarnation, it has not left, and nothing has ended it.
+func (n Node) Acts() bool { return n.Valid && n.Director }
 
 // NeedsFencing says whether a group may leave a node that has not stopped it
 // only when that node has been fenced.
@@ -114,6 +121,10 @@ func (e *edit) fenced(f Fenced) Result {
 	if e.Format < 2 {
 		return refuse("fencing waits until every node runs a version of keepbeat that knows it")
 	}
+	n := e.Nodes[f.Node]
+	if f.Done && !f.Ended && n.Incarnation == f.Incarnation && n.Acts() {
+		f.Done, f.Why = false, "it was cut off and has not ended, and no majority has ended its lease: "+f.Why
+	}
 	from := max(0, len(e.Fences)+1-maxFences)
 	e.Fences = append(slices.Clone(e.Fences[from:]), FenceRecord{Fenced: f, Index: e.Index, At: e.at})
 	r, pending := e.Fencing[f.Node]
@@ -128,7 +139,6 @@ func (e *edit) fenced(f Fenced) Result {
 	if pending {
 		e.setFencing(f.Node, nil)
 	}
-	n := e.Nodes[f.Node]
 	if n.Incarnation != f.Incarnation {
 		e.note("", f.Node, fmt.Sprintf("fenced as incarnation %d, and back as %d since", f.Incarnation, n.Incarnation))
 		return refuse("node %s is at incarnation %d, not %d: it came back meanwhile", f.Node, n.Incarnation, f.Incarnation)

@@ -39,7 +39,14 @@ func ordered(c Command) Command {
 }
 
 func fencedOf(inc uint64, done bool, moves ...Move) Command {
-	return Command{Fenced: &Fenced{Node: "a", Incarnation: inc, Operator: "b", Done: done, Why: "test", Moves: moves}}
+	return Command{Fenced: &Fenced{Node: "a", Incarnation: inc, Operator: "b", Done: done, Ended: done, Why: "test", Moves: moves}}
+}
+
+// cutOff is by a device that leaves the node running.
+func cutOff(moves ...Move) Command {
+	c := fencedOf(1, true, moves...)
+	c.Fenced.Ended = false
+	return c
 }
 
 func readmit(boot, after uint64, clean bool) Command {
@@ -89,11 +96,14 @@ func TestFencing(t *testing.T) {
 		"a fencing that failed moves nothing and goes on":              {[]Command{revokeOf(1, toB[0]), fenceOf("a", 1, "b")}, fencedOf(1, false, toB[1]), "", "web b; db a; fencing a by b after 1"},
 		"a node that is fenced while it is well loses everything":      {[]Command{ordered(fenceOf("a", 1, "b"))}, fencedOf(1, true, toB...), "", "web b; db b"},
 		"a move that was seen otherwise leaves the group to nobody":    {[]Command{fenceOf("a", 1, "b")}, fencedOf(1, true, moveOf("web", "a", 7, 1, "b", 1), toB[1]), "", "web ; db b"},
-		"another operator":             {[]Command{fenceOf("a", 1, "b")}, fenceOf("a", 1, "w"), "", "web a; db a; a 1; fencing a by w after 0"},
-		"never more than a minority":   {[]Command{fenceOf("a", 1, "b")}, fenceOf("w", 1, "b"), "never more than 1", "web a; db a; a 1; fencing a by b after 0"},
-		"not by itself":                {nil, fenceOf("a", 1, "a"), "cannot fence itself", "web a; db a; a 1"},
-		"not another life of the node": {[]Command{readmit(12, 0, true)}, fenceOf("a", 1, "b"), "came back", "web a; db a; a 2"},
-		"nobody that is not known":     {nil, fenceOf("x", 0, "b"), "no node", "web a; db a; a 1"},
+		"a node that is cut off and may have a lease keeps everything": {[]Command{ordered(fenceOf("a", 1, "b"))}, cutOff(toB...), "", "web a; db a; a 1; fencing a by b after 1"},
+		"a majority's revocation ends the lease":                       {[]Command{revokeOf(1, toB[0]), fenceOf("a", 1, "b")}, cutOff(toB[1]), "", "web b; db b"},
+		"so does a clean stop":                                         {[]Command{stoppedOf(1, 1), {Stopped: &Stopped{Group: "db", Node: "a", Incarnation: 1, Epoch: 1}}, {Leave: &Leave{Node: "a", Incarnation: 1}}, fenceOf("a", 1, "b")}, cutOff(), "", "web ; db "},
+		"another operator":                                             {[]Command{fenceOf("a", 1, "b")}, fenceOf("a", 1, "w"), "", "web a; db a; a 1; fencing a by w after 0"},
+		"never more than a minority":                                   {[]Command{fenceOf("a", 1, "b")}, fenceOf("w", 1, "b"), "never more than 1", "web a; db a; a 1; fencing a by b after 0"},
+		"not by itself":                                                {nil, fenceOf("a", 1, "a"), "cannot fence itself", "web a; db a; a 1"},
+		"not another life of the node":                                 {[]Command{readmit(12, 0, true)}, fenceOf("a", 1, "b"), "came back", "web a; db a; a 2"},
+		"nobody that is not known":                                     {nil, fenceOf("x", 0, "b"), "no node", "web a; db a; a 1"},
 
 		"who is being fenced is not admitted":                                {[]Command{revokeOf(1, toB[0]), fenceOf("a", 1, "b")}, readmit(12, 0, false), "being fenced", "web b; db a; fencing a by b after 0"},
 		"unless nothing runs there":                                          {[]Command{revokeOf(1, toB[0]), fenceOf("a", 1, "b")}, readmit(12, 0, true), "", "web b; db a; a 2"},

@@ -3,6 +3,8 @@ package sim
 import (
 	"context"
 	"errors"
+	"maps"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -12,7 +14,7 @@ import (
 
 // powerSwitch is the fencing device of a simulated cluster: it cuts the power
 // of a machine, and gives it back. What it says may be lost, it may take its
-// time, and it may fail.
+// time, and it may fail. With Config.Fabric it takes the stores only.
 type powerSwitch struct {
 	w *world
 
@@ -25,7 +27,10 @@ type powerSwitch struct {
 	trip  func(by *machine) // called when the device is asked, once; nil: not
 }
 
-var errDevice = errors.New("the switch: no answer")
+var (
+	errDevice  = errors.New("the switch: no answer")
+	errCutsOff = errors.New("the switch: it cuts off and does not end")
+)
 
 // device is the switch as a machine's daemon reaches it.
 type device struct {
@@ -38,6 +43,7 @@ var _ fencing.Service = device{}
 
 func (d device) Configure(*conf.Fencing)                                      {}
 func (d device) Can(string) error                                             { return nil }
+func (d device) Ends(context.Context, string) error                           { return nil } // not known before it is used
 func (d device) Plan(string, conf.FenceAction) []string                       { return nil }
 func (d device) Confirm(string) error                                         { return fencing.ErrNoDevice }
 func (d device) Waiting() []fencing.Waiting                                   { return nil }
@@ -72,12 +78,21 @@ func (d device) Fence(ctx context.Context, t fencing.Target, action conf.FenceAc
 	if !s.w.cfg.OneStarts && !d.g.isAllowed() {
 		s.w.violate("%s fences %s and has not seen it since its own start (wait_for_all)", d.m.name, t.Node)
 	}
+	if s.w.cfg.Fabric && (t.Ends || t.Trusted) {
+		return o, errCutsOff
+	}
 	begun := time.Now()
 	done := make(chan struct{})
 	s.w.devices.Go(func() {
 		defer close(done)
 		time.Sleep(delay/2 + time.Millisecond)
-		if !fails {
+		switch {
+		case fails:
+		case s.w.cfg.Fabric:
+			s.w.note("    %s cuts the stores of %s off", d.m.name, t.Node)
+			k := s.w.machine(t.Node).kernel
+			k.change("the switch", func() { maps.DeleteFunc(k.active, func(a netip.Addr, _ bool) bool { return isStore(a) }) })
+		default:
 			s.w.note("    %s fences %s", d.m.name, t.Node)
 			s.w.machine(t.Node).strike(true, nil, back)
 		}
@@ -103,6 +118,6 @@ func (d device) Fence(ctx context.Context, t fencing.Target, action conf.FenceAc
 	if a.Error != "" {
 		return o, errDevice
 	}
-	o.Done = true
+	o.Done, o.Ended = true, t.Ends || t.Trusted
 	return o, nil
 }

@@ -257,6 +257,9 @@ func (r *run) do(id int, e event) func() {
 	case nodes:
 		r.changeNodes(e, ms[0])
 		return nil
+	case orderFence:
+		r.orderFence(e, ms[0])
+		return nil
 	case served:
 		for i := range r.s.Groups {
 			if r.w.owner(i) == "" {
@@ -425,6 +428,20 @@ func (r *run) release(m *machine) {
 				r.ok(m.start())
 			}
 		}
+	})
+}
+
+// orderFence is an operator's order, which may be refused.
+func (r *run) orderFence(e event, m *machine) {
+	n := m.node
+	if n == nil || m.paused {
+		return
+	}
+	r.async(func() func() {
+		ctx, cancel := context.WithTimeout(cluster.WithOrder(context.Background(), cluster.Order{Force: true}), 5*time.Second)
+		defer cancel()
+		_, err := n.Fence(ctx, e.Peer)
+		return func() { r.w.note("    fence %s on %s: %v", e.Peer, m.name, err) }
 	})
 }
 

@@ -61,6 +61,8 @@ const (
 	served // every group has to answer at this moment
 
 	upgrade // daemons are restarted with the newest program, one by one
+
+	orderFence // an operator's `keepbeat fence`
 )
 
 var actionNames = [...]string{
@@ -75,6 +77,7 @@ var actionNames = [...]string{
 	nodes:          "nodes change",
 	served:         "every group is served",
 	cutAtAdmission: "cut off when it is admitted",
+	orderFence:     "fencing is ordered",
 }
 
 func (a action) String() string { return actionNames[a] }

@@ -37,6 +37,8 @@ type Config struct {
 	// Stores is how many of the groups hold something that only its stop or
 	// fencing ends; then there is a fencing device.
 	Stores int
+	// Fabric makes the fencing device take a machine's stores away and leave it running.
+	Fabric bool
 	// Upgrade starts some nodes with a program that knows only the first format of the state.
 	Upgrade bool
 	Dir     string // for journals

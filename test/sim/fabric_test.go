@@ -1,0 +1,39 @@
+package sim
+
+import (
+	"testing"
+	"time"
+
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+// TestANodeThatIsOnlyCutOffKeepsWhatAMajorityLetsItHave orders a fencing by a device
+// that leaves the machine running, and looks for addresses on two of them.
+func TestANodeThatIsOnlyCutOffKeepsWhatAMajorityLetsItHave(t *testing.T) {
+	for name, events := range map[string][]event{
+		"heard by another": {
+			{At: 4 * sec, For: 20 * sec, Do: pairCut, On: []string{"director1"}, Peer: "director2"},
+			{At: 8 * sec, Do: orderFence, On: []string{"director1"}, Peer: "director2"},
+		},
+		"heard by everybody": {
+			{At: 4 * sec, Do: orderFence, On: []string{"director3"}, Peer: "director2"},
+		},
+		"just not heard any more": {
+			{At: 4 * sec, For: 20 * sec, Do: partition, On: []string{"director2"}},
+			{At: 4*sec + 100*time.Millisecond, Do: orderFence, On: []string{"director1"}, Peer: "director2"},
+		},
+		"a store that does not stop, until the daemon dies": {
+			{At: 4 * sec, Do: failStops, On: []string{"director1"}, Count: 10000},
+			{At: 4*sec + 100*time.Millisecond, Do: standby, On: []string{"director1"}, Count: 1},
+			{At: 12 * sec, For: 20 * sec, Do: crash, On: []string{"director1"}}, // now it is revoked, and can be cut off
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := schedule{Config: Config{Seed: 1, Directors: 3, Groups: 3, Stores: 1, Fabric: true, Profile: conf.ProfileDefault}}
+			s.Starts = []time.Duration{0, 0, 0}
+			s.Events = append(events, event{At: 24 * sec, Do: served})
+			s.Calm = 32 * sec
+			judge(t, s)
+		})
+	}
+}
