@@ -187,8 +187,16 @@ func (p *pairing) open(f pair.Facts) error {
 	if err != nil {
 		return err
 	}
+	now := time.Now()
 	p.mu.Lock()
-	p.started, p.mayGoOn, p.opened, p.lapsed = true, true, time.Now(), time.Time{}
+	p.started, p.lapsed = true, time.Time{}
+	// A slow disk, or a stop of this process, may have outlasted the lease under which
+	// things run here. By the rule ping the other may have them now: look again.
+	if f.Rule != conf.QuorumPing || !f.MayGoOn || p.mayGoOn && p.n.keeper.Live() {
+		p.mayGoOn, p.opened = true, now
+	} else {
+		p.mayGoOn = false
+	}
 	p.confirmed, p.forced, p.ordered, p.fence = "", false, false, pair.NotAsked
 	p.config = serversSeen{votes: true}
 	p.mu.Unlock()

@@ -74,7 +74,7 @@ var cuts = []cut{
 	}},
 	// What would be taken too early is not started as long as it answers elsewhere: either is enough.
 	{name: "pair, ping: nobody looks who has the addresses", story: "only the heartbeat is cut", edits: []edit{
-		{"cluster/pair/decide.go", "if f.Clear < ClearFor(f.Lease) {", "if f.Clear < ClearFor(f.Lease) && !CUT {"},
+		{"cluster/pair/decide.go", "if f.Clear < ClearFor(max(f.Lease, f.Longest)) {", "if f.Clear < ClearFor(max(f.Lease, f.Longest)) && !CUT {"},
 		withoutPermit,
 	}},
 	{name: "pair, ping: nor before a group is started again", story: "restarted while nobody answers", edits: []edit{
@@ -90,6 +90,7 @@ var cuts = []cut{
 	}},
 	{name: "pair, ping: going on alone does not end with the lease", story: "cut off and half back", edits: []edit{
 		{"cluster/pair/decide.go", "return f.Rule == conf.QuorumPing && f.MayGoOn && f.Left <= 0", "return !CUT && f.Rule == conf.QuorumPing && f.MayGoOn && f.Left <= 0"},
+		{"cluster/pairsteps.go", "p.mayGoOn && p.n.keeper.Live() {", "p.mayGoOn && (p.n.keeper.Live() || CUT) {"},
 		withoutPermit,
 	}},
 	{name: "pair: going on alone does not end with the process", story: "fenced and back", shows: "has not seen it since", edits: []edit{

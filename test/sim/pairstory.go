@@ -99,17 +99,21 @@ var pairStories = map[string]story{
 	}},
 	// An address is down on its owner for as long as the other one looks, and comes back there.
 	"restarted while nobody answers": {pair: true, rules: pingOnly, alone: true, events: func(s *schedule, d dice, at time.Duration) []event {
-		s.ByItself = !s.OneStarts // with wait_for_all: no they fence each other as long as the cut lasts
 		o := s.director(d)
 		g := 1
 		if o == "director2" {
 			g = 2
 		}
-		return []event{
+		es := []event{
 			{At: at - 200*time.Millisecond, For: 10 * sec, Do: slow, On: []string{o}, Count: 1000 + d.IntN(4000), Flag: d.IntN(2) == 0},
 			{At: at + d.between(0, 400*time.Millisecond), Do: lostAddress, Count: min(g, s.Groups)},
-			{At: at + d.between(0, sec), For: d.between(8*sec, 12*sec), Do: partition, On: []string{o}},
+			{At: at + d.between(0, sec), For: d.between(8*sec, 12*sec), Do: []action{partition, partition, oneWay}[d.IntN(3)], On: []string{o}, From: d.IntN(2) == 0},
 		}
+		if d.IntN(3) == 0 { // and it hangs while it starts
+			es = append(es, event{At: at + d.between(0, 3*sec), For: d.between(100*time.Millisecond, 5*sec), Do: pause, On: []string{o}})
+		}
+		s.ByItself = !s.OneStarts && es[2].Do == partition && len(es) == 3 // otherwise both may find nobody who has it, and open
+		return es
 	}},
 	// A group runs nowhere when the links are cut: both look, and nobody answers.
 	"both look at once": {pair: true, rules: pingOnly, alone: true, events: func(s *schedule, d dice, at time.Duration) []event {
