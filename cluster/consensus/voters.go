@@ -58,8 +58,9 @@ func (c *Consensus) Applied(index uint64) bool {
 // another id, first without a vote, then with one. One voter at a time, and
 // between two changes a promise runs out (rule 4).
 func (c *Consensus) mindVoters() {
+	runs := c.promiseRuns() // locks mu itself
 	c.mu.Lock()
-	soon := time.Since(c.lastChange) < c.promiseRuns()
+	soon := time.Since(c.lastChange) < runs
 	c.mu.Unlock()
 	if soon {
 		return
