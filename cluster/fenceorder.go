@@ -165,15 +165,22 @@ func (n *Node) FenceHistory(node string) []state.FenceRecord {
 // unfenceLimit bounds one attempt to undo a fencing at the start.
 const unfenceLimit = 2 * time.Minute
 
-// unfence takes back, once after a start and before anything is started here,
-// what fencing may have taken from this node: a switch port, a reservation.
+// unfence takes back, before anything is started here, what fencing may have taken from
+// this node: a switch port, a reservation. Once after a start, and again when it was
+// cut off and lived on: it has been admitted since, so nothing of what it had runs here.
 func (n *Node) unfence(ctx context.Context) error {
 	if n.cfg.Fencing == nil || fencingOf(n.State()) == nil {
 		return nil
 	}
 	n.unfencing.Lock()
 	defer n.unfencing.Unlock()
-	if n.unfenced {
+	var last uint64
+	for _, f := range n.State().Fences {
+		if f.Node == n.self && f.Done {
+			last = f.Index
+		}
+	}
+	if n.unfenced && last <= n.unfencedAt {
 		return nil
 	}
 	uctx, cancel := context.WithTimeout(ctx, unfenceLimit)
@@ -181,6 +188,6 @@ func (n *Node) unfence(ctx context.Context) error {
 	if err := n.cfg.Fencing.Unfence(uctx, n.self); err != nil {
 		return fmt.Errorf("this node is still fenced: %w", err)
 	}
-	n.unfenced = true
+	n.unfenced, n.unfencedAt = true, last
 	return nil
 }

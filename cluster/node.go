@@ -118,8 +118,9 @@ type Node struct {
 
 	files sync.Mutex // held while this node's files are written, or read as a whole
 
-	unfencing sync.Mutex // guards unfenced, and is held while it is done
-	unfenced  bool
+	unfencing  sync.Mutex // guards what follows, and is held while it is done
+	unfenced   bool
+	unfencedAt uint64 // index of the newest fencing of this node that was known then
 
 	lived bool // a lease has run in this process; the actor's own
 

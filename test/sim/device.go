@@ -48,9 +48,13 @@ func (d device) Plan(string, conf.FenceAction) []string                       { 
 func (d device) Confirm(string) error                                         { return fencing.ErrNoDevice }
 func (d device) Waiting() []fencing.Waiting                                   { return nil }
 func (d device) Status() []fencing.DeviceStatus                               { return nil }
-func (d device) Unfence(context.Context, string) error                        { return nil }
 func (d device) Run(ctx context.Context) error                                { <-ctx.Done(); return nil }
 func (d device) Test(context.Context, string) ([]fencing.DeviceStatus, error) { return nil, nil }
+
+// Unfence implements fencing.Service.
+func (d device) Unfence(context.Context, string) error {
+	return d.g.do(func() { d.m.kernel.change("the switch", func() { d.m.kernel.barred = false }) })
+}
 
 // Fence implements fencing.Service. A daemon that is stopped asks nothing and
 // hears nothing; an order that has reached the device is carried out, whatever
@@ -91,7 +95,10 @@ func (d device) Fence(ctx context.Context, t fencing.Target, action conf.FenceAc
 		case s.w.cfg.Fabric:
 			s.w.note("    %s cuts the stores of %s off", d.m.name, t.Node)
 			k := s.w.machine(t.Node).kernel
-			k.change("the switch", func() { maps.DeleteFunc(k.active, func(a netip.Addr, _ bool) bool { return isStore(a) }) })
+			k.change("the switch", func() {
+				k.barred = true
+				maps.DeleteFunc(k.active, func(a netip.Addr, _ bool) bool { return isStore(a) })
+			})
 		default:
 			s.w.note("    %s fences %s", d.m.name, t.Node)
 			s.w.machine(t.Node).strike(true, nil, back)

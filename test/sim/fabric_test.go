@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -35,5 +36,20 @@ func TestANodeThatIsOnlyCutOffKeepsWhatAMajorityLetsItHave(t *testing.T) {
 			s.Calm = 32 * sec
 			judge(t, s)
 		})
+	}
+}
+
+func TestWhoWasCutOffAndLivesOnHasItsDisksBackBeforeItStartsAnything(t *testing.T) {
+	s := schedule{Config: Config{Seed: 1, Directors: 3, Groups: 3, Stores: 1, Fabric: true, Profile: conf.ProfileDefault}}
+	s.Starts = []time.Duration{0, 0, 0}
+	s.Events = []event{
+		{At: 4 * sec, For: 8 * sec, Do: partition, On: []string{"director1"}},
+		{At: 18 * sec, Do: takeover, On: []string{"director1"}, Count: 1},
+		{At: 24 * sec, Do: served},
+	}
+	s.Calm = 24 * sec
+	w := judge(t, s)
+	if n := strings.Count(w.transcript.String(), "11.0.0.1 answers on director1"); n != 2 {
+		t.Errorf("its store was started there %d times\n%s", n, w.transcript.Bytes())
 	}
 }

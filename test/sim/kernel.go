@@ -44,6 +44,7 @@ type kernel struct {
 	deadline time.Duration
 	active   map[netip.Addr]bool // addresses, and stores of class fenced
 	off      bool                // the machine has no power
+	barred   bool                // from its stores, by Config.Fabric, until it is unfenced
 }
 
 func newKernel(w *world, name string, rate float64) *kernel {
@@ -228,10 +229,19 @@ func isStore(a netip.Addr) bool { return a.As4()[0] == 11 }
 type store struct{ a *address }
 
 func (s store) Record() (json.RawMessage, error)  { return s.a.Record() }
-func (s store) Start(ctx context.Context) error   { return s.a.Start(ctx) }
 func (s store) Stop(ctx context.Context) error    { return s.a.Stop(ctx) }
 func (s store) Monitor(ctx context.Context) error { return s.a.Monitor(ctx) }
 func (s store) Close() error                      { return s.a.Close() }
+
+func (s store) Start(ctx context.Context) error {
+	s.a.m.w.tables.Lock()
+	barred := s.a.m.kernel.barred
+	s.a.m.w.tables.Unlock()
+	if barred {
+		return errors.New("its disks are taken away")
+	}
+	return s.a.Start(ctx)
+}
 
 // maker makes addresses and stores of one machine, for one daemon on it.
 type maker struct {
