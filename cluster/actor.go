@@ -86,8 +86,8 @@ func (n *Node) resting(st *state.State) bool {
 	if !n.admitted(st) || n.isStopping() || !n.keeper.Live() || st.SpecInfo.Version == 0 {
 		return false
 	}
-	for _, g := range st.Groups {
-		if g.Owner == n.self && (!g.Active || g.Target != "") {
+	for name, g := range st.Groups {
+		if _, leaving := st.Leaving[name]; g.Owner == n.self && (!g.Active || g.Target != "" || leaving) {
 			return false
 		}
 	}
@@ -241,8 +241,15 @@ func (n *Node) tell(st *state.State) {
 			cmd.Blocked = &state.Blocked{Group: name, Node: n.self, Incarnation: inc, Epoch: g.Epoch, Why: r.Resource + " does not stop: " + r.Err.Error()}
 		case !n.wanted(st, g) && n.manager.Renounce(name, g.Epoch):
 			cmd.Stopped = &state.Stopped{Group: name, Node: n.self, Incarnation: inc, Epoch: g.Epoch}
-		case current && r.Outcome == resources.Started && !g.Active:
-			cmd.Started = &state.Started{Group: name, Node: n.self, Incarnation: inc, Epoch: g.Epoch}
+		case current && r.Outcome == resources.Started:
+			s := &state.Started{Group: name, Node: n.self, Incarnation: inc, Epoch: g.Epoch}
+			if n.manager.Settled(name, g.Epoch) {
+				s.Version = st.SpecInfo.Version // which the manager was given before: followSpec
+			}
+			if _, leaving := st.Leaving[name]; g.Active && (!leaving || s.Version == 0) {
+				continue
+			}
+			cmd.Started = s
 		default:
 			continue
 		}

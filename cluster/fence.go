@@ -103,11 +103,10 @@ func needFencing(st *state.State) map[string]string {
 	why := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(st.Groups)) {
 		g := st.Groups[name]
-		_, c := st.Group(name)
 		o, known := st.Nodes[g.Owner]
 		switch {
 		case !known:
-		case !o.Valid && !o.Left && state.NeedsFencing(c):
+		case !o.Valid && !o.Left && state.NeedsFencing(st.Runs(name)):
 			why[g.Owner] = fmt.Sprintf("group %s may still run there, and nothing but fencing can end that", name)
 		case g.Blocked != "" && o.Valid:
 			why[g.Owner] = fmt.Sprintf("group %s: %s", name, g.Blocked)

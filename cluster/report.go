@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 	"strings"
@@ -48,6 +49,8 @@ type Status struct {
 
 	Nodes  []NodeStatus  `json:"nodes"`
 	Groups []GroupStatus `json:"groups"`
+	// Leaving says in words what may still run although the specification does not have it any more.
+	Leaving []string `json:"leaving,omitempty"`
 }
 
 // NodeStatus is a node as the cluster sees it.
@@ -213,6 +216,7 @@ func (n *Node) Status(ctx context.Context) Status {
 			s.Groups = append(s.Groups, groupStatus(st, &st.Spec.Groups[i], here))
 		}
 	}
+	s.Leaving = leaving(st)
 	s.Waiting, s.Reading = n.cons.Waiting(), n.reading(st, s.Quorum)
 	s.Trouble = trouble(s)
 	s.Notes = []string{}
@@ -299,6 +303,9 @@ func groupStatus(st *state.State, c *conf.Group, here map[string]*LocalStatus) G
 	switch {
 	case g.Owner == "":
 		s.State = "down"
+		if why := st.Waits(c, st.Held()); why != "" {
+			s.Reason = why
+		}
 	case g.Blocked != "":
 		s.State = "blocked"
 	case g.Target != "":
@@ -318,6 +325,24 @@ func groupStatus(st *state.State, c *conf.Group, here map[string]*LocalStatus) G
 		}
 	}
 	return s
+}
+
+// leaving says what the specification no longer has and its owner has not reported stopped.
+func leaving(st *state.State) []string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(st.Leaving)) {
+		g := st.Groups[name]
+		var what []string
+		for _, r := range st.Leaving[name].Resources {
+			what = append(what, r.Takes())
+		}
+		text := fmt.Sprintf("group %s: %s may still run on %s, and the specification does not have it any more", name, strings.Join(what, ", "), g.Owner)
+		if g.Blocked != "" {
+			text += ": " + g.Blocked
+		}
+		all = append(all, text)
+	}
+	return all
 }
 
 // trouble lists what an administrator should know, the most serious first.
@@ -344,6 +369,11 @@ func trouble(s Status) []string {
 		add(0, "no quorum: this node sees no majority of voters; groups whose lease has ended are silent")
 	}
 	fenceTrouble(s, add)
+	for _, l := range s.Leaving {
+		if s.Reading == "" {
+			add(2, "%s", l)
+		}
+	}
 	for _, g := range s.Groups {
 		if s.Reading != "" {
 			break // it is as it was

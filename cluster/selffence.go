@@ -74,7 +74,7 @@ func (n *Node) selfFence(ctx context.Context, st *state.State) {
 func (n *Node) mustDie(st *state.State, lost time.Time) string {
 	late := n.manager.Overdue()
 	for _, g := range n.manager.Status() {
-		_, c := st.Group(g.Name)
+		c := st.Runs(g.Name)
 		if g.Phase == "idle" || !state.NeedsFencing(c) {
 			continue
 		}
@@ -110,6 +110,5 @@ func (n *Node) restarting(st *state.State, g state.Group) bool {
 // outlives says whether a group may run on without a live lease, behind the
 // guard: not what the guard cannot cut off.
 func (n *Node) outlives(st *state.State, group string) bool {
-	_, c := st.Group(group)
-	return n.cfg.Guard != nil && !state.NeedsFencing(c)
+	return n.cfg.Guard != nil && !state.NeedsFencing(st.Runs(group))
 }

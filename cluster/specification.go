@@ -234,6 +234,9 @@ func (n *Node) Apply(ctx context.Context, base uint64, dry bool) (Changes, error
 		c.Cost = cost
 	}
 	if dry {
+		if why := st.Clash(spec); why != "" {
+			return c, &state.RefusedError{Why: why}
+		}
 		return c, nil
 	}
 	if err := n.current(ctx); err != nil || len(c.Lines) == 0 {

@@ -39,19 +39,21 @@ type group struct {
 	adopted *Entry
 	starts  []func() // those permitted that are not over: to be called when they are
 
-	mu      sync.Mutex // guards what follows
-	told    bool       // own was called
-	want    uint64     // epoch to run under; 0: not to run
-	over    uint64     // highest epoch reported stopped: never again
-	broken  bool       // an operation was cut short: what it left must stop, even if the order is taken back
-	cut     bool       // what does not stop is cut off by the guard, whatever the lease says
-	next    *configuration
-	renew   bool // next is to be applied (nil: the group is gone)
-	cancel  context.CancelFunc
-	phase   string
-	members []*member
-	shown   uint64 // epoch, for status and Env.Epoch
-	doing   doing  // the operation under way
+	mu     sync.Mutex // guards what follows
+	told   bool       // own was called
+	want   uint64     // epoch to run under; 0: not to run
+	over   uint64     // highest epoch reported stopped: never again
+	broken bool       // an operation was cut short: what it left must stop, even if the order is taken back
+	cut    bool       // what does not stop is cut off by the guard, whatever the lease says
+	next   *configuration
+	renew  bool // next is to be applied (nil: the group is gone)
+	// changing: that is being done, and what it does not have may still run.
+	changing bool
+	cancel   context.CancelFunc
+	phase    string
+	members  []*member
+	shown    uint64 // epoch, for status and Env.Epoch
+	doing    doing  // the operation under way
 }
 
 // member is a resource of a group on this node.

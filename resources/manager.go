@@ -172,6 +172,15 @@ func (m *Manager) Renounce(group string, epoch uint64) bool {
 	return g.renounce(epoch)
 }
 
+// Settled says whether a group runs here under an epoch as it was configured
+// last: what earlier configurations had beyond that has stopped.
+func (m *Manager) Settled(group string, epoch uint64) bool {
+	m.mu.Lock()
+	g := m.groups[group]
+	m.mu.Unlock()
+	return g != nil && g.settled(epoch)
+}
+
 // Announce has everything that runs here tell the network once more where it is:
 // another machine had the same addresses and has dropped them.
 func (m *Manager) Announce() {

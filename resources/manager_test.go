@@ -597,6 +597,29 @@ func TestAChangedSpecificationTouchesOnlyWhatItChanges(t *testing.T) {
 		w.m.Configure(s)
 		w.said("update b to broken: bad\nstop b\nstop c\nstop a\nreport web 1 stopped (b: no such pool)\ndrop [192.0.2.1]")
 	})
+	story(t, "it is settled when what was removed has stopped", func(w *world) {
+		w.start()
+		w.set("stop b", errBad)
+		w.m.Configure(spec("a", "c"))
+		if w.m.Settled("web", 1) {
+			w.t.Error("settled before it has begun")
+		}
+		synctest.Wait()
+		if w.m.Settled("web", 1) {
+			w.t.Error("settled while b does not stop")
+		}
+	})
+	story(t, "and then it is", func(w *world) {
+		w.start()
+		if !w.m.Settled("web", 1) || w.m.Settled("web", 2) || w.m.Settled("mail", 1) {
+			w.t.Error("not settled although it runs, or another one is")
+		}
+		w.m.Configure(spec("a", "c"))
+		w.said("stop b")
+		if !w.m.Settled("web", 1) {
+			w.t.Error("not settled although b has stopped")
+		}
+	})
 	story(t, "one removed that would not stop is not forgotten", func(w *world) {
 		w.start()
 		w.set("stop b", errBad)

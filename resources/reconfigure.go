@@ -9,21 +9,38 @@ import (
 	"github.com/keepbeat/keepbeat/conf"
 )
 
-// reconfigure brings the members to the newest configuration. Only what has
-// changed is touched: a member that stays keeps running, one that can take its
-// change in place does, the rest is stopped and started by itself.
+// reconfigure brings the members to the newest configuration.
 func (g *group) reconfigure(ctx context.Context) {
 	g.mu.Lock()
 	next, renew := g.next, g.renew
-	g.renew = false
+	g.renew, g.changing = false, g.changing || renew
 	g.mu.Unlock()
 	if !renew {
 		return
 	}
 	if next == nil {
 		g.gone(ctx)
-		return
+	} else {
+		g.change(ctx, next)
 	}
+	g.mu.Lock()
+	g.changing = false
+	g.mu.Unlock()
+}
+
+// settled says whether the group runs under this epoch, and nothing of it runs
+// that the newest configuration does not have.
+func (g *group) settled(epoch uint64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.phase == "active" && g.shown == epoch && !g.renew && !g.changing && g.adopted == nil &&
+		!slices.ContainsFunc(g.members, func(mb *member) bool { return mb.left })
+}
+
+// change brings the members to a configuration. Only what has changed is
+// touched: a member that stays keeps running, one that can take its change in
+// place does, the rest is stopped and started by itself.
+func (g *group) change(ctx context.Context, next *configuration) {
 	was := g.current
 	g.current = next
 	running := g.epoch != 0

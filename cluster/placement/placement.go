@@ -28,9 +28,23 @@ type Exclude map[string]string // node -> why
 // The order: the node that an operator chose, then `prefer`, then the other
 // directors by name. A group stays where it is, unless its node cannot have
 // it, an operator chose another, or auto_failback is on and a better one is there.
+// One that nobody owns is nowhere while something of it still belongs to another.
 func Place(s *state.State, g *conf.Group, without Exclude) Want {
+	var held state.Held
+	if s.Groups[g.Name].Owner == "" {
+		held = s.Held()
+	}
+	return place(s, g, without, held)
+}
+
+func place(s *state.State, g *conf.Group, without Exclude, held state.Held) Want {
 	now := s.Groups[g.Name]
 	w := Want{Refused: map[string]string{}}
+	if now.Owner == "" {
+		if w.Reason = s.Waits(g, held); w.Reason != "" {
+			return w
+		}
+	}
 	var able []string
 	for _, n := range Order(s, g) {
 		if why := unable(s, now, n, without); why != "" {
@@ -137,13 +151,14 @@ func Moves(s *state.State, without Exclude) (assign, hand []state.Move) {
 	if s.Spec == nil {
 		return nil, nil
 	}
+	held := s.Held()
 	for i := range s.Spec.Groups {
 		c := &s.Spec.Groups[i]
 		g := s.Groups[c.Name]
 		if g.Owner != "" && (!s.Nodes[g.Owner].Valid || g.Blocked != "") {
 			continue // the first is a revocation's business, the second an operator's
 		}
-		w := Place(s, c, without)
+		w := place(s, c, without, held)
 		if w.Node == g.Owner || w.Node == "" {
 			// A move that has lost its target is called off by handing back.
 			if g.Target != "" && (!s.Nodes[g.Target].Valid || g.FailedOn(g.Target)) && w.Node == g.Owner && w.Node != "" {

@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -149,5 +150,27 @@ func TestRevokeMovesTakesWhatTheNodeOwnsAndNothingToIt(t *testing.T) {
 	want := []state.Move{{Group: "web", Owner: "b", Epoch: 4, Incarnation: 1, To: "a", ToIncarnation: 1, Reason: "a is the next of prefer (b: silent)"}}
 	if d := cmp.Diff(want, RevokeMoves(s, "b", "silent")); d != "" {
 		t.Error(d)
+	}
+}
+
+// What it consists of may still run under another name.
+func TestAGroupWaitsForWhatAnotherHas(t *testing.T) {
+	vip := conf.Resource{Kind: conf.KindVIP, Name: "vip", Class: conf.Guarded, VIP: &conf.VIP{Address: netip.MustParseAddr("10.0.0.1")}}
+	s := state.New()
+	s.Nodes["a"] = state.Node{Name: "a", Valid: true, Director: true, Incarnation: 1}
+	s.Spec = &conf.Spec{Groups: []conf.Group{{Name: "www", Resources: []conf.Resource{vip}}}}
+	s.Groups["www"] = state.Group{Name: "www"}
+	s.Groups["web"] = state.Group{Name: "web", Owner: "a", Epoch: 3}
+	s.Leaving = map[string]conf.Group{"web": {Name: "web", Resources: []conf.Resource{vip}}}
+	const why = "waits until address 10.0.0.1 does not run in group web on a any more"
+	if w := Place(s, &s.Spec.Groups[0], nil); w.Node != "" || w.Reason != why {
+		t.Errorf("%+v", w)
+	}
+	if assign, hand := Moves(s, nil); len(assign)+len(hand) > 0 {
+		t.Errorf("moves %v %v", assign, hand)
+	}
+	s.Leaving = nil
+	if assign, _ := Moves(s, nil); len(assign) != 1 || assign[0].To != "a" {
+		t.Errorf("moves %v when it has stopped", assign)
 	}
 }

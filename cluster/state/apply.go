@@ -233,8 +233,13 @@ func (e *edit) moveFrom(node string, ms []Move, why string, fenced bool) uint64 
 	var moved uint64
 	for _, name := range e.OwnedBy(node) {
 		g := e.Groups[name]
-		if _, c := e.Group(name); !fenced && NeedsFencing(c) {
+		if !fenced && NeedsFencing(e.Runs(name)) {
 			e.note(name, node, "stays with "+node+" until that has been fenced")
+			continue
+		}
+		if _, c := e.Group(name); c == nil {
+			e.note(name, node, fmt.Sprintf("is no more: it was taken out of the specification, and %s: %s", node, why))
+			e.retire(g)
 			continue
 		}
 		m := moves[name]
@@ -272,6 +277,7 @@ func (e *edit) setOwner(g Group, to, why string) {
 	g.Owner, g.Reason, g.Since = to, why, e.at
 	g.Epoch++
 	g.Active, g.Target, g.TargetReason, g.Blocked = false, "", "", ""
+	e.gone(g.Name)
 	e.setGroup(g)
 	e.note(g.Name, to, fmt.Sprintf("%s (epoch %d): %s", text, g.Epoch, why))
 }
@@ -320,6 +326,17 @@ func (e *edit) assignOne(m Move) string {
 	if g.Owner != "" {
 		return fmt.Sprintf("group %s: %s owns it", m.Group, g.Owner)
 	}
+	_, c := e.Group(m.Group)
+	if c == nil {
+		return fmt.Sprintf("group %s: it was taken out of the specification", m.Group)
+	}
+	if e.held == nil {
+		e.held = e.Held()
+	}
+	if why := e.Waits(c, e.held); why != "" {
+		return fmt.Sprintf("group %s %s", m.Group, why)
+	}
+	e.held.add(c)
 	if m.Manual {
 		g.Manual = m.To
 	}
@@ -357,7 +374,13 @@ func (e *edit) owned(group, node string, incarnation, epoch uint64) (Group, Resu
 
 func (e *edit) started(s Started) Result {
 	g, r := e.owned(s.Group, s.Node, s.Incarnation, s.Epoch)
-	if r.Refused != "" || g.Active {
+	if r.Refused != "" {
+		return r
+	}
+	if _, c := e.Group(s.Group); c != nil && s.Version == e.SpecInfo.Version && e.gone(s.Group) {
+		e.note(g.Name, s.Node, "has stopped what the specification no longer has")
+	}
+	if g.Active {
 		return r
 	}
 	g.Active, g.Blocked = true, ""
@@ -508,6 +531,10 @@ func (e *edit) setSpec(s SetSpec) Result {
 	if e.Format < 2 && (s.Spec.Fencing != nil || slices.ContainsFunc(s.Spec.Groups, func(g conf.Group) bool { return NeedsFencing(&g) })) {
 		return refuse("fencing can be specified when every node has been admitted and runs a version of keepbeat that knows it")
 	}
+	if why := e.Clash(s.Spec); why != "" {
+		return refuse("%s", why)
+	}
+	e.keep(s.Spec)
 	old := e.Spec
 	if old != nil {
 		now, was := s.Spec.Settings.Profile.Lease, max(old.Settings.Profile.Lease, e.Longer.Lease)
@@ -548,6 +575,7 @@ func (e *edit) setSpec(s SetSpec) Result {
 // retire forgets a group that the specification no longer has, but not its
 // epoch: a node never runs one again that it has reported stopped.
 func (e *edit) retire(g Group) {
+	e.gone(g.Name)
 	e.ownGroups()
 	delete(e.Groups, g.Name)
 	if g.Epoch == 0 {

@@ -109,6 +109,9 @@ type Started struct {
 	Node        string `json:"node"`
 	Incarnation uint64 `json:"incarnation"`
 	Epoch       uint64 `json:"epoch"`
+	// Version is that of the specification beyond which nothing of the group
+	// runs there any more; 0: something of an earlier one may.
+	Version uint64 `json:"version,omitempty"`
 }
 
 // Stopped reports that the owner has stopped the group and will not act under that epoch again.

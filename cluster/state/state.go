@@ -36,11 +36,14 @@ type State struct {
 	Longer    Longer            `json:"longer,omitzero"`
 	SpecFiles map[string][]byte `json:"spec_files,omitempty"` // as the administrator wrote them
 
-	Voters    Voters            `json:"voters"`
-	Nodes     map[string]Node   `json:"nodes"`
-	Groups    map[string]Group  `json:"groups"`
-	Retired   map[string]uint64 `json:"retired,omitempty"`   // last epochs of groups taken out of the specification
-	Decisions []Decision        `json:"decisions,omitempty"` // oldest first, at most maxDecisions
+	Voters  Voters            `json:"voters"`
+	Nodes   map[string]Node   `json:"nodes"`
+	Groups  map[string]Group  `json:"groups"`
+	Retired map[string]uint64 `json:"retired,omitempty"` // last epochs of groups taken out of the specification
+	// Leaving is what owners may still run of groups that were taken out of the
+	// specification, or of their resources, and have not reported stopped.
+	Leaving   map[string]conf.Group `json:"leaving,omitempty"`
+	Decisions []Decision            `json:"decisions,omitempty"` // oldest first, at most maxDecisions
 
 	Members *Members                `json:"members,omitempty"` // nil: `nodes:` of ha.yaml
 	Fencing map[string]FenceRequest `json:"fencing,omitempty"` // by node: what is under way
@@ -177,7 +180,7 @@ func (s *State) Group(name string) (Group, *conf.Group) {
 func (s *State) OwnedBy(node string) []string {
 	var names []string
 	for name, g := range s.Groups {
-		if g.Owner == node {
+		if g.Owner == node && node != "" {
 			names = append(names, name)
 		}
 	}
@@ -196,6 +199,7 @@ func (s *State) May(node string, boot, incarnation uint64, group string, epoch u
 type edit struct {
 	*State
 	nodes, groups, seen bool
+	held                Held // nil: not looked at yet
 	at                  time.Time
 }
 

@@ -116,7 +116,7 @@ func TestCommands(t *testing.T) {
 		"a group that comes back goes on with its epochs":         {[]Command{{Spec: &SetSpec{Base: 1, Spec: specOf("mail")}}, stoppedOf(1, 1)}, Command{Spec: &SetSpec{Base: 2, Spec: specOf("web")}}, "", "web - 1; a 1 b 1 w 1"},
 		"a failure that is not there is not forgiven":             {nil, Command{Forgive: &Forgive{Group: "web", Node: "a"}}, "no such failure", "web a 1; a 1 b 1 w 1"},
 		"a problem of an earlier incarnation is refused":          {[]Command{admitOf("a", 12, 0)}, Command{Problems: &Problems{Node: "a", Incarnation: 1}}, "not at incarnation 1", "web a 1; a 2 b 1 w 1"},
-		"a start reported under another epoch is refused":         {nil, Command{Started: &Started{"web", "a", 1, 2}}, "not owned", "web a 1; a 1 b 1 w 1"},
+		"a start reported under another epoch is refused":         {nil, Command{Started: &Started{Group: "web", Node: "a", Incarnation: 1, Epoch: 2}}, "not owned", "web a 1; a 1 b 1 w 1"},
 		"a block of an earlier incarnation is refused":            {[]Command{admitOf("a", 12, 0)}, Command{Blocked: &Blocked{"web", "a", 1, 1, "x"}}, "not owned", "web a 1; a 2 b 1 w 1"},
 		"a long lease of an earlier incarnation is refused":       {[]Command{admitOf("a", 12, 0)}, Command{LongLease: &LongLease{"a", 1, time.Second}}, "not at incarnation 1", "web a 1; a 2 b 1 w 1"},
 		"a probe changes nothing":                                 {nil, Command{Probe: &struct{}{}}, "", "web a 1; a 1 b 1 w 1"},
@@ -240,7 +240,7 @@ func randomCommand(r *rand.Rand, s *State) Command {
 	switch r.IntN(13) {
 	case 0:
 		n := node()
-		c.Admit = &Admit{Node: n, ID: n + "/1", Boot: uint64(r.IntN(3)), Director: n != "w", After: inc(n)}
+		c.Admit = &Admit{Node: n, ID: n + "/1", Boot: uint64(r.IntN(3)), Director: n != "w", After: inc(n), Format: Format, Clean: r.IntN(2) == 0}
 	case 1:
 		n := node()
 		c.Leave = &Leave{n, inc(n)}
@@ -252,7 +252,7 @@ func randomCommand(r *rand.Rand, s *State) Command {
 	case 5, 6:
 		c.Hand = &Hand{moves()}
 	case 7:
-		c.Started = &Started{g, owner, inc(owner), near(s.Groups[g].Epoch)}
+		c.Started = &Started{Group: g, Node: owner, Incarnation: inc(owner), Epoch: near(s.Groups[g].Epoch), Version: near(s.SpecInfo.Version)}
 	case 8:
 		c.Stopped = &Stopped{Group: g, Node: owner, Incarnation: inc(owner), Epoch: near(s.Groups[g].Epoch)}
 		if r.IntN(2) == 0 {
@@ -270,11 +270,18 @@ func randomCommand(r *rand.Rand, s *State) Command {
 	case 12:
 		var groups []string
 		for _, g := range []string{"web", "mail", "ftp"} {
-			if r.IntN(3) > 0 {
-				groups = append(groups, g)
+			if r.IntN(3) == 0 {
+				continue
 			}
+			g += ":"
+			for _, what := range []string{"10.0.0.1", "10.0.0.2", "fs", "+10.0.0.3"} {
+				if r.IntN(4) == 0 {
+					g += " " + what
+				}
+			}
+			groups = append(groups, g)
 		}
-		c.Spec = &SetSpec{Base: near(s.SpecInfo.Version), Spec: specOf(groups...)}
+		c.Spec = &SetSpec{Base: near(s.SpecInfo.Version), Spec: groupsOf(strings.Join(groups, ";"))}
 	}
 	return c
 }
@@ -300,6 +307,9 @@ func check(before, after *State, epochs map[string]uint64) error {
 			return fmt.Errorf("the incarnation of %s went back", name)
 		}
 	}
+	if err := apart(after); err != nil {
+		return err
+	}
 	if len(after.Decisions) > maxDecisions {
 		return fmt.Errorf("%d decisions", len(after.Decisions))
 	}
@@ -310,6 +320,9 @@ func check(before, after *State, epochs map[string]uint64) error {
 func walk(t *testing.T, seed uint64, steps int) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	one := play(t, New(), Command{Spec: &SetSpec{Spec: specOf("web", "mail")}}, admitOf("a", 1, 0), admitOf("b", 1, 0), admitOf("w", 1, 0))
+	if r.IntN(2) == 0 {
+		one.Format = 2 // with class fenced
+	}
 	two, err := Restore(bytes.NewReader(snapshotOf(t, one)))
 	if err != nil {
 		t.Fatal(err)
