@@ -123,7 +123,7 @@ var pairStories = map[string]story{
 			{At: at + d.between(2*sec, 8*sec), For: d.between(20*sec, 30*sec), Do: partition, On: []string{"director1"}},
 		}
 		for _, n := range both {
-			es = append(es, event{At: at + sec, For: 40 * sec, Do: slow, On: []string{n}, Count: 1 + d.IntN(3000)})
+			es = append(es, event{At: at + sec, For: 40 * sec, Do: slow, On: []string{n}, Count: 500 + d.IntN(8000)})
 		}
 		for g := range s.Groups {
 			es = append(es, event{At: at + 10*time.Millisecond, Do: lostAddress, Count: g + 1})
