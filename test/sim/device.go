@@ -43,13 +43,20 @@ var _ fencing.Service = device{}
 
 func (d device) Configure(*conf.Fencing)                                      {}
 func (d device) Can(string) error                                             { return nil }
-func (d device) Ends(context.Context, string) error                           { return nil } // not known before it is used
 func (d device) Plan(string, conf.FenceAction) []string                       { return nil }
 func (d device) Confirm(string) error                                         { return fencing.ErrNoDevice }
 func (d device) Waiting() []fencing.Waiting                                   { return nil }
 func (d device) Status() []fencing.DeviceStatus                               { return nil }
 func (d device) Run(ctx context.Context) error                                { <-ctx.Done(); return nil }
 func (d device) Test(context.Context, string) ([]fencing.DeviceStatus, error) { return nil, nil }
+
+// Ends implements fencing.Service.
+func (d device) Ends(context.Context, string) error {
+	if d.s.w.cfg.Fabric && d.s.w.cfg.Told {
+		return errCutsOff
+	}
+	return nil
+}
 
 // Unfence implements fencing.Service.
 func (d device) Unfence(context.Context, string) error {

@@ -53,3 +53,24 @@ func TestWhoWasCutOffAndLivesOnHasItsDisksBackBeforeItStartsAnything(t *testing.
 		t.Errorf("its store was started there %d times\n%s", n, w.transcript.Bytes())
 	}
 }
+
+func TestAnOrderThatNoDeviceCanCarryOutIsRefusedUntilTheNodeIsRevoked(t *testing.T) {
+	s := schedule{Config: Config{Seed: 1, Directors: 3, Groups: 3, Stores: 1, Fabric: true, Told: true, Profile: conf.ProfileDefault}}
+	s.Starts = []time.Duration{0, 0, 0}
+	s.Events = []event{
+		{At: 4 * sec, Do: orderFence, On: []string{"director1"}, Peer: "director2"},
+		{At: 6 * sec, For: 10 * sec, Do: partition, On: []string{"director2"}},
+		{At: 6*sec + 350*time.Millisecond, Do: orderFence, On: []string{"director1"}, Peer: "director2"},
+	}
+	s.Calm = 24 * sec
+	w := judge(t, s)
+	var got []string
+	for line := range strings.Lines(w.transcript.String()) {
+		if _, what, is := strings.Cut(line, "fence director2 on director1: "); is {
+			got = append(got, strings.TrimSpace(what))
+		}
+	}
+	if len(got) != 2 || !strings.Contains(got[0], "systemctl stop keepbeat") || got[1] != "<nil>" {
+		t.Errorf("%q\n%s", got, w.transcript.Bytes())
+	}
+}

@@ -39,6 +39,8 @@ type Config struct {
 	Stores int
 	// Fabric makes the fencing device take a machine's stores away and leave it running.
 	Fabric bool
+	// Told makes the device say so before it is used.
+	Told bool
 	// Upgrade starts some nodes with a program that knows only the first format of the state.
 	Upgrade bool
 	Dir     string // for journals
