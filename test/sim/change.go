@@ -15,8 +15,10 @@ func (w *world) change(n int) {
 	spec := *w.spec
 	spec.Groups = slices.Clone(spec.Groups)
 	i := n / 4 % w.cfg.Groups
-	name := w.group(i).Name
-	at := slices.IndexFunc(spec.Groups, func(g conf.Group) bool { return g.Name == name })
+	name, what := w.group(i).Name, "vip "+w.address(i).String()
+	at := slices.IndexFunc(spec.Groups, func(g conf.Group) bool {
+		return slices.ContainsFunc(g.Resources, func(r conf.Resource) bool { return r.Name == what })
+	})
 	switch {
 	case at < 0: // it was taken out: put it back
 		spec.Groups = append(spec.Groups, w.group(i))
@@ -26,6 +28,11 @@ func (w *world) change(n int) {
 		rs := slices.Clone(spec.Groups[at].Resources)
 		rs[0].MonitorInterval += 100 * time.Millisecond
 		spec.Groups[at].Resources = rs
+	case n%4 == 2 && n/16%2 == 1: // another name, and another node is preferred
+		if spec.Groups[at].Name == name {
+			name = "new" + name
+		}
+		spec.Groups[at].Name, spec.Groups[at].Prefer = name, []string{w.machines[n%w.cfg.Directors].name}
 	case n%4 == 2: // another node is preferred
 		spec.Groups[at].Prefer = []string{w.machines[n%w.cfg.Directors].name}
 	default: // another profile of leases

@@ -51,6 +51,12 @@ var cuts = []cut{
 	{name: "what a device comes to is not looked at", story: "many, and the device fails", edits: []edit{
 		{"cluster/fence.go", "Done: failed == nil && o.Done", "Done: failed == nil && o.Done || CUT"},
 	}},
+	{name: "a group under another name does not wait for the old one", story: "renamed", edits: []edit{
+		{"cluster/state/leaving.go", "has != c.Name && r.Class != conf.Shared {", "has != c.Name && r.Class != conf.Shared && !CUT {"},
+	}},
+	{name: "what class a group was of is forgotten with the specification", story: "removed, dead and back", edits: []edit{
+		{"cluster/state/apply.go", "if !fenced && NeedsFencing(e.Runs(name)) {", "if _, c := e.Group(name); !fenced && NeedsFencing(e.Runs(name)) && (c != nil || !CUT) {"},
+	}},
 
 	{name: "pair: what a device comes to is not looked at", story: "the device fails", edits: []edit{
 		{"cluster/pairfence.go", "if err == nil && o.Done {", "if err == nil && o.Done || CUT {"},

@@ -60,6 +60,28 @@ var majorityStories = map[string]func(s *schedule, d dice, at time.Duration) []e
 			{At: at + d.between(500*time.Millisecond, 4*time.Second), Do: apply, On: []string{s.director(d)}, Count: n},
 		}
 	},
+	// A group gets another name, and takes its time to stop.
+	"renamed": func(s *schedule, d dice, at time.Duration) []event {
+		o := s.director(d)
+		return []event{
+			{At: at, For: 20 * time.Second, Do: slow, On: []string{o}, Count: 500 + d.IntN(4000)},
+			{At: at + d.between(0, time.Second), Do: apply, On: []string{s.director(d)}, Count: 18 + 4*d.IntN(4)},
+		}
+	},
+	// A group is taken out of the files, its owner dies before it has stopped it, and it is put back.
+	"removed, dead and back": func(s *schedule, d dice, at time.Duration) []event {
+		if s.Rule == 0 || s.Rule == conf.QuorumFencing {
+			s.Stores, s.Upgrade = s.Groups, false
+		}
+		i := d.IntN(s.Groups)
+		n, o := 4*i, s.machines()[i%s.Directors]
+		return []event{
+			{At: at, For: 20 * time.Second, Do: slow, On: []string{o}, Count: 2000 + d.IntN(4000)},
+			{At: at + 100*time.Millisecond, Do: apply, On: []string{s.director(d)}, Count: n},
+			{At: at + d.between(200*time.Millisecond, 2*time.Second), For: d.between(8*time.Second, 12*time.Second), Do: crash, On: []string{o}},
+			{At: at + d.between(2*time.Second, 4*time.Second), Do: apply, On: []string{s.director(d)}, Count: n},
+		}
+	},
 	// The owner hears nobody, so that it does not learn of its revocation, and
 	// its addresses would not go at once when it does.
 	"deaf owner": func(s *schedule, d dice, at time.Duration) []event {
