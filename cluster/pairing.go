@@ -26,6 +26,8 @@ type pairing struct {
 	// which this process went on after it had stood still.
 	due, awake time.Duration
 
+	storing sync.Mutex // held while the record is changed
+
 	mu        sync.Mutex // guards what follows
 	record    pair.Record
 	said      pair.Decision
@@ -52,6 +54,7 @@ type pairing struct {
 	probed    time.Time                // when the last round of questions ended
 	looked    time.Duration            // lease time at which it ended
 	permitted time.Time                // when a group was last told, or waited to be told, that it may start
+	foreign   string                   // who is heard and belongs to another cluster's history
 	serial    bool                     // nothing but a serial line is left to the peer
 	heard     string                   // id of the intent that the peer has told of
 	theirs    pair.Generation          // of the peer, as heard last
@@ -105,6 +108,15 @@ func (n *Node) pairRule(st *state.State) (rule conf.Quorum, peer string, ok bool
 	if st.Members != nil && slices.Contains(st.Members.Joining, n.self) {
 		return 0, "", false
 	}
+	if n.pair != nil {
+		ended, began := n.pair.ruleKnown()
+		if ended {
+			return 0, "", false
+		}
+		if st.Members != nil && !began && len(n.cfg.Local.Nodes) != 2 {
+			return 0, "", false // the change of nodes that made a pair of them may never be committed
+		}
+	}
 	if rule == conf.QuorumMajority || rule == 0 {
 		return 0, "", false
 	}
@@ -117,9 +129,6 @@ func (n *Node) pairRule(st *state.State) (rule conf.Quorum, peer string, ok bool
 		if m.Name != n.self {
 			peer = m.Name
 		}
-	}
-	if st.Members == nil && n.pair != nil && n.pair.ruleEnded() {
-		return 0, "", false // its log has not been read yet
 	}
 	if count != 2 || peer == "" || !onlyThese(st, n.self, peer) {
 		return 0, "", false

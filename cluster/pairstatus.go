@@ -65,6 +65,13 @@ type PairStatus struct {
 	Elsewhere []string `json:"elsewhere,omitempty"`
 }
 
+// foreigner says who is heard and belongs to another cluster's history; empty: nobody.
+func (p *pairing) foreigner() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.foreign
+}
+
 // tieLostAfter is for how long the tie-breaker may not answer before status says so.
 const tieLostAfter = 5 * time.Second
 

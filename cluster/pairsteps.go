@@ -28,7 +28,9 @@ func (p *pairing) adopt() {
 	p.mu.Lock()
 	newest := p.record.Current
 	p.mu.Unlock()
-	from := ""
+	votes, _, known := p.n.cons.Servers()
+	mine := known && slices.Contains(votes, p.n.cons.Self())
+	from, foreign := "", ""
 	var rival pair.Generation // of two that have each gone on alone the one that this node does not follow
 	other, alike := "", false
 	for _, x := range p.n.cfg.Datagrams.Peers() {
@@ -37,6 +39,8 @@ func (p *pairing) adopt() {
 			continue
 		}
 		switch g := m.generation(); {
+		case g.Counter > newest.Counter && mine && !p.superseded(votes, consensus.ID(x.Node, m.UUID)):
+			foreign = fmt.Sprintf("%s belongs to generation %v of another history: its data directory is none of this cluster's; stop it, move that directory away and start it again", x.Node, g)
 		case g.Counter > newest.Counter:
 			newest, from = g, x.Node
 		case g == newest:
@@ -45,7 +49,14 @@ func (p *pairing) adopt() {
 			rival, other = g, x.Node
 		}
 	}
-	if votes, _, ok := p.n.cons.Servers(); from == "" && other != "" && !alike && ok && !slices.Contains(votes, p.n.cons.Self()) {
+	p.mu.Lock()
+	news := foreign != p.foreign
+	p.foreign = foreign
+	p.mu.Unlock()
+	if news && foreign != "" {
+		p.n.logger.Error(foreign)
+	}
+	if from == "" && other != "" && !alike && known && !mine {
 		newest, from = rival, other // nobody is left whom it followed
 	}
 	if from == "" {
@@ -59,12 +70,20 @@ func (p *pairing) adopt() {
 		return
 	}
 	p.step(func() error {
-		if err := p.save(pair.Record{Current: newest, Discard: true, How: "heard of " + from}); err != nil {
+		if err := p.change(func(r *pair.Record) { *r = pair.Record{Current: newest, Discard: true, How: "heard of " + from} }); err != nil {
 			return err
 		}
 		p.n.fail(ErrRejoin)
 		return nil
 	})
+}
+
+// superseded says whether who belongs to a greater generation can have decided
+// that without this node, which votes: it votes, too, by this node's own log, and
+// nobody leads here. The data directory of another cluster would else put an end
+// to this one's history.
+func (p *pairing) superseded(votes []string, id string) bool {
+	return p.n.cons.Leader() == "" && slices.ContainsFunc(votes, func(v string) bool { return consensus.Identity(v) == id })
 }
 
 // follow begins the one step that takes time.
@@ -76,8 +95,7 @@ func (p *pairing) follow(ctx context.Context, st *state.State, f pair.Facts, d p
 	case d.Discard:
 		theirs := f.PeerSaid.Generation
 		p.step(func() error {
-			r := pair.Record{Current: theirs, Discard: true, How: "opened by " + f.Peer}
-			if err := p.save(r); err != nil {
+			if err := p.change(func(r *pair.Record) { *r = pair.Record{Current: theirs, Discard: true, How: "opened by " + f.Peer} }); err != nil {
 				return err
 			}
 			p.n.fail(ErrRejoin)
@@ -85,9 +103,7 @@ func (p *pairing) follow(ctx context.Context, st *state.State, f pair.Facts, d p
 		})
 	case d.Withdraw:
 		p.step(func() error {
-			r := f.Record
-			r.Intent = nil
-			if err := p.save(r); err != nil {
+			if err := p.change(func(r *pair.Record) { r.Intent = nil }); err != nil {
 				return err
 			}
 			p.mu.Lock()
@@ -106,9 +122,9 @@ func (p *pairing) follow(ctx context.Context, st *state.State, f pair.Facts, d p
 			if err != nil {
 				return err
 			}
-			if r := f.Record; r.Intent == nil {
-				r.Intent = &pair.Intent{Generation: g, Peer: f.Peer, At: time.Now().UTC()}
-				if err := p.save(r); err != nil {
+			if f.Record.Intent == nil {
+				i := &pair.Intent{Generation: g, Peer: f.Peer, At: time.Now().UTC()}
+				if err := p.change(func(r *pair.Record) { r.Intent = i }); err != nil {
 					return err
 				}
 				p.setFence(pair.NotAsked)
@@ -122,9 +138,7 @@ func (p *pairing) follow(ctx context.Context, st *state.State, f pair.Facts, d p
 		p.step(func() error { return p.open(f) })
 	case d.Settle:
 		p.step(func() error {
-			r := f.Record
-			r.Contested, r.Rule = "", ""
-			return p.save(r)
+			return p.change(func(r *pair.Record) { r.Contested, r.Rule = "", "" })
 		})
 	}
 }
@@ -151,7 +165,15 @@ func (p *pairing) step(f func() error) {
 	})
 }
 
-func (p *pairing) save(r pair.Record) error {
+// change stores a change of the record. The steps and what the log tells change
+// it side by side, and neither may undo the other's.
+func (p *pairing) change(f func(r *pair.Record)) error {
+	p.storing.Lock()
+	defer p.storing.Unlock()
+	p.mu.Lock()
+	r := p.record
+	p.mu.Unlock()
+	f(&r)
 	if err := p.store.Save(r); err != nil {
 		return fmt.Errorf("the generation cannot be stored: %w", err)
 	}
@@ -177,13 +199,15 @@ func (p *pairing) open(f pair.Facts) error {
 	if by != "" {
 		how += ", confirmed by " + by
 	}
-	alone := pair.Record{Current: g, Contested: f.Peer, Rule: f.Rule.String(), How: how}
-	forced := alone
-	forced.Force, forced.Intent = true, f.Record.Intent
-	if err := p.save(forced); err != nil {
+	err := p.change(func(r *pair.Record) {
+		r.Current, r.Contested, r.Rule, r.How, r.Force = g, f.Peer, f.Rule.String(), how, true
+	})
+	if err != nil {
 		return err
 	}
-	err := p.n.cons.Reform(g, func() error { return p.save(alone) })
+	err = p.n.cons.Reform(g, func() error {
+		return p.change(func(r *pair.Record) { r.Force, r.Intent = false, nil })
+	})
 	if err != nil {
 		return err
 	}
@@ -231,21 +255,24 @@ func (p *pairing) know(st *state.State) error {
 	if st.Members == nil {
 		return nil
 	}
-	ended := st.Members.Quorum == conf.QuorumMajority
-	p.mu.Lock()
-	r := p.record
-	p.mu.Unlock()
-	if r.RuleEnded == ended {
+	var two []string
+	for _, m := range st.Members.Nodes {
+		if !slices.Contains(st.Members.Joining, m.Name) {
+			two = append(two, m.Name)
+		}
+	}
+	began := st.Members.Quorum != conf.QuorumMajority && len(two) == 2 && onlyThese(st, two...)
+	if ended, was := p.ruleKnown(); was == began && ended == !began {
 		return nil
 	}
-	r.RuleEnded = ended
-	return p.save(r)
+	return p.change(func(r *pair.Record) { r.RuleBegan, r.RuleEnded = began, !began })
 }
 
-func (p *pairing) ruleEnded() bool {
+// ruleKnown says what this node has applied: the end of a pair's rule, or its beginning.
+func (p *pairing) ruleKnown() (ended, began bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.record.RuleEnded
+	return p.record.RuleEnded, p.record.RuleBegan
 }
 
 // giveUpVote waits until this node, which is being stopped, votes no longer, so

@@ -47,6 +47,9 @@ type Status struct {
 
 	Fencing map[string]state.FenceRequest `json:"fencing,omitempty"` // by node: what is under way
 
+	// Foreign says who is heard that belongs to the history of another cluster, and the way out.
+	Foreign string `json:"foreign,omitempty"`
+
 	Nodes  []NodeStatus  `json:"nodes"`
 	Groups []GroupStatus `json:"groups"`
 	// Leaving says in words what may still run although the specification does not have it any more.
@@ -217,6 +220,7 @@ func (n *Node) Status(ctx context.Context) Status {
 		}
 	}
 	s.Leaving = leaving(st)
+	s.Foreign = n.pair.foreigner()
 	s.Waiting, s.Reading = n.cons.Waiting(), n.reading(st, s.Quorum)
 	s.Trouble = trouble(s)
 	s.Notes = []string{}
@@ -373,6 +377,9 @@ func trouble(s Status) []string {
 		if s.Reading == "" {
 			add(2, "%s", l)
 		}
+	}
+	if s.Foreign != "" {
+		add(1, "%s", s.Foreign)
 	}
 	for _, g := range s.Groups {
 		if s.Reading != "" {

@@ -125,7 +125,7 @@ type Consensus struct {
 	latest                state.Voters      // as Latest has found it last
 	reached               map[string]uint64 // by node: the last index that it has said it has applied
 	whole                 *state.State      // as LogState has read it last
-	wholeAt               uint64            // the last index of the log then
+	wholeAt               logEnd            // where the log ended then
 }
 
 // New starts raft on what the stores hold.

@@ -171,6 +171,9 @@ func (c *Consensus) halt() error {
 	return err
 }
 
+// logEnd tells one log from another: two that end alike are the same all the way.
+type logEnd struct{ index, term uint64 }
+
 // LogState returns the state to which everything leads that stands in this
 // node's log, committed or not. After a start, and without a leader, that is all there
 // is to know: what of it is committed nobody has said yet. The survivor of a pair
@@ -183,7 +186,16 @@ func (c *Consensus) LogState() (*state.State, error) {
 	c.mu.Lock()
 	known, at := c.whole, c.wholeAt
 	c.mu.Unlock()
-	if known != nil && at == last {
+	// Another leader may have replaced entries by as many: the term tells.
+	now := logEnd{index: last}
+	if last > 0 {
+		var l raft.Log
+		if err := c.cfg.Stores.Log.GetLog(last, &l); err != nil {
+			return nil, fmt.Errorf("read the log: entry %d: %w", last, err)
+		}
+		now.term = l.Term
+	}
+	if known != nil && at == now {
 		return known, nil
 	}
 	s, err := readLog(c.cfg.Stores, last)
@@ -191,7 +203,7 @@ func (c *Consensus) LogState() (*state.State, error) {
 		return nil, fmt.Errorf("read the log: %w", err)
 	}
 	c.mu.Lock()
-	c.whole, c.wholeAt = s, last
+	c.whole, c.wholeAt = s, now
 	c.mu.Unlock()
 	return s, nil
 }

@@ -162,6 +162,8 @@ func Decide(f Facts) Decision {
 	if s := f.PeerSaid; s != nil {
 		mine, theirs := f.Record.Current, s.Generation
 		switch {
+		case theirs.Counter > mine.Counter && f.MayGoOn && s.Stranger && !s.Acts:
+			// The disk of another cluster, or one from long ago, put into a machine beside one that serves.
 		case theirs.Counter > mine.Counter:
 			return f.rejoin(fmt.Sprintf("%s has opened generation %v, this node knows %v", f.Peer, theirs, mine))
 		case mine.Rival(theirs):

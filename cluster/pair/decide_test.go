@@ -192,6 +192,10 @@ func TestDecide(t *testing.T) {
 			f.Confirmed = true
 		}}, "surviving, fence"},
 		{"it takes no part any more before the device is asked", F, []func(*Facts){silent, intends, func(f *Facts) { f.Halted = false }}, "alone, go on, intend"},
+		{"a disk of another history, cold, ends nothing that serves", F, []func(*Facts){func(f *Facts) {
+			f.PeerSaid = &Said{Generation: Generation{4, "0000cccc"}, Stranger: true, Cold: true}
+		}}, "whole"},
+		{"one that this node knows does", F, []func(*Facts){func(f *Facts) { f.PeerSaid = &Said{Generation: Generation{4, "0000cccc"}, Acts: true} }}, "rejoining, stop"},
 		{"rivals that both act: the greater id stays", U, []func(*Facts){survived, func(f *Facts) { f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}, Acts: true} }}, "rejoining, stop"},
 		{"rivals that both act: and this is it", U, []func(*Facts){survived, func(f *Facts) { f.PeerSaid = &Said{Generation: Generation{1, "00001111"}, Acts: true} }}, "sole, go on"},
 	} {

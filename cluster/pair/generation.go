@@ -75,6 +75,10 @@ type Record struct {
 	// RuleEnded says that a third node has been let in: until the log says otherwise
 	// no rule of a pair is in force, whatever ha.yaml has.
 	RuleEnded bool `json:"rule_ended,omitempty"`
+	// RuleBegan says that this node has applied a change of nodes after which only two
+	// vote. With neither, ha.yaml says whether there is a rule: what stands in the log
+	// and may never be committed does not.
+	RuleBegan bool `json:"rule_began,omitempty"`
 	// Intent is the generation that this node is about to open: recorded before a
 	// fencing device is asked. One that is found at a start was not completed.
 	Intent *Intent `json:"intent,omitempty"`

@@ -17,8 +17,9 @@ func (w *world) forgotten() bool {
 	if leader, _ := w.leader(); leader != "" {
 		return false
 	}
-	_, st := w.fullest()
-	if st == nil || len(st.Voters.IDs) == 0 || w.ofPair(st) {
+	full, st := w.fullest()
+	// A rule that a change of nodes has ended, or has not begun as far as is known to be committed, is none.
+	if st == nil || len(st.Voters.IDs) == 0 || w.ofPair(st) && !full.diskNow().generationNow().RuleEnded {
 		return false
 	}
 	there := 0

@@ -22,15 +22,6 @@ func (w *world) change(n int) {
 	switch {
 	case at < 0: // it was taken out: put it back
 		spec.Groups = append(spec.Groups, w.group(i))
-	case n > 1000: // its store is taken out, and given to the next group; never drawn
-		store := w.group(i).Resources[0]
-		for j := range spec.Groups {
-			spec.Groups[j].Resources = slices.DeleteFunc(slices.Clone(spec.Groups[j].Resources), func(r conf.Resource) bool { return r.Name == store.Name })
-		}
-		if n > 2000 {
-			next := &spec.Groups[(at+1)%len(spec.Groups)]
-			next.Resources = append(slices.Clone(next.Resources), store)
-		}
 	case n%4 == 0 && len(spec.Groups) > 1:
 		spec.Groups = slices.Delete(spec.Groups, at, at+1)
 	case n%4 == 1: // another interval of its monitor

@@ -2,6 +2,8 @@ package sim
 
 import (
 	"bytes"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -62,6 +64,32 @@ func TestWhoIsBeingStoppedSurvivesNobody(t *testing.T) {
 			if bytes.Contains(w.transcript.Bytes(), []byte("director1 fences")) {
 				t.Errorf("seed %d: what is being stopped fences the other\n%s", seed, w.transcript.Bytes())
 			}
+		}
+	}
+}
+
+// A machine that was in another pair is added with its old data directory. What
+// it knows puts an end to nobody's history; nor does it take part before that
+// directory has been moved away.
+func TestADiskOfAnotherClusterEndsNobodysHistory(t *testing.T) {
+	for _, rule := range []conf.Quorum{0, conf.QuorumFencing, conf.QuorumPing} {
+		s := schedule{Config: Config{Seed: 1, Directors: 3, Groups: 2, Profile: conf.ProfileDefault, Spares: []conf.Role{conf.Director}, Foreign: true}}
+		if rule != 0 {
+			s = pairSchedule(rule)
+			s.Spares, s.Foreign = []conf.Role{conf.Director}, true
+		}
+		s.Starts = make([]time.Duration, s.Directors)
+		s.Events = []event{{At: 2 * sec, Do: nodes, On: []string{"director1"}, Peer: "spare1"}, {At: 6 * sec, Do: served}}
+		s.Calm = 8 * sec
+		w := play(t, s.Config, func(w *world) {
+			r := newRun(w, s)
+			r.play()
+			r.drain()
+		})
+		// That spare1 itself belongs nowhere is what is wanted.
+		bad := slices.DeleteFunc(w.violations, func(v string) bool { return strings.Contains(v, "spare1") })
+		if text := w.transcript.String(); len(bad) > 0 || strings.Contains(text, "puts its log aside") {
+			t.Errorf("%v: %v\n%s", rule, bad, text)
 		}
 	}
 }

@@ -5,8 +5,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/keepbeat/keepbeat/cluster"
 	"github.com/keepbeat/keepbeat/cluster/consensus"
+	"github.com/keepbeat/keepbeat/cluster/pair"
 	"github.com/keepbeat/keepbeat/cluster/state"
 	"github.com/keepbeat/keepbeat/conf"
 )
@@ -131,6 +134,19 @@ func (r *run) changeNodes(e event, m *machine) {
 			r.enlist(false)
 		}
 	})
+}
+
+// belongElsewhere makes the disk one that comes from another cluster.
+func (d *disk) belongElsewhere(name string) {
+	g := pair.Generation{Counter: 4, ID: "0000abcd"}
+	d.generation = pair.Record{Current: g}
+	var servers []raft.Server
+	for _, id := range []string{name + "/" + d.uuid + g.Suffix(), "director1/elsewhere" + g.Suffix()} {
+		servers = append(servers, raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(id), Address: raft.ServerAddress(id)})
+	}
+	d.log[1] = raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(raft.Configuration{Servers: servers})}
+	d.low, d.high = 1, 1
+	d.numbers["CurrentTerm"] = 1
 }
 
 // afterwards is what decides when two nodes are left.

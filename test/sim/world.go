@@ -24,6 +24,9 @@ type Config struct {
 	Seed      uint64
 	Directors int
 	Witnesses int
+	// Foreign: the first spare machine's disk is of another cluster, a pair whose
+	// generation was greater.
+	Foreign bool
 	// Spares are machines that are no nodes of the cluster when it begins.
 	Spares   []conf.Role
 	Groups   int
@@ -119,6 +122,9 @@ func newWorld(cfg Config) *world {
 		m.kernel = newKernel(w, m.name, 0.99+0.02*w.rand.Float64())
 		m.kernel.ignored = cfg.GuardIgnored
 		m.newDisk()
+		if m.name == "spare1" && cfg.Foreign {
+			m.disk.belongElsewhere(m.name)
+		}
 		if cfg.Upgrade && (i == 0 || w.rand.IntN(3) > 0) {
 			m.format = 1
 		}
