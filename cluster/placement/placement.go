@@ -151,12 +151,15 @@ func Moves(s *state.State, without Exclude) (assign, hand []state.Move) {
 	if s.Spec == nil {
 		return nil, nil
 	}
-	held := s.Held()
+	var held state.Held // at rest nobody asks
 	for i := range s.Spec.Groups {
 		c := &s.Spec.Groups[i]
 		g := s.Groups[c.Name]
 		if g.Owner != "" && (!s.Nodes[g.Owner].Valid || g.Blocked != "") {
 			continue // the first is a revocation's business, the second an operator's
+		}
+		if g.Owner == "" && held == nil {
+			held = s.Held()
 		}
 		w := place(s, c, without, held)
 		if w.Node == g.Owner || w.Node == "" {
