@@ -76,6 +76,11 @@ func threeNodes(t *testing.T) *trio {
 		t.Cleanup(func() { streams.Close() })
 	}
 	t.Cleanup(func() { cancel(); wg.Wait() })
+	for _, n := range w.nodes { // until all of them serve
+		for slices.ContainsFunc(n.Keys(ctx), func(k NodeKeys) bool { return k.Away != "" }) {
+			time.Sleep(time.Millisecond)
+		}
+	}
 	return w
 }
 

@@ -257,10 +257,12 @@ func (w *world) lose(m *member) {
 }
 
 // stuck checks that a leads, that raft refuses everything for a transfer that
-// nobody makes, and that this ends without anything else.
-func (w *world) stuck(a *member) {
+// nobody makes, and that this ends without anything else. It returns false when
+// an election, on a machine that is too busy, got in between.
+func (w *world) stuck(a *member) bool {
 	w.t.Helper()
 	w.lead(a)
+	term := a.c.raft().CurrentTerm()
 	before, state0 := a.c.run.Load(), a.c.State()
 	b := []byte(`{"probe":{}}`)
 	if _, err := a.c.Apply(context.Background(), b); !errors.Is(err, raft.ErrLeadershipTransferInProgress) {
@@ -274,6 +276,9 @@ func (w *world) stuck(a *member) {
 		w.t.Errorf("that took %v, want at most %v", took, limit)
 	}
 	if a.c.run.Load() == before {
+		if a.c.raft().CurrentTerm() != term {
+			return false
+		}
 		w.t.Error("it was not this that cured it")
 	}
 	if got := a.c.State(); got.Nodes["a"].Incarnation != state0.Nodes["a"].Incarnation || got.Index < state0.Index {
@@ -288,6 +293,7 @@ func (w *world) stuck(a *member) {
 	if _, err := a.c.Apply(context.Background(), b); err != nil {
 		w.t.Errorf("it leads again: %v", err)
 	}
+	return true
 }
 
 // Without a cure every command waits for ever: raft's transfer waits for the
@@ -305,7 +311,9 @@ func TestATransferThatIsInterruptedAndNeverEndsIsCured(t *testing.T) {
 		a.c.raft().LeadershipTransferToServer("w/1", "w/1")
 		time.Sleep(10 * time.Millisecond)
 		w.lose(a)
-		w.stuck(a)
+		if !w.stuck(a) {
+			t.Error("there was an election")
+		}
 	})
 }
 
@@ -314,6 +322,12 @@ func TestATransferThatIsInterruptedAndNeverEndsIsCured(t *testing.T) {
 // nobody reads any more once leadership is lost, and does not look at its stop
 // channel. That goroutine of raft's never ends, which a bubble does not allow: this is in real time.
 func TestATransferToAPeerWhoseReplicationHungIsCured(t *testing.T) {
+	for again := true; again; {
+		again = !curesAHungTransfer(t)
+	}
+}
+
+func curesAHungTransfer(t *testing.T) (shown bool) {
 	inWorld(t, func(w *world) {
 		_, entries := holding(w)
 		for _, n := range nodes {
@@ -334,8 +348,9 @@ func TestATransferToAPeerWhoseReplicationHungIsCured(t *testing.T) {
 		}
 		w.lose(a)
 		release()
-		w.stuck(a)
+		shown = w.stuck(a)
 	})
+	return shown
 }
 
 func TestANodeThatIsHaltedIsNotStartedAgain(t *testing.T) {
