@@ -172,8 +172,12 @@ func (n *Node) unfence(ctx context.Context) error {
 	if n.cfg.Fencing == nil || fencingOf(n.State()) == nil {
 		return nil
 	}
-	n.unfencing.Lock()
-	defer n.unfencing.Unlock()
+	select { // of several groups that start at once
+	case n.unfencing <- struct{}{}:
+		defer func() { <-n.unfencing }()
+	case <-ctx.Done():
+		return fmt.Errorf("it waits for this node to be unfenced: %w", context.Cause(ctx))
+	}
 	var last uint64
 	for _, f := range n.State().Fences {
 		if f.Node == n.self && f.Done {

@@ -118,7 +118,7 @@ type Node struct {
 
 	files sync.Mutex // held while this node's files are written, or read as a whole
 
-	unfencing  sync.Mutex // guards what follows, and is held while it is done
+	unfencing  chan struct{} // holds one while it is done; guards what follows
 	unfenced   bool
 	unfencedAt uint64 // index of the newest fencing of this node that was known then
 
@@ -151,7 +151,7 @@ func New(cfg Config) (*Node, error) {
 		cfg: cfg, self: cfg.Local.Name, id: consensus.ID(cfg.Local.Name, cfg.UUID),
 		director: cfg.Local.Nodes[i].Role == conf.Director, logger: cfg.Logger, started: time.Now(),
 		digest: consensus.NodesDigest(cfg.Local.Nodes),
-		failed: make(chan error, 1), actorWake: make(chan struct{}, 1), leaderWake: make(chan struct{}, 1),
+		failed: make(chan error, 1), actorWake: make(chan struct{}, 1), leaderWake: make(chan struct{}, 1), unfencing: make(chan struct{}, 1),
 		reports: map[string]resources.Report{}, owned: map[string]uint64{},
 	}
 	n.jobs.init()

@@ -26,7 +26,7 @@ type pairing struct {
 	// which this process went on after it had stood still.
 	due, awake time.Duration
 
-	storing sync.Mutex // held while the record is changed
+	storing chan struct{} // holds one while the record is changed
 
 	mu        sync.Mutex // guards what follows
 	record    pair.Record
@@ -67,7 +67,7 @@ type pairing struct {
 }
 
 func newPairing(n *Node) *pairing {
-	p := &pairing{n: n, store: n.cfg.Generations, wire: n.cfg.Wire, kick: make(chan struct{}, 1), record: n.cfg.Generation, stuck: map[string]uint64{}, clear: map[pair.Place]time.Time{}}
+	p := &pairing{n: n, store: n.cfg.Generations, wire: n.cfg.Wire, kick: make(chan struct{}, 1), storing: make(chan struct{}, 1), record: n.cfg.Generation, stuck: map[string]uint64{}, clear: map[pair.Place]time.Time{}}
 	if g, until, ok := parseCarry(n.cfg.Carry); ok && g == p.record.Current.String() && n.keeper.Now() < until {
 		p.started, p.mayGoOn = true, true
 	}

@@ -168,8 +168,8 @@ func (p *pairing) step(f func() error) {
 // change stores a change of the record. The steps and what the log tells change
 // it side by side, and neither may undo the other's.
 func (p *pairing) change(f func(r *pair.Record)) error {
-	p.storing.Lock()
-	defer p.storing.Unlock()
+	p.storing <- struct{}{}
+	defer func() { <-p.storing }()
 	p.mu.Lock()
 	r := p.record
 	p.mu.Unlock()
