@@ -299,6 +299,9 @@ func (p *pairing) fill(m *meta) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.peer == "" {
+		if m.Empty { // a survivor that has another idea of the nodes may ask it
+			m.Cold, m.Echo = clean && left <= 0, p.heard
+		}
 		return
 	}
 	m.Acts = p.mayGoOn || left > 0

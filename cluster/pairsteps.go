@@ -30,13 +30,16 @@ func (p *pairing) adopt() {
 	p.mu.Unlock()
 	votes, _, known := p.n.cons.Servers()
 	mine := known && slices.Contains(votes, p.n.cons.Self())
-	from, foreign := "", ""
+	from, foreign, heard := "", "", ""
 	var rival pair.Generation // of two that have each gone on alone the one that this node does not follow
 	other, alike := "", false
 	for _, x := range p.n.cfg.Datagrams.Peers() {
 		m, ok := parseMeta(x.Meta)
 		if !ok || x.State == link.Down || x.Boot == 0 || m.Empty {
 			continue
+		}
+		if m.Intent != "" {
+			heard = m.Intent
 		}
 		switch g := m.generation(); {
 		case g.Counter > newest.Counter && mine && !p.superseded(votes, consensus.ID(x.Node, m.UUID)):
@@ -51,7 +54,7 @@ func (p *pairing) adopt() {
 	}
 	p.mu.Lock()
 	news := foreign != p.foreign
-	p.foreign = foreign
+	p.foreign, p.heard = foreign, heard
 	p.mu.Unlock()
 	if news && foreign != "" {
 		p.n.logger.Error(foreign)

@@ -168,15 +168,19 @@ func known(f raft.Configuration, members map[string]Member, index uint64) bool {
 	return true
 }
 
-// Following says whether a node follows the log without a vote and has caught up.
+// Following says whether a node follows the log, with or without a vote, and has caught up.
 func (c *Consensus) Following(node string) bool {
 	r := c.raft()
 	if r == nil {
 		return false
 	}
+	if node == c.cfg.Node {
+		return r.State() == raft.Leader // put back before its vote was taken away
+	}
 	m, heard := c.cfg.Members()[node]
-	_, follow, ok := c.Servers()
-	return heard && ok && m.Index > 0 && m.Index+100 > r.AppliedIndex() && slices.Contains(follow, ServerID(node, m.UUID, c.Generation()))
+	votes, follow, ok := c.Servers()
+	// One that was put back before its vote was taken away still has it.
+	return heard && ok && m.Index > 0 && m.Index+100 > r.AppliedIndex() && slices.Contains(append(follow, votes...), ServerID(node, m.UUID, c.Generation()))
 }
 
 func votersOf(c raft.Configuration) int { return len(voters(c)) }
