@@ -25,6 +25,17 @@ type powerSwitch struct {
 	back  time.Duration
 	uses  int
 	trip  func(by *machine) // called when the device is asked, once; nil: not
+
+	working int // orders that it has and has not answered
+}
+
+// deviceTakes is how long the device takes when nothing is wrong with it.
+const deviceTakes = 100 * time.Millisecond
+
+func (s *powerSwitch) atWork() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.working > 0
 }
 
 var (
@@ -94,8 +105,16 @@ func (d device) Fence(ctx context.Context, t fencing.Target, action conf.FenceAc
 	}
 	begun := time.Now()
 	done := make(chan struct{})
+	s.mu.Lock()
+	s.working++
+	s.mu.Unlock()
 	s.w.devices.Go(func() {
 		defer close(done)
+		defer func() {
+			s.mu.Lock()
+			s.working--
+			s.mu.Unlock()
+		}()
 		time.Sleep(delay/2 + time.Millisecond)
 		switch {
 		case fails:

@@ -66,6 +66,8 @@ func (r *run) unfinished() string {
 		return "an operator has to choose"
 	case !r.applied():
 		return "the newest files are not applied"
+	case r.w.power.atWork():
+		return "the device is at work"
 	}
 	return cmp.Or(r.w.unsettled(), r.w.agree())
 }

@@ -23,9 +23,8 @@ func (r *run) onDevice(e event) func() {
 	}
 	switch e.Do {
 	case deviceSlow:
-		was := s.delay
 		s.delay = time.Duration(e.Count) * time.Millisecond
-		return set(func() { s.delay = was })
+		return set(func() { s.delay = deviceTakes })
 	case deviceFails:
 		s.fail += e.Count
 		return set(func() { s.fail = 0 })

@@ -110,7 +110,7 @@ func newWorld(cfg Config) *world {
 		dir: cfg.Dir, epoch: time.Now(), answering: map[netip.Addr][]string{}, history: newHistory(),
 	}
 	w.net = newNetwork(w)
-	w.power = &powerSwitch{w: w, back: 2 * time.Second, delay: 100 * time.Millisecond}
+	w.power = &powerSwitch{w: w, back: 2 * time.Second, delay: deviceTakes}
 	for i := range cfg.Directors + cfg.Witnesses + len(cfg.Spares) {
 		m := &machine{w: w, name: fmt.Sprintf("director%d", i+1), role: conf.Director, member: true}
 		switch spare := i - cfg.Directors - cfg.Witnesses; {
