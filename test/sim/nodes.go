@@ -90,6 +90,14 @@ func (r *run) enlist(ending bool) {
 			m.kill() // it may never have heard of its removal; the operator takes it out, when it votes no longer
 			m.member = false
 			r.w.note("    %s is no node of the cluster any more", m.name)
+		case named && ending && m.diskNow().last() == 0 && !slices.Equal(namesOf(r.w.local(m).Nodes), namesOf(nodes)):
+			// Nobody can tell one with an empty disk and an old ha.yaml that the nodes are others.
+			m.kill()
+			m.mu.Lock()
+			m.nodes, m.rule = slices.Clone(nodes), rule
+			m.mu.Unlock()
+			r.w.note("    the ha.yaml of %s is made that of the others", m.name)
+			r.ok(m.powerOn())
 		}
 	}
 }

@@ -120,7 +120,16 @@ func (w *world) owns(name string) bool {
 
 // home says whether every group is where its specification would have it.
 func (w *world) home() bool {
+	nodes := namesOf(w.first)
+	if best := w.wisest(); best != nil {
+		if now, _ := w.nodesOf(best.node.State()); now != nil {
+			nodes = namesOf(now)
+		}
+	}
 	for _, g := range w.specification().Groups {
+		if !slices.Contains(nodes, g.Prefer[0]) {
+			continue // it was removed
+		}
 		w.tables.Lock()
 		who := w.whoLocked(g.Resources[0].VIP.Address)
 		w.tables.Unlock()
