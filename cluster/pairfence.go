@@ -46,11 +46,17 @@ func (p *pairing) askDevices(ctx context.Context, st *state.State, peer string, 
 	// An answer counts for the intent that asked, and for no later one: the peer may
 	// have started, rejoined and acted between the device's deed and its word.
 	counts := func() bool { return p.record.Intent != nil && p.record.Intent.Generation.ID == intent }
+	forced := p.forced
 	p.mu.Unlock()
 	c := fencingOf(st)
 	action := conf.FenceReboot
 	if c != nil && c.Action != 0 {
 		action = c.Action
+	}
+	if forced {
+		// The peer is the only voter by all that it knows: started again without hearing
+		// this node, it would act. So it stays off until a person starts it.
+		action = conf.FenceOff
 	}
 	p.n.logger.Warn("pair: fencing the peer", "node", peer, "action", action)
 	p.n.jobs.run(func() {

@@ -181,8 +181,8 @@ recorded. With quorum: fencing the other node is fenced first all the same, with
 quorum: ping the tie-breaker is asked.
 What the other one has decided and this one does not know is lost: it comes
 back as an empty node. --force is for a node that does not vote, which is the
-one that was stopped first: then the other must not be started before it hears
-this one.`,
+one that was stopped first: then the other, which is switched off where there
+is fencing, must not be started before it hears this one.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.quorumConfirm(cmd.Context(), cmd.InOrStdin(), force)

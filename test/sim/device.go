@@ -127,6 +127,9 @@ func (d device) Fence(ctx context.Context, t fencing.Target, action conf.FenceAc
 			})
 		default:
 			s.w.note("    %s fences %s", d.m.name, t.Node)
+			if action == conf.FenceOff {
+				back = -1 // until somebody switches it on
+			}
 			s.w.machine(t.Node).strike(true, nil, back)
 		}
 		time.Sleep(delay / 2)

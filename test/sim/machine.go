@@ -228,7 +228,7 @@ func (m *machine) start() error {
 
 // strike ends the daemon, or with power the machine, at this very moment:
 // nothing that it does from now on is seen by anybody. Any goroutine may call
-// it; the schedule's clears up, and starts it again after a while. left is the
+// it; the schedule's clears up, and starts it again after a while, unless that is negative. left is the
 // disk as it is now; nil: that is looked at here.
 func (m *machine) strike(power bool, left *disk, again time.Duration) {
 	m.mu.Lock()
@@ -259,7 +259,9 @@ func (m *machine) strike(power bool, left *disk, again time.Duration) {
 		} else if m.gate == g {
 			m.kill()
 		}
-		m.w.again(m, again)
+		if again >= 0 {
+			m.w.again(m, again)
+		}
 	})
 }
 
