@@ -127,6 +127,8 @@ type Node struct {
 	nodesSeen  uint64    // of the change of nodes that was seen last
 	nodesSince time.Time // when
 	nodesIndex uint64    // of the change of nodes that the links know; the actor's own
+	namesSet   []string  // what the links were told last; the actor's own
+	present    bool      // this daemon has been admitted; the actor's own
 	hears      int       // how many the links know before the log names the nodes, when that is more than ha.yaml; the actor's own
 
 	mu           sync.Mutex                  // guards what follows

@@ -182,6 +182,8 @@ func (n *Node) followNodes(st *state.State) bool {
 		return true
 	}
 	mine := slices.ContainsFunc(m.Nodes, func(c conf.Node) bool { return c.Name == n.self })
+	admitted := n.admitted(st)
+	n.present = n.present || admitted
 	if n.nodesIndex != m.Index && mine {
 		if n.nodesSeen != m.Index {
 			n.nodesSeen, n.nodesSince = m.Index, time.Now()
@@ -192,25 +194,23 @@ func (n *Node) followNodes(st *state.State) bool {
 			names = append(names, c.Name)
 		}
 		leaving := n.leavingNodes(m)
-		if len(leaving) == 0 {
+		if admitted && len(leaving) == 0 {
 			n.nodesIndex = m.Index
 		}
 		names = append(names, leaving...)
-		if n.cfg.SetNodes != nil {
-			if err := n.cfg.SetNodes(names); err != nil {
-				n.logger.Error("the links do not take the new nodes", "err", err)
-			}
+		if !admitted {
+			// What it reads may be long ago, and who leads now may not be among them.
+			names = append(names, slices.DeleteFunc(n.names(), func(name string) bool { return slices.Contains(names, name) })...)
 		}
-		if n.members != nil {
-			if err := n.members.SetNodes(names); err != nil {
-				n.logger.Error("gossip does not take the new nodes", "err", err)
-			}
+		if !slices.Equal(names, n.namesSet) {
+			n.namesSet = names
+			n.setNames(names)
 		}
 	}
 	n.mu.Lock()
 	written := n.nodesWritten == m.Index
 	n.mu.Unlock()
-	if n.cfg.WriteNodes != nil && mine && !written && n.admitted(st) {
+	if n.cfg.WriteNodes != nil && mine && !written && admitted {
 		rule := m.Quorum
 		if len(m.Nodes) > 2 {
 			rule = conf.QuorumMajority
@@ -231,7 +231,27 @@ func (n *Node) followNodes(st *state.State) bool {
 			return nil
 		})
 	}
-	return mine
+	return mine || !n.present && !n.caughtUp(st)
+}
+
+// caughtUp says whether what this node has applied is what counts now: a daemon that
+// starts, or an empty node, reads first how it was removed, and then how it was put back.
+func (n *Node) caughtUp(st *state.State) bool {
+	leader, heard := n.heard()[n.cons.Leader()]
+	return heard && st.Index >= leader.Index || n.cons.Leaderless() > partingTime
+}
+
+func (n *Node) setNames(names []string) {
+	if n.cfg.SetNodes != nil {
+		if err := n.cfg.SetNodes(names); err != nil {
+			n.logger.Error("the links do not take the new nodes", "err", err)
+		}
+	}
+	if n.members != nil {
+		if err := n.members.SetNodes(names); err != nil {
+			n.logger.Error("gossip does not take the new nodes", "err", err)
+		}
+	}
 }
 
 // hearVoters has the links know who votes by this node's log, until it knows from a
