@@ -81,8 +81,10 @@ func (c *Consensus) mindVoters() {
 	nodes, joining, since := c.current()
 	// Without its vote those that are left have to decide: one of them that lost its disk is replaced first.
 	if gone := notIn(f.Configuration(), nodes); gone != "" && decide(f.Configuration(), members, generation, gone) {
-		if m, heard := members[NodeOf(string(gone))]; heard && m.Index < since {
-			return // it hears of it first
+		// It hears of it first; not so one that has lost its disk, since it is no server any more.
+		name := NodeOf(string(gone))
+		if m, heard := members[name]; heard && m.Index < since && ServerID(name, m.UUID, generation) == string(gone) {
+			return
 		}
 		c.change("is gone: the node was removed", gone, r.RemoveServer(gone, index, time.Second))
 		return
