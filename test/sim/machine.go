@@ -37,6 +37,8 @@ type machine struct {
 	live       *gate // of the daemon that runs; nil: none, or it has just been struck
 	delay      time.Duration
 	slowStarts bool // delay is for starts only
+	// switchedOff: somebody has to switch it on. The schedule's.
+	switchedOff bool
 	failStarts int
 	failStops  int
 
@@ -261,6 +263,8 @@ func (m *machine) strike(power bool, left *disk, again time.Duration) {
 		}
 		if again >= 0 {
 			m.w.again(m, again)
+		} else {
+			m.switchedOff = true
 		}
 	})
 }

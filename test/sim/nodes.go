@@ -77,6 +77,10 @@ func (r *run) enlist(ending bool) {
 		nodes, rule = r.w.first, r.w.rule()
 	}
 	for _, m := range r.w.machines {
+		if ending && m.switchedOff {
+			m.switchedOff = false
+			r.ok(m.powerOn())
+		}
 		named := slices.Contains(namesOf(nodes), m.name)
 		switch {
 		case named && !m.member:
