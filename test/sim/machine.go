@@ -39,8 +39,8 @@ type machine struct {
 	slowStarts bool // delay is for starts only
 	// switchedOff: somebody has to switch it on. The schedule's.
 	switchedOff bool
-	failStarts int
-	failStops  int
+	failStarts  int
+	failStops   int
 
 	// Only the schedule's goroutine touches these.
 	member bool // the operator has made it a node of the cluster
