@@ -289,6 +289,7 @@ func TestKernelInterfaceThatIsNotThereAtTheStart(t *testing.T) {
 	l.in("a", "link del eth1")
 	l.in("a", "link del eth2")
 	a, b := l.run("a", "test", bothBcast()), l.run("b", "test", bothBcast())
+	a.awaitWhy("b", 0, "eth1: no such interface")
 	a.awaitWhy("b", 1, "eth2: no such interface")
 	err := a.Send("b", ChannelLease, nil)
 	if want := "send to b: no link took it: link bcast eth1: eth1: no such interface; link bcast eth2: eth2: no such interface"; err == nil || err.Error() != want {
