@@ -123,6 +123,7 @@ type Consensus struct {
 	lastCommand, refusing time.Time
 	waiters               map[chan struct{}]bool
 	latest                state.Voters      // as Latest has found it last
+	beginning             atomic.Bool       // bootstrapOverATerm is under way
 	reached               map[string]uint64 // by node: the last index that it has said it has applied
 	whole                 *state.State      // as LogState has read it last
 	wholeAt               logEnd            // where the log ended then
@@ -615,9 +616,46 @@ func (c *Consensus) bootstrap() {
 	if r == nil {
 		return
 	}
-	if err := r.BootstrapCluster(rc).Error(); err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+	switch err := r.BootstrapCluster(rc).Error(); {
+	case errors.Is(err, raft.ErrCantBootstrap):
+		if c.Empty() && c.beginning.CompareAndSwap(false, true) {
+			go func() {
+				defer c.beginning.Store(false)
+				c.bootstrapOverATerm(rc)
+			}()
+		}
+		return
+	case err != nil:
 		c.cfg.Logger.Error("bootstrap failed", "err", err)
 		return
 	}
 	c.cfg.Logger.Info("the cluster begins: every node is here and empty", "nodes", len(rc.Servers))
+}
+
+// bootstrapOverATerm is what raft refuses: an empty node has seen a term, as it does
+// when it is taken in and dies before the first entry has reached it, and
+// the others have lost their disks since.
+func (c *Consensus) bootstrapOverATerm(rc raft.Configuration) {
+	if err := c.Halt(); err != nil {
+		c.cfg.Logger.Error("bootstrap failed", "err", err)
+		return
+	}
+	if err := errors.Join(first(c.cfg.Stores, rc), c.Resume()); err != nil {
+		c.cfg.Logger.Error("bootstrap failed", "err", err)
+		return
+	}
+	c.cfg.Logger.Info("the cluster begins: every node is here and empty", "nodes", len(rc.Servers))
+}
+
+// first writes the first entry into the log of a stopped raft, unless there is one.
+func first(s Stores, rc raft.Configuration) error {
+	last, err := s.Log.LastIndex()
+	if err != nil || last > 0 {
+		return err
+	}
+	term, err := s.Stable.GetUint64([]byte(keyTerm))
+	if err != nil {
+		return err
+	}
+	return s.Log.StoreLog(&raft.Log{Index: 1, Term: max(term, 1), Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(rc), AppendedAt: time.Now()})
 }

@@ -478,3 +478,23 @@ func TestALeaderWhoseDiskHangsSaysSo(t *testing.T) {
 		}
 	})
 }
+
+// A node that is taken in stores the term before the first entry reaches it. If
+// all the others lose their disks then, raft does not let the cluster begin.
+func TestAClusterBeginsOverATermThatAnEmptyNodeHasSeen(t *testing.T) {
+	bubble(t, func(w *world) {
+		for _, n := range nodes {
+			s := MemoryStores()
+			if err := s.Stable.SetUint64([]byte(keyTerm), 7); err != nil {
+				t.Fatal(err)
+			}
+			w.start(n.Name, "1", s)
+		}
+		w.leader()
+		a := w.member("a")
+		a.admit(5)
+		if term := a.c.raft().CurrentTerm(); term <= 7 {
+			t.Errorf("term %d", term)
+		}
+	})
+}
