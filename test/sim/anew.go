@@ -18,6 +18,9 @@ func (w *world) forgotten() bool {
 		return false
 	}
 	full, st := w.fullest()
+	if full == nil {
+		return true // nobody has anything, and not all of them the same nodes, or the cluster had begun by itself
+	}
 	// A rule that a change of nodes has ended, or has not begun as far as is known to be committed, is none.
 	if st == nil || len(st.Voters.IDs) == 0 || w.ofPair(st) && !full.diskNow().generationNow().RuleEnded {
 		return false
@@ -102,11 +105,13 @@ func (w *world) ofPair(st *state.State) bool {
 func (r *run) anew() {
 	r.asked = time.Now()
 	from, st := r.w.fullest()
-	nodes, rule := r.w.nodesOf(st)
-	if nodes == nil {
-		nodes, rule = r.w.local(from).Nodes, r.w.local(from).Quorum
+	nodes, rule := r.w.first, r.w.rule()
+	if from != nil {
+		if nodes, rule = r.w.nodesOf(st); nodes == nil {
+			nodes, rule = r.w.local(from).Nodes, r.w.local(from).Quorum
+		}
+		r.w.note("    a majority of the disks is lost: the cluster begins anew, from %s", from.name)
 	}
-	r.w.note("    a majority of the disks is lost: the cluster begins anew, from %s", from.name)
 	r.w.history.excuse("the cluster began anew")
 	r.w.lostDisk = true
 	for _, m := range r.w.machines {

@@ -47,7 +47,7 @@ func (r *run) recover() {
 		return
 	}
 	w.note("== settled again")
-	if r.s.Failback && !r.s.has(standby, takeover, failStarts, failStops, lostAddress) {
+	if r.s.Failback && !r.s.has(standby, takeover, nodes, failStarts, failStops, lostAddress) {
 		if !r.until(time.Until(limit.Add(10*time.Second)), w.home) {
 			r.fail("auto_failback is on, and not every group is where it should be")
 			return
