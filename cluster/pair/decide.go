@@ -234,7 +234,7 @@ func (f Facts) going() Decision {
 		// needs nobody's word for that.
 		d := Decision{Phase: Joining, Why: "it does not vote yet", Withdraw: surviving && f.Fence != Asked}
 		if f.HasLeft {
-			d.Why = fmt.Sprintf("it was stopped, and %s may have decided things since: it waits for %[1]s", f.Peer)
+			d.Why = fmt.Sprintf("it was stopped, and %s may have decided things since: it waits for %[1]s; if that is surely off for good: `keepbeat quorum confirm --force`", f.Peer)
 		}
 		if f.Confirmed && f.Forced {
 			d.Withdraw = false
