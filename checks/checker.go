@@ -38,6 +38,15 @@ type Checker interface {
 	Check(ctx context.Context) (detail string, err error)
 }
 
+// Weigher is implemented by checkers whose answer says how much the server can
+// bear: checkcommand with dynamic, a file.
+type Weigher interface {
+	// Weight returns what the last Check that succeeded said, 0 to 65535;
+	// false: it said nothing, and the configured weight holds. Called by the
+	// goroutine of Check, after it.
+	Weight() (weight int, ok bool)
+}
+
 // env is what checkers of one Scheduler share, so that 5,000 of them stay small.
 type env struct {
 	ping    *icmp.Pinger // nil: each check opens a socket of its own

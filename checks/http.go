@@ -157,7 +157,7 @@ func (h *httpCheck) redirect(from, location string) (path string, ok bool) {
 }
 
 func (h *httpCheck) ask(ctx context.Context, request []byte) (code int, location, detail string, err error) {
-	conn, err := dialTCP(ctx, h.c.Target, h.c.Timeout)
+	conn, err := dialCheck(ctx, h.c)
 	if err != nil {
 		return 0, "", "", err
 	}

@@ -17,15 +17,17 @@ import (
 
 // Status is what is known about one check.
 type Status struct {
-	Known     bool          `json:"known"`     // there has been a result
-	Up        bool          `json:"up"`        // by rise and fall
-	OK        bool          `json:"ok"`        // the last single result
-	Detail    string        `json:"detail"`    // the last answer or error in words: at most 200 bytes, UTF-8, printable
-	Last      time.Time     `json:"last"`      // end of the last check
-	Duration  time.Duration `json:"duration"`  // of the last check
-	Since     time.Time     `json:"since"`     // of Up
-	Fails     int           `json:"fails"`     // in a row
-	Successes int           `json:"successes"` // in a row
+	Known     bool          `json:"known"`             // there has been a result
+	Up        bool          `json:"up"`                // by rise and fall
+	OK        bool          `json:"ok"`                // the last single result
+	Detail    string        `json:"detail"`            // the last answer or error in words: at most 200 bytes, UTF-8, printable
+	Last      time.Time     `json:"last"`              // end of the last check
+	Duration  time.Duration `json:"duration"`          // of the last check
+	Since     time.Time     `json:"since"`             // of Up
+	Fails     int           `json:"fails"`             // in a row
+	Successes int           `json:"successes"`         // in a row
+	Weighed   bool          `json:"weighed,omitempty"` // the last success gave a weight
+	Weight    int           `json:"weight,omitempty"`  // with Weighed: 0 to 65535
 }
 
 // Config is what a Scheduler needs.

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keepbeat/keepbeat/conf"
 )
 
 // tcpConn is a TCP connection for one check. It is made with plain system calls
@@ -27,6 +29,11 @@ type tcpConn struct {
 	timeout time.Duration // for words
 	up      bool          // the handshake is known to be complete
 	stop    func() bool
+}
+
+// dialCheck begins to connect to the server of a check, as dialTCP does.
+func dialCheck(ctx context.Context, c conf.Check) (*tcpConn, error) {
+	return dialTCP(ctx, c.Target, c.Timeout)
 }
 
 // dialTCP begins to connect. The caller may Write at once: that waits for the

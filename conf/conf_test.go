@@ -78,8 +78,8 @@ func TestTheClassicPairMeansWhatItsOldFilesSay(t *testing.T) {
 		Groups:   []Group{{Name: "192.168.56.200", Prefer: []string{"director1"}, AutoFailback: true, Priority: 1, Resources: []Resource{vip, ipvs}}},
 		Pools: map[string]Pool{"ldirectord.yaml": {Autoreload: true, Virtuals: []Virtual{{
 			Address: netip.MustParseAddrPort("192.168.56.200:80"), Protocol: TCP, Scheduler: "wlc", Netmask: 32, Quiescent: true, CleanStop: true,
-			Reals:    []Real{real("192.168.56.103:80"), real("192.168.56.104:80")},
-			Fallback: &Real{Address: netip.MustParseAddrPort("127.0.0.1:80"), Forward: Gate, Weight: 1},
+			Reals:     []Real{real("192.168.56.103:80"), real("192.168.56.104:80")},
+			Fallbacks: []Real{{Address: netip.MustParseAddrPort("127.0.0.1:80"), Forward: Gate, Weight: 1}},
 		}}}},
 	}
 	if d := cmp.Diff(want, spec, sameAddresses()); d != "" {

@@ -114,19 +114,13 @@ func (d *differ) group(prefix string, a, b Group) {
 }
 
 func (d *differ) virtual(prefix string, a, b Virtual) {
-	d.fields(prefix, reflect.ValueOf(a), reflect.ValueOf(b), "Reals", "Address", "FWMark", "Fallback")
-	switch {
-	case a.Fallback == nil && b.Fallback != nil:
-		d.say("%s: fallback %s added", prefix, realName(b.Fallback.Address))
-	case a.Fallback != nil && b.Fallback == nil:
-		d.say("%s: fallback %s removed", prefix, realName(a.Fallback.Address))
-	case a.Fallback != nil:
-		d.fields(prefix+": fallback", reflect.ValueOf(*a.Fallback), reflect.ValueOf(*b.Fallback))
-	}
+	d.fields(prefix, reflect.ValueOf(a), reflect.ValueOf(b), "Reals", "Address", "FWMark", "Fallbacks")
 	name := func(r Real) string { return realName(r.Address) }
-	each(d, prefix+": real ", a.Reals, b.Reals, name, func(prefix string, a, b Real) {
+	one := func(prefix string, a, b Real) {
 		d.fields(prefix, reflect.ValueOf(a), reflect.ValueOf(b), "Address")
-	})
+	}
+	each(d, prefix+": fallback ", a.Fallbacks, b.Fallbacks, name, one)
+	each(d, prefix+": real ", a.Reals, b.Reals, name, one)
 }
 
 // fields compares two structures of the same type, by the names that their

@@ -40,7 +40,7 @@ virtual:
 		"scheduler":         {change("fallback", "scheduler: wlc\n    fallback"), "pool p.yaml: virtual 10.0.0.1:80 tcp: scheduler wrr -> wlc"},
 		"check":             {change("real: [10.0.0.5 gate]", "real: [10.0.0.5 gate]\n    receive: o k\n    checkinterval: 1m"), "pool p.yaml: virtual 10.0.0.1:443 tcp: real 10.0.0.5:443: check: receive none -> \"o k\"\npool p.yaml: virtual 10.0.0.1:443 tcp: real 10.0.0.5:443: check: interval 10s -> 1m"},
 		"fallback":          {change("    fallback: 127.0.0.1 gate\n", ""), "pool p.yaml: virtual 10.0.0.1:80 tcp: fallback 127.0.0.1:80 removed"},
-		"fallback changed":  {change("127.0.0.1 gate", "127.0.0.2 masq"), "pool p.yaml: virtual 10.0.0.1:80 tcp: fallback: address 127.0.0.1:80 -> 127.0.0.2:80\npool p.yaml: virtual 10.0.0.1:80 tcp: fallback: forward gate -> masq"},
+		"fallback changed":  {change("127.0.0.1 gate", "127.0.0.2 masq"), "pool p.yaml: virtual 10.0.0.1:80 tcp: fallback 127.0.0.1:80 removed\npool p.yaml: virtual 10.0.0.1:80 tcp: fallback 127.0.0.2:80 added"},
 		"service added":     {change("virtual:\n", "virtual:\n  - {address: 10.0.0.1:81, service: http, real: [10.0.0.5 gate]}\n"), "pool p.yaml: virtual 10.0.0.1:81 tcp added"},
 		"autoreload":        {change("virtual:", "autoreload: yes\nvirtual:"), "pool p.yaml: autoreload no -> yes"},
 		"resource added":    {regroup("{vip: 10.0.0.1/24}", "{vip: 10.0.0.1/24}, {vip: 10.0.0.2}"), "group web: resource \"vip 10.0.0.2\" added"},

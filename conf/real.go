@@ -342,7 +342,9 @@ func (p *poolReader) readFallback(n *yaml.Node, raw *rawVirtual, v *Virtual) {
 		if forced {
 			p.warnf(n, "the global fallback is used with port %d for virtual %s, since %s cannot change the port", f.Address.Port(), v, f.Forward)
 		}
-		v.Fallback = f
+		if f != nil {
+			v.Fallbacks = []Real{*f}
+		}
 		return
 	}
 	text, ok := p.scalar(raw.fallback, "a server, \"127.0.0.1:80 gate\"")
@@ -357,7 +359,7 @@ func (p *poolReader) readFallback(n *yaml.Node, raw *rawVirtual, v *Virtual) {
 		p.errorf(raw.fallback, "fallback: %s", err)
 		return
 	}
-	v.Fallback = &servers[0]
+	v.Fallbacks = servers
 }
 
 // slash puts the slash before a request.

@@ -22,10 +22,16 @@ func (g GuardMode) String() string { return enumString([]string{"", "on", "off"}
 func (c Class) String() string {
 	return enumString([]string{"", "guarded", "fenced", "shared"}, uint8(c))
 }
-func (p Protocol) String() string { return enumString([]string{"", "tcp", "udp", "fwm"}, uint8(p)) }
-func (f Forward) String() string  { return enumString([]string{"", "gate", "masq", "ipip"}, uint8(f)) }
+func (p Protocol) String() string {
+	return enumString([]string{"", "tcp", "udp", "fwm", "sctp"}, uint8(p))
+}
+func (f Forward) String() string { return enumString([]string{"", "gate", "masq", "ipip"}, uint8(f)) }
 func (c CheckType) String() string {
-	return enumString([]string{"", "negotiate", "connect", "ping", "external", "on", "off"}, uint8(c))
+	return enumString([]string{"", "negotiate", "connect", "ping", "external", "on", "off", "file"}, uint8(c))
+}
+func (t Tunnel) String() string { return enumString([]string{"ipip", "gue", "gre"}, uint8(t)) }
+func (c Checksum) String() string {
+	return enumString([]string{"nocsum", "csum", "remcsum"}, uint8(c))
 }
 func (a FenceAction) String() string {
 	return enumString([]string{"", "off", "reboot", "on"}, uint8(a))

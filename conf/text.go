@@ -85,6 +85,20 @@ func (f *Forward) UnmarshalText(b []byte) error {
 }
 
 // MarshalText implements encoding.TextMarshaler.
+func (t Tunnel) MarshalText() ([]byte, error) { return enumMarshal(t.String(), t == 0) }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (t *Tunnel) UnmarshalText(b []byte) error { return enumUnmarshal(t, b, Tunnel.String, "tunnel") }
+
+// MarshalText implements encoding.TextMarshaler.
+func (c Checksum) MarshalText() ([]byte, error) { return enumMarshal(c.String(), c == 0) }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (c *Checksum) UnmarshalText(b []byte) error {
+	return enumUnmarshal(c, b, Checksum.String, "checksum of a tunnel")
+}
+
+// MarshalText implements encoding.TextMarshaler.
 func (c CheckType) MarshalText() ([]byte, error) { return enumMarshal(c.String(), c == 0) }
 
 // UnmarshalText implements encoding.TextUnmarshaler.

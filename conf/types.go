@@ -216,11 +216,29 @@ type VIP struct {
 	ARPInterval time.Duration `json:"arp_interval"` // between them; default 1 s
 }
 
-// Pool is one ldirectord.yaml.
+// Pool is one ldirectord.yaml, with the files that it executes.
 type Pool struct {
 	Virtuals []Virtual `json:"virtuals"`
 	// CleanStop and the rest of the global values are already in each Virtual.
 	Autoreload bool `json:"autoreload"`
+
+	// MaintenanceDir is a directory, on each director for itself, in which a
+	// file named after a server (ADDRESS:PORT, ADDRESS, NAME or NAME:PORT) takes it out.
+	MaintenanceDir string `json:"maintenancedir,omitempty"`
+	// Callback is a program, an absolute path, that is run on every director
+	// after a new version has been written to its files, with the path of the
+	// pool as argument. Its failure is logged and changes nothing.
+	Callback string `json:"callback,omitempty"`
+	Email    Email  `json:"email,omitzero"` // about starting, stopping and reloading the pool
+}
+
+// Email says who is told what. It is comparable.
+type Email struct {
+	To     string        `json:"to,omitempty"`     // addresses with commas between; empty: nobody is told
+	From   string        `json:"from,omitempty"`   // default: root@NODE
+	Server string        `json:"server,omitempty"` // HOST[:PORT] of an SMTP server, port 25 without one; empty: the local sendmail
+	Every  time.Duration `json:"every,omitempty"`  // emailalertfreq: said again while the server is down; 0: once
+	Status string        `json:"status,omitempty"` // emailalertstatus: all, none, or of starting, running, stopping, reloading, with commas; default all
 }
 
 // Protocol of a virtual service.
@@ -232,6 +250,7 @@ const (
 	TCP
 	UDP
 	FWM // by firewall mark
+	SCTP
 )
 
 // Forward is how packets reach a real server.
@@ -242,7 +261,27 @@ const (
 	_    Forward = iota
 	Gate         // direct routing
 	Masq         // NAT
-	IPIP         // tunnel
+	IPIP         // tunnel; Real.Tunnel says of which kind
+)
+
+// Tunnel is what packets of forward method ipip are put into.
+type Tunnel uint8
+
+// Tunnels. The zero value is a plain IP-in-IP tunnel.
+const (
+	TunnelIPIP Tunnel = iota
+	TunnelGUE         // UDP to Real.TunnelPort (Linux 5.3)
+	TunnelGRE         // Linux 5.4
+)
+
+// Checksum says what the UDP or GRE header of a tunnel carries.
+type Checksum uint8
+
+// Checksums. The zero value is none.
+const (
+	ChecksumNone   Checksum = iota
+	ChecksumFull            // csum
+	ChecksumRemote          // remcsum: remote checksum offload, GUE only
 )
 
 // Virtual is one virtual service.
@@ -251,17 +290,47 @@ type Virtual struct {
 	FWMark    uint32         `json:"fwmark,omitempty"`
 	IPv6      bool           `json:"ipv6,omitempty"` // family, also of an fwmark service
 	Protocol  Protocol       `json:"protocol"`
-	Scheduler string         `json:"scheduler"`            // default wrr
-	Flags     []string       `json:"schedflags,omitempty"` // sh-port, sh-fallback, mh-port, mh-fallback
+	Scheduler string         `json:"scheduler"`                    // default wrr
+	Flags     []string       `json:"schedflags,omitempty"`         // sh-port, sh-fallback, mh-port, mh-fallback, flag-1 to flag-3
+	OPS       bool           `json:"ops,omitempty"`                // one-packet scheduling, UDP only
+	Engine    string         `json:"persistence_engine,omitempty"` // "sip": persistence by the Call-ID, UDP only
 	// Persistent is the time-out of persistence in whole seconds; 0: none.
 	Persistent time.Duration `json:"persistent,omitempty"`
 	// Netmask is the prefix length of the client's network for persistence: 32 or 128 when not given.
-	Netmask   int    `json:"netmask"`
-	Quiescent bool   `json:"quiescent"` // a failed server gets weight 0; otherwise it is removed. Default yes, as ldirectord's manual says (its code said no)
-	CleanStop bool   `json:"cleanstop"` // remove the service when the group stops
-	Reals     []Real `json:"reals"`
-	Fallback  *Real  `json:"fallback,omitempty"` // in the table while no real server is up; not checked
-	Comment   string `json:"comment,omitempty"`
+	Netmask   int  `json:"netmask"`
+	Quiescent bool `json:"quiescent"` // a failed server gets weight 0; otherwise it is removed. Default yes, as ldirectord's manual says (its code said no)
+	CleanStop bool `json:"cleanstop"` // remove the service when the group stops
+	// ReaddQuiescent: a server that somebody has removed from the table comes back with weight 0 until its next check.
+	ReaddQuiescent bool   `json:"readdquiescent,omitempty"`
+	Reals          []Real `json:"reals"`
+	Name           string `json:"servicename,omitempty"` // shown in status, logs and mails
+	Comment        string `json:"comment,omitempty"`
+
+	// Fallbacks stand in the table while the service has no quorum: the first
+	// one that is up, with its weight. Their Check is On unless one is asked for.
+	Fallbacks []Real `json:"fallbacks,omitempty"`
+	// FallbackCommand is a program, an absolute path, that is run with "start"
+	// when the fallback begins and "stop" when it ends, then address:port (or
+	// the mark), protocol and the name of the service.
+	FallbackCommand string `json:"fallbackcommand,omitempty"`
+
+	// Quorum is the sum of weights of servers that are up which the service
+	// needs: it is lost below Quorum-Hysteresis, or without any server, and is
+	// there again from Quorum+Hysteresis (keepalived's rule). Default 1, 0.
+	Quorum     int    `json:"quorum,omitempty"` // 0 counts as 1
+	Hysteresis int    `json:"hysteresis,omitempty"`
+	QuorumUp   string `json:"quorum_up,omitempty"`   // program run when quorum is gained
+	QuorumDown string `json:"quorum_down,omitempty"` // and when it is lost
+	// Alpha: servers are down until a check has succeeded; otherwise one that
+	// was in the table when the pool started stays until a check has failed.
+	Alpha bool `json:"alpha,omitempty"`
+	// Omega: QuorumDown and the servers' NotifyDown are run too when the pool stops.
+	Omega bool `json:"omega,omitempty"`
+	// SlowStart is the time in which the weight of a server that has come up
+	// grows from 1 to what is configured; 0: at once.
+	SlowStart   time.Duration `json:"slow_start,omitempty"`
+	MonitorFile string        `json:"monitorfile,omitempty"` // a line for every change of a server's state, an absolute path
+	Email       Email         `json:"email,omitzero"`
 }
 
 // String is how logs and status call the service: "192.168.56.200:80 tcp", "fwmark 5".
@@ -279,11 +348,22 @@ func (v Virtual) String() string {
 // Real is one real server of a virtual service.
 type Real struct {
 	Address netip.AddrPort `json:"address"`
+	Host    string         `json:"host,omitempty"` // the name that Address was resolved from when the version was made
 	Forward Forward        `json:"forward"`
 	Weight  int            `json:"weight"` // 0 to 65535; default 1
 	Lower   uint32         `json:"lower,omitempty"`
 	Upper   uint32         `json:"upper,omitempty"`
-	Check   Check          `json:"check"` // complete: every inherited value is filled in
+
+	// Tunnel, TunnelPort and TunnelChecksum are for IPIP.
+	Tunnel         Tunnel   `json:"tunnel,omitempty"`
+	TunnelPort     uint16   `json:"tunnel_port,omitempty"` // GUE
+	TunnelChecksum Checksum `json:"tunnel_checksum,omitempty"`
+
+	Check Check   `json:"check"`          // complete: every inherited value is filled in
+	Also  []Check `json:"also,omitempty"` // more checks: the server is up while all of them say so
+
+	NotifyUp   string `json:"notify_up,omitempty"`   // program run when the server comes up
+	NotifyDown string `json:"notify_down,omitempty"` // and when it goes down
 }
 
 // CheckType is ldirectord's checktype.
@@ -293,35 +373,84 @@ type CheckType uint8
 const (
 	_         CheckType = iota
 	Negotiate           // request and expected answer of Service
-	Connect             // TCP connect; never of a UDP service, for which the reader writes Ping, as ldirectord does
+	Connect             // TCP or SCTP connect; never of a UDP service, for which the reader writes Ping, as ldirectord does
 	Ping                // ICMP echo
 	External            // a program's exit status
 	On                  // always up
 	Off                 // never up
+	File                // a file's content: the operator's switch
 )
 
 // Check says how a real server is checked. It is comparable: two equal values
 // are the same check and are run once.
 type Check struct {
 	Type    CheckType      `json:"type"`
-	Service string         `json:"service,omitempty"` // http, https for Negotiate
-	Target  netip.AddrPort `json:"target"`            // the server's address with checkport; port 0 for Ping, On and Off
+	Service string         `json:"service,omitempty"` // of Negotiate, a name of Services(); "sctp" of a Connect by SCTP
+	Target  netip.AddrPort `json:"target"`            // the server's address with checkport; port 0 for Ping, On, Off and File
+	// Connects is ldirectord's checktype N: so many plain connects follow each
+	// negotiate that succeeded; a connect that fails is followed by a negotiate.
+	Connects int `json:"connects,omitempty"`
+	Count    int `json:"count,omitempty"` // Ping: checkcount, echoes until it has failed; 0 counts as 1
 
-	Request     string `json:"request,omitempty"`     // path with leading slash
-	Receive     string `json:"receive,omitempty"`     // regular expression (RE2) on the body; empty: any
+	// Request and Receive mean what the service makes of them: path and
+	// expression on the body (http), DN and expression on it (ldap), query and
+	// expression on a value (mysql, pgsql), name and expression on the answers
+	// (dns), file and expression on its content (ftp), text and expression on
+	// the answer (simpletcp), URI (sip).
+	Request string `json:"request,omitempty"`
+	Receive string `json:"receive,omitempty"` // regular expression (RE2); empty: any
+
+	Login      string `json:"login,omitempty"`
+	Passwd     string `json:"passwd,omitempty"`      // a secret: never shown
+	PasswdFile string `json:"passwd_file,omitempty"` // in place of Passwd: an absolute path on each director
+	Database   string `json:"database,omitempty"`
+	Secret     string `json:"secret,omitempty"` // radius; a secret: never shown
+	SecretFile string `json:"secret_file,omitempty"`
+
+	// http, https, http_proxy, grpc.
 	VirtualHost string `json:"virtualhost,omitempty"` // Host header
-	HTTPMethod  string `json:"httpmethod,omitempty"`  // GET or HEAD
+	HTTPMethod  string `json:"httpmethod,omitempty"`  // GET, HEAD, POST, PUT, OPTIONS
+	Status      string `json:"status,omitempty"`      // wanted codes, "200-299,401"; empty: 200-299
+	Digest      string `json:"digest,omitempty"`      // of the body in lower-case hex: "md5:..." or "sha256:..."
+	Headers     string `json:"headers,omitempty"`     // "Name: value" lines, \n between
+	Body        string `json:"body,omitempty"`
+	HTTPVersion string `json:"http_version,omitempty"` // "1.0", "1.1", "2"; empty: 1.1, and 2 of grpc
 
+	RecordType string `json:"record_type,omitempty"` // dns: A, AAAA, NS, CNAME, SOA, MX, TXT, PTR, SRV; empty: A, or PTR of an address
+
+	// udp: Payload is sent; a reply must come when ReplyHex or a length is given.
+	Payload  string `json:"payload,omitempty"`   // hex
+	ReplyHex string `json:"reply_hex,omitempty"` // hex, x matches any digit; the reply begins with it
+	ReplyMin int    `json:"reply_min,omitempty"` // bytes, 0 to 65507
+	ReplyMax int    `json:"reply_max,omitempty"` // 0: no limit
+
+	STARTTLS  bool   `json:"starttls,omitempty"`   // smtp, submission, pop, imap, nntp, ftp, ldap, pgsql, mysql
 	TLSVerify bool   `json:"tls_verify,omitempty"` // default off, as in ldirectord
 	TLSName   string `json:"tls_name,omitempty"`   // SNI and the name verified; default: VirtualHost
 	TLSCA     string `json:"tls_ca,omitempty"`     // file of PEM certificates; default: the system's
+	TLSMin    string `json:"tls_min,omitempty"`    // 1.0, 1.1, 1.2, 1.3; empty: 1.0, as old servers need
+	TLSCert   string `json:"tls_cert,omitempty"`   // client certificate, PEM file
+	TLSKey    string `json:"tls_key,omitempty"`    // its key, PEM file; empty: in TLSCert
 
 	// External: Command is run with Virtual's address and port (or the mark) and the real server's.
 	Command string `json:"command,omitempty"`
 	Args    string `json:"args,omitempty"` // the four of ldirectord(8), blank between: address or mark, port or 0, real address, real port or 0
+	Perl    bool   `json:"perl,omitempty"` // external-perl: Command is a file for perl
+	User    string `json:"user,omitempty"` // whom it runs as; empty: the daemon's user
+	// Dynamic: exit statuses 2 to 255 give the weight, status - 2, as
+	// keepalived's misc_dynamic; of File, the number in the file is the weight.
+	Dynamic bool   `json:"dynamic,omitempty"`
+	Path    string `json:"path,omitempty"` // File: an absolute path
 
-	Interval time.Duration `json:"interval"` // start to start; default 10 s
-	Timeout  time.Duration `json:"timeout"`  // the whole check: negotiatetimeout (30 s) or checktimeout (5 s)
-	Fall     int           `json:"fall"`     // failurecount: failures in a row until down; default 1
-	Rise     int           `json:"rise"`     // successes in a row until up again; default 1
+	// Where the probe comes from; what is zero is the kernel's choice.
+	Source    netip.Addr `json:"source,omitzero"`
+	Interface string     `json:"interface,omitempty"`
+	Mark      uint32     `json:"mark,omitempty"` // SO_MARK
+
+	Interval     time.Duration `json:"interval"`                // start to start; default 10 s
+	IntervalDown time.Duration `json:"interval_down,omitempty"` // while the server is down; 0: Interval
+	Jitter       time.Duration `json:"jitter,omitempty"`        // each start is put off by a random part of it
+	Timeout      time.Duration `json:"timeout"`                 // the whole check: negotiatetimeout (30 s) or checktimeout (5 s)
+	Fall         int           `json:"fall"`                    // failurecount: failures in a row until down; default 1
+	Rise         int           `json:"rise"`                    // successes in a row until up again; default 1
 }

@@ -29,7 +29,7 @@ func web() conf.Virtual {
 	v := virtual("10.0.0.1:80", real("10.0.0.5:80", conf.Gate, 1), real("10.0.0.6:80", conf.Gate, 2))
 	f := real("127.0.0.1:80", conf.Gate, 1)
 	f.Check = conf.Check{}
-	v.Fallback = &f
+	v.Fallbacks = []conf.Real{f}
 	return v
 }
 
@@ -65,8 +65,8 @@ func TestWanted(t *testing.T) {
 	mark := conf.Virtual{Protocol: conf.FWM, FWMark: 5, Scheduler: "rr", Netmask: 32, Reals: []conf.Real{real("10.0.0.5:0", conf.Gate, 1)}}
 	mark6 := conf.Virtual{Protocol: conf.FWM, FWMark: 5, IPv6: true, Scheduler: "rr", Netmask: 128, Reals: []conf.Real{real("[2001:db8::5]:0", conf.Gate, 1)}}
 	own := web()
-	own.Fallback.Address = ap("10.0.0.6:80")
-	own.Fallback.Forward = conf.Masq
+	own.Fallbacks[0].Address = ap("10.0.0.6:80")
+	own.Fallbacks[0].Forward = conf.Masq
 	mapped := virtual("10.0.0.1:80", real("10.0.0.5:80", conf.Gate, 1))
 	mapped.Address = netip.AddrPortFrom(netip.MustParseAddr("::ffff:10.0.0.1"), 80)
 	notPersistent := web()

@@ -157,7 +157,8 @@ func (p *pool) serviceDetail(v conf.Virtual, wanted Entry) ServiceDetail {
 		}
 		s.Reals = append(s.Reals, d)
 	}
-	if f := v.Fallback; f != nil {
+	if len(v.Fallbacks) > 0 {
+		f := v.Fallbacks[0]
 		s.Fallback = &FallbackInfo{Address: f.Address.String(), Forward: f.Forward.String(), Active: s.Up == 0}
 		if i, found := in[plain(f.Address)]; found && s.Up == 0 {
 			s.Fallback.Traffic = counters(actual, i)

@@ -228,7 +228,7 @@ func TestKernelFallbackOnThisNode(t *testing.T) {
 	k := newLabKernel(t)
 	v := web()
 	become(t, k, Wanted([]conf.Virtual{v}, never))
-	v.Fallback.Forward = conf.Masq
+	v.Fallbacks[0].Forward = conf.Masq
 	become(t, k, Wanted([]conf.Virtual{v}, never))
 }
 

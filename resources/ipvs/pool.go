@@ -240,8 +240,8 @@ func (p *pool) assume(ctx context.Context, keys []Key) error {
 	begun := p.begun
 	fallbacks := map[server]bool{}
 	for _, v := range p.content.Virtuals {
-		if v.Fallback != nil {
-			fallbacks[server{KeyOf(v), plain(v.Fallback.Address)}] = true
+		for _, f := range v.Fallbacks {
+			fallbacks[server{KeyOf(v), plain(f.Address)}] = true
 		}
 	}
 	p.mu.Unlock()

@@ -55,10 +55,10 @@ func wantedEntry(v conf.Virtual, k Key, up Up) Entry {
 			put(d, false)
 		}
 	}
-	if v.Fallback != nil && alive == 0 {
+	if len(v.Fallbacks) > 0 && alive == 0 {
 		// ldirectord(8): the fallback has weight 1, whatever the servers have.
 		// It may be one of the real servers, and then stands instead of it.
-		d := destOf(*v.Fallback)
+		d := destOf(v.Fallbacks[0])
 		d.Weight, d.Upper, d.Lower = 1, 0, 0
 		put(d, true)
 	}
