@@ -1,0 +1,56 @@
+package checks
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxSecret bounds a file with a password or secret, in bytes.
+const maxSecret = 4 << 10
+
+// readSecret returns value, or with a file what that file holds now, without
+// one line end: it is read for every check, so that a password can be changed
+// without a new version of the configuration. Errors name the file and never
+// what is in it.
+func readSecret(value, file string) ([]byte, error) {
+	if file == "" {
+		return []byte(value), nil
+	}
+	// Without O_NONBLOCK the open of a pipe would wait for somebody to write.
+	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, secretError(file, err)
+	}
+	defer f.Close()
+	if fi, err := f.Stat(); err != nil {
+		return nil, secretError(file, err)
+	} else if !fi.Mode().IsRegular() {
+		return nil, secretError(file, errors.New("it is not a regular file"))
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	if err != nil {
+		return nil, secretError(file, err)
+	}
+	b = bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
+	switch {
+	case len(b) > maxSecret:
+		return nil, secretError(file, fmt.Errorf("it holds more than %d bytes", maxSecret))
+	case len(b) == 0: // LDAP takes an empty password for no password, and says yes
+		return nil, secretError(file, errors.New("it is empty"))
+	}
+	return b, nil
+}
+
+func secretError(file string, err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	return fmt.Errorf("password from %s: %w", file, err)
+}
