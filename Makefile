@@ -24,6 +24,7 @@ UNIT_PACKAGES = $(shell $(GO) list ./... | grep -vE '/test/(lab|sim|fault)(/|$$)
 # Packages with tests for the lab kernel: those with a test file tagged labkernel.
 KERNEL_PACKAGES = $(shell grep -rlE '^//go:build labkernel$$' --include='*_test.go' . | xargs -r -n 1 dirname | sort -u)
 
+# Which lab tests: a pattern of their names, or a folder of test/lab (RUN=checks).
 RUN  ?= .
 RUNS ?= 50
 SEED ?= 0
@@ -111,15 +112,18 @@ model:
 
 # ---- lab: real kernel, several hosts on one machine; needs root
 
+LAB_FOLDER = $(if $(filter-out .,$(RUN)),$(shell if [ -d 'test/lab/$(RUN)' ]; then echo '$(RUN)'; fi))
+LAB_RUN    = $(if $(LAB_FOLDER),.,$(RUN))
+
 test-lab: test-lab-host test-lab-kernel
 
 test-lab-host: deps lab-kernel build labtool
-	@test/lab/deps.sh fencing
-	$(LAB_ENV) $(GO) test -v -count=1 -p 1 -timeout 25m -run '$(RUN)' ./test/lab/...
+	@test/lab/deps.sh fencing checks
+	$(LAB_ENV) $(GO) test -v -count=1 -p 1 -timeout 25m -run '$(LAB_RUN)' ./test/lab/$(addsuffix /,$(LAB_FOLDER))...
 
 # In the lab kernel, or in the host's where that one has IPVS; it says which.
 test-lab-kernel: deps lab-kernel build labtool
-	$(LAB_ENV) bin/labtool kerneltest -timeout 15m -run '$(RUN)' $(KERNEL_PACKAGES)
+	$(if $(LAB_FOLDER),,$(LAB_ENV) bin/labtool kerneltest -timeout 15m -run '$(RUN)' $(KERNEL_PACKAGES))
 
 # ---- fault injection: real daemons in the lab; prints a table, as text and as a line of JSON
 

@@ -16,6 +16,8 @@ declare -A sets=(
 	# The model checker compiles what it searches.
 	[model]="spin gcc libc6-dev"
 	[fault]="dmsetup e2fsprogs mount"
+	# Servers that the checks are tested against.
+	[checks]="postfix dovecot-imapd dovecot-pop3d vsftpd"
 	# What bench-failover PEERS=1 measures beside keepbeat. heartbeat brings its resource scripts and plugins with it.
 	[peers]="keepalived heartbeat"
 )
@@ -40,7 +42,23 @@ fi
 echo "deps: installing ${missing[*]}" >&2
 export DEBIAN_FRONTEND=noninteractive
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+
+# Tests start what they need themselves: nothing that is installed here is to
+# start by itself. policy-rc.d is how Debian is told so; one that is there comes
+# back afterwards, also one that a run which was killed had put aside.
+policy=/usr/sbin/policy-rc.d
+mkdir -p /run/lock
+exec 9>/run/lock/keepbeat-deps
+flock 9
+restore() {
+	rm -f "$log"
+	if [ -e "$policy.keepbeat" ]; then mv "$policy.keepbeat" "$policy"; elif grep -qs keepbeat "$policy"; then rm "$policy"; fi
+}
+trap restore EXIT
+if [ -e "$policy" ] && [ ! -e "$policy.keepbeat" ] && ! grep -q keepbeat "$policy"; then mv "$policy" "$policy.keepbeat"; fi
+printf '#!/bin/sh\n# keepbeat, test/lab/deps.sh: no daemon starts by being installed\nexit 101\n' >"$policy"
+chmod 755 "$policy"
+
 install() { apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "${missing[@]}"; }
 if ! { apt-get -o DPkg::Lock::Timeout=300 update -qq && install; } >"$log" 2>&1; then
 	cat "$log" >&2
