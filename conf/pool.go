@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -52,7 +53,6 @@ func Schedulers() []string {
 type checkSettings struct {
 	checktimeout, negotiatetimeout, checkinterval opt[time.Duration]
 	failurecount, rise                            opt[int]
-	quiescent, cleanstop                          opt[bool]
 }
 
 func (c *checkSettings) fields(r *reader) []field {
@@ -64,8 +64,6 @@ func (c *checkSettings) fields(r *reader) []field {
 		{"checkinterval", "Time from the start of a check to the start of the next, 10ms to 24h. Default 10s.", into(&c.checkinterval, timeout)},
 		{"failurecount", "Failures in a row until a real server is down, 1 to 1000. Default 1.", into(&c.failurecount, r.integer(1, 1000))},
 		{"rise", "Successes in a row until it is up again, 1 to 1000. Default 1.", into(&c.rise, r.integer(1, 1000))},
-		{"quiescent", "yes: a real server that is down gets weight 0 and keeps its connections; no: it is removed. Default yes, as ldirectord's manual says.", into(&c.quiescent, r.boolean)},
-		{"cleanstop", "Whether the virtual service is removed when the group stops. Default yes.", into(&c.cleanstop, r.boolean)},
 	}
 }
 
@@ -73,6 +71,7 @@ func (c *checkSettings) fields(r *reader) []field {
 type poolReader struct {
 	*reader
 	global     checkSettings
+	settings   serviceSettings
 	autoreload opt[bool]
 	fallback   [2]opt[realText] // for IPv4, for IPv6
 	at         []*yaml.Node     // of Pool.Virtuals
@@ -96,7 +95,7 @@ func (p *poolReader) fields(virtuals **yaml.Node) []field {
 		s, ok := p.scalar(n, "a server, \"127.0.0.1:80 gate\"")
 		return realText{s, n}, ok
 	}
-	return append(p.global.fields(p.reader),
+	return append(append(p.global.fields(p.reader), p.settings.fields(p.reader)...),
 		field{"autoreload", "Whether an edited file is applied without `keepbeat apply`. Default no.", into(&p.autoreload, p.boolean)},
 		field{"fallback", "Server for IPv4 virtual services that have no real server up and no fallback of their own: ADDRESS[:PORT] [gate|masq|ipip]. Default: none.", into(&p.fallback[0], line)},
 		field{"fallback6", "The same for IPv6.", into(&p.fallback[1], line)},
@@ -107,7 +106,7 @@ func (p *poolReader) fields(virtuals **yaml.Node) []field {
 // poolElsewhere are the words of ldirectord.cf that keepbeat does not have, or not yet.
 func poolElsewhere() map[string]string {
 	m := map[string]string{}
-	for _, w := range strings.Fields("emailalert emailalertfrom emailalertfreq emailalertstatus smtp callback execute fallbackcommand maintenancedir readdquiescent checkcount ops monitorfile servicename login passwd database secret") {
+	for _, w := range strings.Fields("callback execute maintenancedir checkcount ops monitorfile servicename login passwd database secret") {
 		m[w] = fmt.Sprintf("%q is not built yet; take it out", w)
 	}
 	for _, w := range strings.Fields("fork supervised") {
@@ -134,6 +133,7 @@ func (p *poolReader) read(data []byte) Pool {
 		return pool
 	}
 	pool.Autoreload = p.autoreload.or(false)
+	pool.Email = p.settings.email.over(emailSettings{})
 	switch {
 	case virtuals == nil && p.odd > 0:
 	case virtuals == nil:
@@ -152,6 +152,9 @@ func (p *poolReader) read(data []byte) Pool {
 				pool.Virtuals = append(pool.Virtuals, v)
 			}
 		})
+	}
+	if told := func(v Virtual) bool { return v.Email.To != "" }; pool.Email.To == "" && !slices.ContainsFunc(pool.Virtuals, told) && p.odd == 0 {
+		p.settings.email.useless(p.reader)
 	}
 	for i, family := range []string{"fallback", "fallback6"} {
 		if f := p.fallback[i]; f.ok {

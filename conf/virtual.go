@@ -14,6 +14,7 @@ import (
 // rawVirtual is one entry of `virtual:` as it is written.
 type rawVirtual struct {
 	checkSettings
+	settings                       serviceSettings
 	odd                            bool // has keys that are not understood
 	address                        opt[string]
 	fwmark                         opt[uint32]
@@ -33,7 +34,7 @@ type rawVirtual struct {
 
 func (p *poolReader) virtualFields(raw *rawVirtual) []field {
 	keep := func(to **yaml.Node) func(*yaml.Node) { return func(n *yaml.Node) { *to = n } }
-	return append(raw.checkSettings.fields(p.reader),
+	return append(append(raw.checkSettings.fields(p.reader), raw.settings.fields(p.reader)...),
 		field{"address", "Address and port, 192.168.56.200:80 or \"[2001:db8::1]:80\" in quotes; a plain number is a firewall mark. Required, or fwmark.", into(&raw.address, func(n *yaml.Node) (string, bool) { return p.scalar(n, "an endpoint, 192.168.56.200:80") })},
 		field{"fwmark", "Firewall mark of the packets, 1 to 4294967295 (0x... too), in place of address.", into(&raw.fwmark, p.fwmark)},
 		field{"ipv6", "fwmark only: whether the marked packets are IPv6. Default: the family of the real servers.", into(&raw.ipv6, p.boolean)},
@@ -198,9 +199,10 @@ func (p *poolReader) virtual(n *yaml.Node) (Virtual, bool) {
 	v := Virtual{
 		Scheduler:  raw.scheduler.or(DefaultScheduler),
 		Persistent: raw.persistent.or(0),
-		Quiescent:  first(true, raw.quiescent, p.global.quiescent),
-		CleanStop:  first(true, raw.cleanstop, p.global.cleanstop),
 		Comment:    raw.comment.or(""),
+	}
+	if raw.settings.over(&p.settings, &v); v.Email.To == "" {
+		raw.settings.email.useless(p.reader)
 	}
 	if raw.odd = p.odd > odd; !p.identity(n, &raw, &v) {
 		return v, false
