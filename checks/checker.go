@@ -4,8 +4,8 @@
 // and fall.
 //
 // To add a protocol, write one file with a function of type constructor and
-// name it in protocols. TCP protocols use dialTCP, which carries the deadline
-// of the whole check.
+// name it in protocols. TCP protocols use dialCheck, which carries the deadline
+// of the whole check; others prepare their socket by originate.
 package checks
 
 import (
@@ -51,6 +51,8 @@ type Weigher interface {
 type env struct {
 	ping    *icmp.Pinger // nil: each check opens a socket of its own
 	buffers sync.Pool    // *[bufSize]byte
+
+	certs certificates
 
 	mu       sync.Mutex // guards patterns
 	patterns map[string]*regexp.Regexp
@@ -156,9 +158,19 @@ func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
+// localError is what this machine lacks, in words: no verdict on the server.
+type localError struct{ error }
+
+func (e localError) Unwrap() error { return e.error }
+
 // Local is true of errors that say that this machine lacked something
-// (descriptors, memory, processes): no verdict on the server.
+// (descriptors, memory, processes, an interface, a file of its own): no
+// verdict on the server.
 func Local(err error) bool {
+	var local localError
+	if errors.As(err, &local) {
+		return true
+	}
 	for _, e := range []unix.Errno{
 		unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.EAGAIN,
 	} {

@@ -6,18 +6,22 @@ import (
 	"github.com/keepbeat/keepbeat/conf"
 )
 
-// connect is checktype connect: the server accepts a TCP connection.
+// connect is checktype connect: the server accepts a TCP connection,
+// or an SCTP association.
 type connect struct{ c conf.Check }
 
 func newConnect(c conf.Check, _ *env) (Checker, error) {
 	if err := needTCPPort(c); err != nil {
 		return nil, err
 	}
+	if err := sameFamily(c); err != nil {
+		return nil, err
+	}
 	return connect{c}, nil
 }
 
 func (k connect) Check(ctx context.Context) (string, error) {
-	conn, err := dialTCP(ctx, k.c.Target, k.c.Timeout)
+	conn, err := dialCheck(ctx, k.c)
 	if err != nil {
 		return "", err
 	}

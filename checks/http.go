@@ -51,10 +51,8 @@ func newHTTP(c conf.Check, e *env) (Checker, error) {
 	default:
 		return nil, fmt.Errorf("httpmethod %q is not known; GET and HEAD are", c.HTTPMethod)
 	}
-	for _, r := range h.host {
-		if r <= ' ' || r >= 0x7f || strings.ContainsRune("/?#@\\", r) {
-			return nil, fmt.Errorf("virtualhost %q is not a host name: %q cannot be part of one", c.VirtualHost, r)
-		}
+	if err := needHostName("virtualhost", h.host); err != nil {
+		return nil, err
 	}
 	if h.host == "" {
 		h.host = defaultHost(c)
@@ -80,11 +78,22 @@ func newHTTP(c conf.Check, e *env) (Checker, error) {
 	}
 	if c.Service == "https" {
 		var err error
-		if h.tls, err = tlsConfig(c); err != nil {
+		if h.tls, err = tlsConfig(c, e); err != nil {
 			return nil, err
 		}
+		h.tls.NextProtos = []string{"http/1.1"}
 	}
 	return h, nil
+}
+
+// needHostName refuses what cannot be a host name, with or without a port.
+func needHostName(setting, name string) error {
+	for _, r := range name {
+		if r <= ' ' || r >= 0x7f || strings.ContainsRune("/?#@\\", r) {
+			return fmt.Errorf("%s %q is not a host name: %q cannot be part of one", setting, name, r)
+		}
+	}
+	return nil
 }
 
 // defaultHost is the Host header without virtualhost.
