@@ -21,6 +21,8 @@ type client struct {
 	family uint16
 	seq    uint32
 	stop   func() error // asked between the parts of a long call
+
+	tunnels support // of tunnels other than IPIP
 }
 
 // open finds the number that the kernel gave the family. Without it requests
@@ -87,46 +89,63 @@ const batch = 128
 
 func (c *client) apply(ops []Op) ([]Refused, error) {
 	var refused []Refused
-	for part := range slices.Chunk(ops, batch) {
+	for len(ops) > 0 {
 		if err := c.stop(); err != nil {
 			return refused, err
 		}
-		first, last := c.seq+1, uint32(len(part)-1)
-		var b []byte
-		for i, op := range part {
-			c.seq++
-			var flags uint16
-			if i == len(part)-1 {
-				flags = unix.NLM_F_ACK
+		do, n := c.applyPart, min(len(ops), batch)
+		if c.tunnels != supported {
+			if i := slices.IndexFunc(ops[:n], needsTunnel); i == 0 {
+				do, n = c.applyTunnel, 1
+			} else if i > 0 {
+				n = i
 			}
-			m, err := encode(c.family, flags, c.seq, op)
-			if err != nil {
-				return refused, err
-			}
-			b = append(b, m...) // each a multiple of four bytes long
 		}
-		if err := c.conn.send(b); err != nil {
-			return refused, fmt.Errorf("sending %d changes to IPVS: %w", len(part), err)
-		}
-		err := c.answers(func(r reply) (bool, error) {
-			at := r.seq - first
-			if at > last || r.kind != unix.NLMSG_ERROR {
-				return false, nil
-			}
-			errno, words, err := r.errno()
-			if err != nil {
-				return true, err
-			}
-			if errno != 0 {
-				refused = append(refused, Refused{part[at], refusal(part[at], errno, words)})
-			}
-			return at == last, nil
-		})
+		some, err := do(ops[:n])
+		refused = append(refused, some...)
 		if err != nil {
 			return refused, err
 		}
+		ops = ops[n:]
 	}
 	return refused, nil
+}
+
+// applyPart does at most batch operations with one datagram.
+func (c *client) applyPart(part []Op) ([]Refused, error) {
+	first, last := c.seq+1, uint32(len(part)-1)
+	var b []byte
+	for i, op := range part {
+		c.seq++
+		var flags uint16
+		if i == len(part)-1 {
+			flags = unix.NLM_F_ACK
+		}
+		m, err := encode(c.family, flags, c.seq, op)
+		if err != nil {
+			return nil, err
+		}
+		b = append(b, m...) // each a multiple of four bytes long
+	}
+	if err := c.conn.send(b); err != nil {
+		return nil, fmt.Errorf("sending %d changes to IPVS: %w", len(part), err)
+	}
+	var refused []Refused
+	err := c.answers(func(r reply) (bool, error) {
+		at := r.seq - first
+		if at > last || r.kind != unix.NLMSG_ERROR {
+			return false, nil
+		}
+		errno, words, err := r.errno()
+		if err != nil {
+			return true, err
+		}
+		if errno != 0 {
+			refused = append(refused, Refused{part[at], refusal(part[at], errno, words)})
+		}
+		return at == last, nil
+	})
+	return refused, err
 }
 
 // refusal puts the kernel's number into words, with the way out where one is known.
@@ -136,8 +155,13 @@ func refusal(op Op, errno unix.Errno, words string) error {
 	case hint != "":
 	case errno == unix.EPERM:
 		hint = "CAP_NET_ADMIN is needed"
+	case errno == unix.ENOENT && (op.Verb == AddService || op.Verb == EditService) && op.Service.PE != "":
+		hint = fmt.Sprintf("this kernel has no scheduler %q (module ip_vs_%s) or no persistence engine %q (module ip_vs_pe_%s)",
+			op.Service.Scheduler, op.Service.Scheduler, op.Service.PE, op.Service.PE)
 	case errno == unix.ENOENT && (op.Verb == AddService || op.Verb == EditService):
 		hint = fmt.Sprintf("this kernel has no scheduler %q (module ip_vs_%s)", op.Service.Scheduler, op.Service.Scheduler)
+	case errno == unix.EINVAL && (op.Verb == AddDest || op.Verb == EditDest) && op.Dest.Address.Addr().Is6() != op.Service.IPv6:
+		hint = "a server of the other family than the service's is reached by ipip tunnel only, and not while connections are synchronised: the kernel's sync daemon cannot tell them"
 	case errno == unix.EINVAL && (op.Verb == AddDest || op.Verb == EditDest):
 		hint = "the kernel does not take this address for a real server"
 	case errno == unix.EAFNOSUPPORT:

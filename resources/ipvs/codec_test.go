@@ -129,11 +129,11 @@ func TestDecodeSkipsWhatCannotBeOurs(t *testing.T) {
 	m := &message{b: []byte{4, 1, 0, 0}}
 	m.nest(cmdAttrService, func() {
 		m.u16(svcAddressFamily, unix.AF_INET)
-		m.u16(svcProtocol, unix.IPPROTO_SCTP)
+		m.u16(svcProtocol, unix.IPPROTO_DCCP)
 		m.u32(svcNetmask, ^uint32(0))
 	})
 	if _, ours, err := decodeService(m.b); ours || err != nil {
-		t.Errorf("SCTP: ours %v, %v", ours, err)
+		t.Errorf("DCCP: ours %v, %v", ours, err)
 	}
 }
 

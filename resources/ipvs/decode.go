@@ -104,7 +104,7 @@ func nested(payload []byte, kind uint16) ([]byte, error) {
 }
 
 // decodeService reads a service out of an answer to cmdGetService. It reports
-// false for one that cannot be ours (SCTP).
+// false for one that cannot be ours.
 func decodeService(payload []byte) (Service, bool, error) {
 	body, err := nested(payload, cmdAttrService)
 	if err != nil {
@@ -162,6 +162,8 @@ func decodeService(payload []byte) (Service, bool, error) {
 		s.Protocol = conf.TCP
 	case proto == unix.IPPROTO_UDP:
 		s.Protocol = conf.UDP
+	case proto == unix.IPPROTO_SCTP:
+		s.Protocol = conf.SCTP
 	default:
 		return Service{}, false, nil
 	}
@@ -233,6 +235,11 @@ func decodeDest(payload []byte, v6 bool) (Dest, Counters, error) {
 		case destTunnel:
 			n, err = number(v)
 			d.Tunnel = uint8(n)
+		case destTunnelPort:
+			d.TunnelPort, err = portFrom(v)
+		case destTunnelFlags:
+			n, err = number(v)
+			d.TunnelFlags = uint16(n)
 		case destAddressFamily:
 			if n, err = number(v); err == nil && n != 0 {
 				v6, err = isV6(n)

@@ -50,7 +50,9 @@ const (
 	destStats         = 10
 	destAddressFamily = 11
 	destStats64       = 12
-	destTunnel        = 13
+	destTunnel        = 13 // Linux 5.3
+	destTunnelPort    = 14
+	destTunnelFlags   = 15
 
 	statsConnections = 1
 	statsPacketsIn   = 2
@@ -128,11 +130,7 @@ func (m *message) service(s Service, full bool) {
 		if s.Protocol == conf.FWM {
 			m.u32(svcFWMark, s.FWMark)
 		} else {
-			proto := uint16(unix.IPPROTO_TCP)
-			if s.Protocol == conf.UDP {
-				proto = unix.IPPROTO_UDP
-			}
-			m.u16(svcProtocol, proto)
+			m.u16(svcProtocol, ipProtocol(s.Protocol))
 			m.address(svcAddress, s.Address.Addr())
 			m.port(svcPort, s.Address.Port())
 		}
@@ -154,6 +152,17 @@ func (m *message) service(s Service, full bool) {
 			m.str(svcPE, s.PE)
 		}
 	})
+}
+
+func ipProtocol(p conf.Protocol) uint16 {
+	switch p {
+	case conf.UDP:
+		return unix.IPPROTO_UDP
+	case conf.SCTP:
+		return unix.IPPROTO_SCTP
+	default:
+		return unix.IPPROTO_TCP
+	}
 }
 
 func kernelMethod(m Method) uint32 {
@@ -202,6 +211,8 @@ func (m *message) dest(d Dest, full bool) {
 		m.u32(destLower, d.Lower)
 		if d.Method == IPIP {
 			m.attr(destTunnel, []byte{d.Tunnel})
+			m.port(destTunnelPort, d.TunnelPort)
+			m.u16(destTunnelFlags, d.TunnelFlags)
 		}
 	})
 }

@@ -29,6 +29,7 @@ type fakeKernel struct {
 	interrupt int                    // so many dumps are interrupted
 	hang      chan struct{}          // not nil: a send waits for it, as in a kernel that hangs
 	mute      bool                   // requests are swallowed
+	old       bool                   // knows no types of tunnels
 	dials     int
 	sends     int
 }
@@ -242,6 +243,10 @@ func (c *fakeConn) dump(cmd uint8, attrs map[uint16][]byte, seq uint32, flags ui
 		for _, d := range e.Dests {
 			m := &message{b: []byte{8, 1, 0, 0}}
 			m.dest(d, true)
+			if k.old && d.Method == IPIP { // without type, port and flags
+				m.b = m.b[:len(m.b)-24]
+				native.PutUint16(m.b[4:], uint16(len(m.b)-4))
+			}
 			c.answer(fakeFamily, flags, seq, m.b)
 		}
 	}
@@ -265,15 +270,18 @@ func fakeKey(a map[uint16][]byte) Key {
 		return k
 	}
 	k.Protocol = conf.TCP
-	if native.Uint16(a[2]) == 17 {
+	switch native.Uint16(a[2]) {
+	case 17:
 		k.Protocol = conf.UDP
+	case 132:
+		k.Protocol = conf.SCTP
 	}
 	k.Address = fakeAddr(family, a[3], a[4])
 	return k
 }
 
 func fakeService(a map[uint16][]byte) Service {
-	s := Service{Key: fakeKey(a), Scheduler: text(a[6]), Flags: native.Uint32(a[7]), Timeout: native.Uint32(a[8])}
+	s := Service{Key: fakeKey(a), Scheduler: text(a[6]), Flags: native.Uint32(a[7]), Timeout: native.Uint32(a[8]), PE: text(a[11])}
 	if s.IPv6 {
 		s.Netmask = int(native.Uint32(a[9]))
 	} else {
@@ -282,11 +290,14 @@ func fakeService(a map[uint16][]byte) Service {
 	return s
 }
 
-func fakeDest(a map[uint16][]byte) Dest {
+func fakeDest(a map[uint16][]byte, old bool) Dest {
 	d := Dest{Address: fakeAddr(native.Uint16(a[11]), a[1], a[2])}
 	if a[3] != nil {
 		d.Method = [5]Method{Masq, Local, IPIP, Gate, Bypass}[native.Uint32(a[3])]
 		d.Weight, d.Upper, d.Lower = native.Uint32(a[4]), native.Uint32(a[5]), native.Uint32(a[6])
+	}
+	if a[13] != nil && !old {
+		d.Tunnel, d.TunnelPort, d.TunnelFlags = a[13][0], binary.BigEndian.Uint16(a[14]), native.Uint16(a[15])
 	}
 	return d
 }
@@ -304,7 +315,7 @@ func (k *fakeKernel) do(cmd uint8, attrs map[uint16][]byte) unix.Errno {
 		op.Verb = DeleteService
 	case 5, 6, 7:
 		op.Verb = [8]Verb{5: AddDest, 6: EditDest, 7: DeleteDest}[cmd]
-		op.Dest = fakeDest(tree(attrs[2]))
+		op.Dest = fakeDest(tree(attrs[2]), k.old)
 	default:
 		return unix.EOPNOTSUPP
 	}

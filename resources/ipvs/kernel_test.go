@@ -190,7 +190,10 @@ func kernelZoo() []conf.Virtual {
 		Reals: []conf.Real{real("[2001:db8::5]:0", conf.Gate, 1)}}
 	mark4 := mark
 	mark4.FWMark = 5
-	return []conf.Virtual{web(), udp, persistent, v6, v6p, limits, mark, mark6, mark4}
+	rare := []conf.Virtual{web(), udp, persistent, v6, v6p, limits, mark, mark6, mark4}
+	tunnels := through()
+	tunnels.Address = ap("10.0.0.5:80")
+	return append(append(rare, tunnels), special()...)
 }
 
 func TestKernelEveryKindOfService(t *testing.T) {
@@ -206,8 +209,11 @@ func TestKernelEveryKindOfService(t *testing.T) {
 			zoo[i].Persistent, zoo[i].Netmask = 120*time.Second, 16
 		}
 		zoo[i].Flags, zoo[i].Scheduler = nil, "wrr"
+		zoo[i].OPS, zoo[i].Engine = zoo[i].Protocol == conf.UDP && !zoo[i].OPS, ""
 		for j := range zoo[i].Reals {
-			zoo[i].Reals[j].Forward = zoo[i].Reals[j].Forward%3 + 1
+			if zoo[i].Reals[j].Address.Addr().Is6() == zoo[i].IPv6 { // only tunnels change the family
+				zoo[i].Reals[j].Forward = zoo[i].Reals[j].Forward%3 + 1
+			}
 			zoo[i].Reals[j].Weight += 3
 			zoo[i].Reals[j].Upper, zoo[i].Reals[j].Lower = 20, 10
 		}

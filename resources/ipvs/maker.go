@@ -127,7 +127,7 @@ type record struct {
 }
 
 type recordService struct {
-	Protocol  string         `json:"protocol"` // tcp, udp, fwm
+	Protocol  string         `json:"protocol"` // tcp, udp, sctp, fwm
 	Address   netip.AddrPort `json:"address,omitzero"`
 	FWMark    uint32         `json:"fwmark,omitempty"`
 	IPv6      bool           `json:"ipv6,omitempty"`
@@ -162,6 +162,8 @@ func (s recordService) key() (Key, error) {
 		return KeyOf(conf.Virtual{Protocol: conf.TCP, Address: s.Address}), nil
 	case s.Protocol == conf.UDP.String():
 		return KeyOf(conf.Virtual{Protocol: conf.UDP, Address: s.Address}), nil
+	case s.Protocol == conf.SCTP.String():
+		return KeyOf(conf.Virtual{Protocol: conf.SCTP, Address: s.Address}), nil
 	}
 	return Key{}, fmt.Errorf("not a virtual service: protocol %q, address %s, fwmark %d", s.Protocol, s.Address, s.FWMark)
 }

@@ -320,7 +320,7 @@ func TestARecordDoesNotStopWhatIsActiveAgain(t *testing.T) {
 func TestBadRecords(t *testing.T) {
 	m := NewMaker(Config{})
 	for _, raw := range []string{``, `{}x`[:1], `{"services":[{}]}`, `{"services":[{"protocol":"tcp","fwmark":5}]}`,
-		`{"services":[{"protocol":"sctp","address":"10.0.0.1:80"}]}`, `{"services":[{"protocol":"fwm"}]}`, `{"unknown":1}`} {
+		`{"services":[{"protocol":"dccp","address":"10.0.0.1:80"}]}`, `{"services":[{"protocol":"fwm"}]}`, `{"unknown":1}`} {
 		if _, err := m.Recover(resources.Env{}, json.RawMessage(raw)); err == nil {
 			t.Errorf("accepted: %s", raw)
 		}

@@ -23,7 +23,7 @@ import (
 // Key is what makes a virtual service the same one for the kernel. It is
 // comparable.
 type Key struct {
-	Protocol conf.Protocol  // TCP, UDP or FWM
+	Protocol conf.Protocol  // TCP, UDP, SCTP or FWM
 	Address  netip.AddrPort // invalid when Protocol is FWM
 	FWMark   uint32
 	IPv6     bool // family; of an fwmark service too
@@ -59,6 +59,8 @@ func (k Key) option() string {
 		return s
 	case conf.UDP:
 		return "-u " + k.Address.String()
+	case conf.SCTP:
+		return "--sctp-service " + k.Address.String()
 	default:
 		return "-t " + k.Address.String()
 	}
@@ -100,7 +102,7 @@ type Service struct {
 	Flags     uint32 // without the kernel's own
 	Timeout   uint32 // of persistence, in seconds; 0 when not persistent
 	Netmask   int    // prefix length for persistence; 32 or 128 when not persistent
-	PE        string // persistence engine; we never set one
+	PE        string // persistence engine, "sip"; empty: by the client's address
 }
 
 func (k Key) bits() int {
@@ -152,7 +154,7 @@ func (s Service) rule() string {
 		}
 	}
 	if s.PE != "" {
-		b += " pe " + s.PE
+		b += " --pe " + s.PE
 	}
 	if s.Flags&flagOnePacket != 0 {
 		b += " -o"
@@ -223,8 +225,22 @@ type Dest struct {
 	Weight  uint32
 	Upper   uint32 // connections at which it is taken for overloaded; 0: never
 	Lower   uint32 // connections at which it is not any more; 0: three quarters of Upper
-	Tunnel  uint8  // type of an ipip tunnel; 0 is IPIP, the only one we set
+
+	// Of method IPIP, zero otherwise.
+	Tunnel      uint8  // tunnelIPIP, tunnelGUE, tunnelGRE
+	TunnelPort  uint16 // UDP, of GUE
+	TunnelFlags uint16 // flagTunnelCsum, flagTunnelRemcsum
 }
+
+// Tunnel types and flags, include/uapi/linux/ip_vs.h.
+const (
+	tunnelIPIP = iota
+	tunnelGUE
+	tunnelGRE
+
+	flagTunnelCsum    uint16 = 1
+	flagTunnelRemcsum uint16 = 2
+)
 
 // same tells whether the kernel's dest is what was wanted.
 func (d Dest) same(actual Dest) bool {
@@ -232,15 +248,16 @@ func (d Dest) same(actual Dest) bool {
 		actual.Method = d.Method
 	}
 	if d.Method != IPIP {
-		actual.Tunnel = d.Tunnel
+		// Whatever it was when the method was another one.
+		actual.Tunnel, actual.TunnelPort, actual.TunnelFlags = d.Tunnel, d.TunnelPort, d.TunnelFlags
 	}
 	return d == actual
 }
 
 func (d Dest) rule() string {
 	b := fmt.Sprintf("-r %s %s -w %d", d.Address, d.Method.option(), d.Weight)
-	if d.Tunnel != 0 {
-		b += " --tun-type " + tunnelName(d.Tunnel)
+	if d.Tunnel != tunnelIPIP {
+		b += d.tunnelRule()
 	}
 	if d.Upper != 0 {
 		b += " -x " + strconv.FormatUint(uint64(d.Upper), 10)
@@ -251,11 +268,23 @@ func (d Dest) rule() string {
 	return b
 }
 
-func tunnelName(t uint8) string {
-	if names := [...]string{"ipip", "gue", "gre"}; int(t) < len(names) {
-		return names[t]
+func (d Dest) tunnelRule() string {
+	b := " --tun-type "
+	switch d.Tunnel {
+	case tunnelGUE:
+		b += "gue --tun-port " + strconv.Itoa(int(d.TunnelPort))
+	case tunnelGRE:
+		b += "gre"
+	default:
+		return b + strconv.Itoa(int(d.Tunnel))
 	}
-	return strconv.Itoa(int(t))
+	switch {
+	case d.TunnelFlags&flagTunnelCsum != 0:
+		return b + " --tun-csum"
+	case d.TunnelFlags&flagTunnelRemcsum != 0:
+		return b + " --tun-remcsum"
+	}
+	return b + " --tun-nocsum"
 }
 
 // Counters are what the kernel has counted for a real server.

@@ -67,17 +67,37 @@ func wantedEntry(v conf.Virtual, k Key, up Up) Entry {
 }
 
 func destOf(r conf.Real) Dest {
-	return Dest{
+	d := Dest{
 		Address: plain(r.Address),
 		Method:  methodOf(r.Forward),
 		Weight:  uint32(max(0, r.Weight)),
 		Upper:   r.Upper,
 		Lower:   r.Lower,
 	}
+	if d.Method != IPIP {
+		return d
+	}
+	switch r.Tunnel {
+	case conf.TunnelGUE:
+		d.Tunnel, d.TunnelPort = tunnelGUE, r.TunnelPort
+	case conf.TunnelGRE:
+		d.Tunnel = tunnelGRE
+	}
+	switch {
+	case d.Tunnel == tunnelIPIP: // has no header of its own
+	case r.TunnelChecksum == conf.ChecksumFull:
+		d.TunnelFlags = flagTunnelCsum
+	case r.TunnelChecksum == conf.ChecksumRemote:
+		d.TunnelFlags = flagTunnelRemcsum
+	}
+	return d
 }
 
 func wantedService(v conf.Virtual, k Key) Service {
-	s := Service{Key: k, Scheduler: v.Scheduler, Netmask: v.Netmask}
+	s := Service{Key: k, Scheduler: v.Scheduler, Netmask: v.Netmask, PE: v.Engine}
+	if v.OPS {
+		s.Flags |= flagOnePacket
+	}
 	if v.Persistent > 0 {
 		s.Flags |= flagPersistent
 		s.Timeout = uint32(v.Persistent / time.Second)
