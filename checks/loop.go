@@ -44,6 +44,7 @@ func (s *Scheduler) step(now time.Time) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.look(now)
+	s.sweep(now)
 	for len(s.heap) > 0 && !s.heap[0].at.After(now) {
 		e := s.heap[0]
 		s.heap.remove(e)
@@ -79,21 +80,15 @@ func (s *Scheduler) schedule(e *entry, at time.Time) {
 	heap.Push(&s.heap, e)
 	if at.Before(s.nextWake) {
 		s.nextWake = at
+		// A run that is made up for was due long ago: the loop is not late for that.
+		if now := time.Now(); now.After(at) {
+			s.nextWake = now
+		}
 		select {
 		case s.wake <- struct{}{}:
 		default:
 		}
 	}
-}
-
-// after is the first start at the entry's phase that is later than t.
-func (s *Scheduler) after(e *entry, t time.Time) time.Time {
-	i := e.check.Interval
-	first := s.epoch.Add(e.phase)
-	if t.Before(first) {
-		return first
-	}
-	return first.Add((t.Sub(first)/i + 1) * i)
 }
 
 // start runs an entry that is due. s.mu is held.
@@ -102,10 +97,10 @@ func (s *Scheduler) start(e *entry, now time.Time) {
 		return
 	}
 	late := now.Sub(e.due)
-	if !e.chase && e.status.Known && !e.skipped && late > max(e.check.Interval/tooLate, lookAgain) {
+	if !e.chase && e.status.Known && !e.skipped && late > max(e.interval()/tooLate, lookAgain) {
 		e.skipped = true
 		s.stats.Missed++
-		e.due = s.after(e, now)
+		s.next(e, now)
 		s.schedule(e, e.due)
 		return
 	}
@@ -139,8 +134,7 @@ func (s *Scheduler) launch(e *entry, now time.Time) {
 	s.schedule(e, deadline.Add(grace))
 	s.wg.Go(func() {
 		defer cancel()
-		detail, err := s.check(ctx, e)
-		s.finish(e, r, detail, err)
+		s.finish(e, r, s.check(ctx, e))
 	})
 }
 
@@ -151,22 +145,28 @@ func (s *Scheduler) countLate(late time.Duration) {
 }
 
 // check asks the server. Only the goroutine of the run touches e.checker.
-func (s *Scheduler) check(ctx context.Context, e *entry) (detail string, err error) {
+func (s *Scheduler) check(ctx context.Context, e *entry) (r result) {
 	defer func() {
 		// A fault in one protocol must not take the director down.
 		if p := recover(); p != nil {
-			detail, err = "", fmt.Errorf("fault in the checker: %v", p)
+			r = result{err: fmt.Errorf("fault in the checker: %v", p)}
 			s.log.Error("fault in a checker", "server", e.name(), "fault", p)
 		}
 	}()
 	if e.checker == nil {
 		c, err := s.make(e.check)
 		if err != nil {
-			return "", err // tried again at the next run
+			return result{err: err} // tried again at the next run
 		}
 		e.checker = c
 	}
-	return e.checker.Check(ctx)
+	r.detail, r.err = e.checker.Check(ctx)
+	if w, ok := e.checker.(Weigher); ok && r.err == nil {
+		if n, said := w.Weight(); said {
+			r.weighed, r.weight = true, n
+		}
+	}
+	return r
 }
 
 // overran counts failures of a run that has not returned in time. s.mu is held.
@@ -183,13 +183,13 @@ func (s *Scheduler) overran(e *entry, now time.Time) {
 	}
 	r.excused = false
 	r.counted++
-	s.stats.Overdue++
-	s.record(e, "", timeoutError{after: e.check.Timeout}, now, now.Sub(r.start))
-	s.schedule(e, now.Add(e.check.Interval))
+	s.stats.Overran++
+	s.record(e, result{err: timeoutError{after: e.check.Timeout}}, now, now.Sub(r.start))
+	s.schedule(e, now.Add(e.interval()))
 }
 
 // finish takes the result of a run.
-func (s *Scheduler) finish(e *entry, r *run, detail string, err error) {
+func (s *Scheduler) finish(e *entry, r *run, res result) {
 	end := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -207,32 +207,31 @@ func (s *Scheduler) finish(e *entry, r *run, detail string, err error) {
 		return // ended by Run: no verdict
 	}
 	e.chase = false
-	switch timedOut := err != nil && isTimeout(err); {
+	switch timedOut := res.err != nil && isTimeout(res.err); {
 	case r.dropped: // and subscribed again meanwhile
-		e.due = end
+		e.extra(end)
 	case timedOut && r.counted == 0 && (r.excused || (s.stallEnd.After(r.start) && !e.excused)):
 		e.excused = true
 		s.stats.Excused++
-		e.due = end
+		e.extra(end)
 	default:
 		if r.counted == 0 {
 			e.excused = false
-			s.record(e, detail, err, end, end.Sub(r.start))
+			s.record(e, res, end, end.Sub(r.start))
+		} else {
+			e.verdict = end // the failure that was counted held until now
 		}
 		next := e.due.Add(time.Duration(1+r.counted) * e.check.Interval)
 		switch {
 		case e.again:
-			e.due = end
+			e.extra(end)
 		case timedOut && e.health.Up && e.check.Timeout > e.check.Interval &&
 			next.Add(e.check.Timeout).After(end.Add(e.check.Interval/2)):
 			// The runs that were due during this one are made up for at once, each
 			// with the deadline that it would have had, until it is decided.
-			e.due, e.chase = next, true
+			e.slot, e.due, e.chase = next, next, true
 		default:
-			e.due = s.after(e, end)
-			if p := s.after(e, r.start); !p.Before(end) {
-				e.due = p
-			}
+			s.following(e, end)
 		}
 	}
 	e.again = false

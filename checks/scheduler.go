@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"hash/fnv"
 	"log/slog"
 	"strconv"
 	"sync"
@@ -28,6 +26,9 @@ type Status struct {
 	Successes int           `json:"successes"`         // in a row
 	Weighed   bool          `json:"weighed,omitempty"` // the last success gave a weight
 	Weight    int           `json:"weight,omitempty"`  // with Weighed: 0 to 65535
+	// Overdue: the last verdict is older than interval, jitter and time-out
+	// allow: how the server is now is not known. Set by Scheduler.Status.
+	Overdue bool `json:"overdue,omitempty"`
 }
 
 // Config is what a Scheduler needs.
@@ -43,14 +44,15 @@ type Config struct {
 	NewChecker func(conf.Check) (Checker, error)
 }
 
-// Scheduler runs checks. Each starts once per Interval, at a phase of its own
-// that follows from what it checks, so that the work is even and stays so. The
-// first run comes within a tenth of the interval.
+// Scheduler runs checks. Each starts once per Interval, or IntervalDown while
+// its server is down, at a phase of its own that follows from what it checks, so
+// that the work is even and stays so; Jitter puts each start off by a part of it.
+// The first run comes within a tenth of the interval.
 //
 // A check that hangs costs others nothing, is never run twice at once, and
 // counts as a failure when its time-out has passed even if it does not return.
 // With a time-out longer than the interval, failures are counted as if runs
-// overlapped: the n-th comes no later than the n-th interval plus the time-out.
+// overlapped: the n-th comes no later than the n-th interval plus jitter and time-out.
 //
 // When this process was stopped or starved, runs that became due meanwhile are
 // left out instead of run in a burst, and a time-out that fell into that time
@@ -75,7 +77,10 @@ type Scheduler struct {
 	epoch               time.Time // phases count from here
 	nextWake            time.Time // when the loop means to run again
 	stallEnd            time.Time // when the loop last found that it had not been run for a while
+	swept               time.Time // when overdue checks were last looked for
 	saidFull, saidLocal time.Time
+	saidOverdue         time.Time
+	saidCaughtUp        time.Time
 	stats               Stats
 }
 
@@ -85,12 +90,14 @@ type entry struct {
 	key     conf.Check // as subscribed
 	checker Checker
 	subs    []*subscriber
-	cost    int // descriptors a run needs
-	phase   time.Duration
+	cost    int    // descriptors a run needs
+	place   uint64 // phases follow from it
 
-	health Health
-	status Status
+	health  Health
+	status  Status
+	verdict time.Time // when health was last found; before that, when this was begun
 
+	slot    time.Time // place in the schedule that due follows from
 	due     time.Time // start of the next run; of the present one while it runs
 	at      time.Time // of the next event; heap order
 	index   int       // in the heap; -1: not there
@@ -135,6 +142,9 @@ func NewScheduler(cfg Config) *Scheduler {
 	return s
 }
 
+// shortest is the least interval: a mistake must not become an attack.
+const shortest = 10 * time.Millisecond
+
 // withDefaults fills in what a hand-made Check may lack. conf fills in all.
 func withDefaults(c conf.Check) conf.Check {
 	if c.Interval <= 0 {
@@ -143,29 +153,20 @@ func withDefaults(c conf.Check) conf.Check {
 	if c.Timeout <= 0 {
 		c.Timeout = 5 * time.Second
 	}
-	c.Interval = max(c.Interval, 10*time.Millisecond)
+	c.Interval = max(c.Interval, shortest)
+	if c.IntervalDown > 0 {
+		c.IntervalDown = max(c.IntervalDown, shortest)
+	}
+	c.Jitter = max(c.Jitter, 0)
 	c.Fall, c.Rise = max(c.Fall, 1), max(c.Rise, 1)
 	return c
-}
-
-// phaseOf spreads checks over their interval by what they check, the same in
-// every run of the program.
-func phaseOf(c conf.Check) time.Duration {
-	h := fnv.New64a()
-	fmt.Fprint(h, c.Type, c.Target, "\x00", c.Service, "\x00", c.VirtualHost, "\x00", c.Request, "\x00", c.Command, "\x00", c.Args)
-	// FNV's high bits move little for inputs that differ at the end: mix.
-	x := h.Sum64()
-	x ^= x >> 33
-	x *= 0xff51afd7ed558ccd
-	x ^= x >> 33
-	return time.Duration(x % uint64(c.Interval))
 }
 
 // Subscribe adds a holder of a check. Equal checks are run once whatever the
 // number of holders; a check that somebody holds already keeps its history.
 //
-// notify, which may be nil, is called whenever Known or Up changes, and at
-// first when the state is already known. Calls come one at a time, outside all
+// notify, which may be nil, is called whenever Known, Up or the weight changes,
+// and at first when the state is already known. Calls come one at a time, outside all
 // locks, and may block: then only the latest state is kept for that subscriber,
 // and nobody else is held up. cancel ends the subscription; a call under way may
 // still finish after it, and no other begins. The last cancel ends the check.
@@ -175,12 +176,7 @@ func (s *Scheduler) Subscribe(c conf.Check, notify func(Status)) (cancel func())
 	defer s.mu.Unlock()
 	e := s.entries[c]
 	if e == nil {
-		e = &entry{key: c, check: withDefaults(c), index: -1, cost: 1}
-		e.phase = phaseOf(e.check)
-		if c.Type == conf.External {
-			e.cost = externalFDs
-		}
-		e.cost = min(e.cost, s.limit)
+		e = &entry{key: c, check: withDefaults(c), index: -1, cost: min(cost(c), s.limit), place: placeOf(c)}
 		s.entries[c] = e
 		s.begin(e)
 	} else if e.run != nil && e.run.dropped {
@@ -242,11 +238,17 @@ func (s *Scheduler) begin(e *entry) {
 	switch e.check.Type {
 	case conf.On, conf.Off: // decided without asking anybody
 		detail, err := constant{up: e.check.Type == conf.On}.Check(context.Background())
-		s.record(e, detail, err, now, 0)
+		s.record(e, result{detail: detail, err: err}, now, 0)
 		return
 	}
-	// A tenth of the phase, and from then on the phase itself.
-	e.due = now.Add(e.phase / 10)
+	s.first(e, now)
+}
+
+// first plans an entry's first run: after a tenth of the phase, and from then
+// on at the phase itself.
+func (s *Scheduler) first(e *entry, now time.Time) {
+	e.verdict = now
+	e.extra(now.Add(e.phase() / 10))
 	s.schedule(e, e.due)
 }
 
@@ -258,10 +260,11 @@ func (s *Scheduler) Status(c conf.Check) (Status, bool) {
 	if e == nil || len(e.subs) == 0 {
 		return Status{}, false
 	}
-	st := e.status
+	st, now := e.status, time.Now()
 	if c.Type == conf.On || c.Type == conf.Off {
-		st.Last = time.Now() // true at any time, never stale
+		st.Last = now // true at any time, never stale
 	}
+	st.Overdue = s.overdue(e, now)
 	return st, true
 }
 
@@ -276,14 +279,22 @@ func (s *Scheduler) Now(c conf.Check) {
 	case e.run != nil:
 		e.again = true
 	default:
-		e.due = time.Now()
+		e.extra(time.Now())
 		s.schedule(e, e.due)
 	}
 }
 
+// result is what one run came to.
+type result struct {
+	detail  string
+	err     error
+	weighed bool
+	weight  int
+}
+
 // record takes a result into the entry and tells its subscribers. s.mu is held.
-func (s *Scheduler) record(e *entry, detail string, err error, end time.Time, took time.Duration) {
-	st := &e.status
+func (s *Scheduler) record(e *entry, r result, end time.Time, took time.Duration) {
+	st, detail, err := &e.status, r.detail, r.err
 	if err != nil {
 		detail = err.Error()
 	}
@@ -300,13 +311,21 @@ func (s *Scheduler) record(e *entry, detail string, err error, end time.Time, to
 			"server", e.name(), "error", st.Detail, "so far", s.stats.Local)
 		return
 	}
+	e.verdict = end
+	weight := err == nil && (r.weighed != st.Weighed || r.weight != st.Weight)
+	if weight {
+		st.Weighed, st.Weight = r.weighed, r.weight
+	}
 	before := e.health
 	e.health = before.Next(err == nil, e.check.Fall, e.check.Rise)
 	st.Known, st.Up, st.Fails, st.Successes = true, e.health.Up, e.health.Fails, e.health.Successes
-	if before.Known && before.Up == st.Up {
+	changed := !before.Known || before.Up != st.Up
+	if changed {
+		st.Since = end
+	}
+	if !changed && !weight {
 		return
 	}
-	st.Since = end
 	for _, sub := range e.subs {
 		s.tell(sub, *st)
 	}
@@ -341,7 +360,8 @@ type Stats struct {
 	Waits   uint64 // runs that had to wait for descriptors
 	Missed  uint64 // runs left out because this process was stopped or starved
 	Excused uint64 // time-outs not counted for the same reason
-	Overdue uint64 // failures counted of checks that overran their time-out
+	Overran uint64 // failures counted of checks that overran their time-out
+	Overdue int    // checks whose last verdict is older than their schedule allows, when last looked for
 	Local   uint64 // runs without a verdict: this machine lacked something
 	MaxLate time.Duration
 	// Late counts runs by how late they started: Late[0] below 64 µs, Late[i]
@@ -373,8 +393,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	now := time.Now()
 	for _, e := range s.entries { // those that were subscribed before
 		if e.index >= 0 {
-			e.due = now.Add(e.phase / 10)
-			s.schedule(e, e.due)
+			s.first(e, now)
 		}
 	}
 	s.mu.Unlock()
