@@ -106,6 +106,8 @@ func newChecker(c conf.Check, e *env) (Checker, error) {
 		return constant{}, nil
 	case conf.External:
 		return newExternal(c)
+	case conf.File:
+		return newFile(c)
 	}
 	if !c.Target.Addr().IsValid() {
 		return nil, fmt.Errorf("checktype %v needs the address of the real server", c.Type)
@@ -121,6 +123,9 @@ func newChecker(c conf.Check, e *env) (Checker, error) {
 	case conf.Negotiate:
 		p := protocols()
 		if f, ok := p[c.Service]; ok {
+			if c.Connects > 0 {
+				return newConnects(c, e, f)
+			}
 			return f(c, e)
 		}
 		return nil, fmt.Errorf("service %q cannot be negotiated; checktype connect, ping and external work with any service", c.Service)

@@ -2,6 +2,7 @@ package checks
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +21,12 @@ import (
 
 // external is checktype external: a program's exit status, 0 for up. It gets
 // the arguments of ldirectord(8) and an environment of its own; the first line
-// that it prints is the detail.
+// that it prints is the detail. With Perl (external-perl) the program is a file
+// for perl, which runs it as a program of its own and not inside the daemon.
+//
+// With Dynamic the status means what keepalived's misc_dynamic makes of it: 0 is
+// up with the configured weight, 1 is down, and 2 to 255 are up with the weight
+// status - 2, each time the whole weight and no difference to the former one.
 //
 // It runs in its own process group. Whatever is left of that group when the
 // program has ended is killed, so that checks cannot pile up processes.
@@ -28,6 +34,10 @@ type external struct {
 	c    conf.Check
 	path string
 	args []string
+	user runner
+
+	weighed bool // what the last Check that succeeded said
+	weight  int
 }
 
 const (
@@ -39,45 +49,71 @@ const (
 )
 
 func newExternal(c conf.Check) (Checker, error) {
-	x := &external{c: c, path: c.Command, args: strings.Fields(c.Args)}
 	if c.Command == "" {
 		return nil, errors.New("checktype external needs checkcommand, the program to run")
 	}
+	user, err := findRunner(c.User)
+	if err != nil {
+		return nil, err
+	}
+	x := &external{c: c, path: c.Command, args: strings.Fields(c.Args), user: user}
 	if !strings.Contains(c.Command, "/") {
-		x.path = ""
-		for _, dir := range filepath.SplitList(externalPath) {
-			if executable(filepath.Join(dir, c.Command)) == nil {
-				x.path = filepath.Join(dir, c.Command)
-				break
-			}
-		}
-		if x.path == "" {
-			return nil, fmt.Errorf("checkcommand %s: not found in %s", c.Command, externalPath)
+		if x.path, err = onPath(c.Command); err != nil {
+			return nil, fmt.Errorf("checkcommand %w", err)
 		}
 	}
 	if !filepath.IsAbs(x.path) {
 		return nil, fmt.Errorf("checkcommand %s: write the whole path, from /", c.Command)
 	}
-	if err := executable(x.path); err != nil {
+	if err := program(x.path, c.Perl); err != nil {
 		return nil, fmt.Errorf("checkcommand %w", err)
+	}
+	run := []string{x.path}
+	if c.Perl {
+		perl, err := onPath("perl")
+		if err != nil {
+			return nil, fmt.Errorf("checktype external-perl: %w; install perl", err)
+		}
+		run = append(run, perl)
+		x.path, x.args = perl, append([]string{x.path}, x.args...)
+	}
+	if os.Geteuid() == 0 {
+		for _, path := range run {
+			if err := Trusted(path, user.uid()); err != nil {
+				return nil, fmt.Errorf("checkcommand %s: %w", c.Command, err)
+			}
+		}
 	}
 	return x, nil
 }
 
-func executable(path string) error {
+// onPath finds a program by its name.
+func onPath(name string) (string, error) {
+	for _, dir := range filepath.SplitList(externalPath) {
+		if path := filepath.Join(dir, name); program(path, false) == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s: not found in %s", name, externalPath)
+}
+
+// program says what keeps a file from being run; a script that another program
+// reads need not be executable.
+func program(path string, script bool) error {
 	fi, err := os.Stat(path)
 	switch {
 	case err != nil:
-		var pe *os.PathError
-		errors.As(err, &pe)
-		return fmt.Errorf("%s: %w", path, pe.Err)
+		return bare(path, err)
 	case !fi.Mode().IsRegular():
 		return fmt.Errorf("%s: not a file", path)
-	case fi.Mode()&0o111 == 0:
+	case !script && fi.Mode()&0o111 == 0:
 		return fmt.Errorf("%s: not executable (chmod +x)", path)
 	}
 	return nil
 }
+
+// Weight implements Weigher.
+func (x *external) Weight() (int, bool) { return x.weight, x.weighed }
 
 func (x *external) Check(ctx context.Context) (string, error) {
 	out, in, err := os.Pipe()
@@ -89,8 +125,8 @@ func (x *external) Check(ctx context.Context) (string, error) {
 	cmd := exec.Command(x.path, x.args...)
 	cmd.Stdout, cmd.Stderr = in, in // files: exec starts no goroutine that could be left waiting
 	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=" + externalPath, "HOME=/", "LANG=C", "LC_ALL=C"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd}
+	cmd.Env = append([]string{"PATH=" + externalPath, "LANG=C", "LC_ALL=C"}, x.user.env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd, Credential: x.user.credential}
 	err = cmd.Start()
 	in.Close()
 	if err != nil {
@@ -112,12 +148,15 @@ func (x *external) Check(ctx context.Context) (string, error) {
 	if timedOut {
 		return "", timeoutError{"checkcommand", x.c.Timeout}
 	}
+	x.weighed = false
 	var exit *exec.ExitError
+	if x.c.Dynamic && errors.As(err, &exit) && exit.ExitCode() >= 2 { // -1: a signal
+		x.weighed, x.weight = true, exit.ExitCode()-2
+		return cmp.Or(line, fmt.Sprintf("%v: weight %d", exit, x.weight)), nil
+	}
 	switch {
-	case err == nil && line == "":
-		return "exit status 0", nil
 	case err == nil:
-		return line, nil
+		return cmp.Or(line, "exit status 0"), nil
 	case errors.As(err, &exit) && line != "":
 		return "", fmt.Errorf("%v: %s", exit, line)
 	}
