@@ -88,8 +88,11 @@ type constructor func(c conf.Check, e *env) (Checker, error)
 // protocols are the services of checktype negotiate.
 func protocols() map[string]constructor {
 	return map[string]constructor{
-		"http":  newHTTP,
-		"https": newHTTP,
+		"http":   newHTTP,
+		"https":  newHTTP,
+		"dns":    newDNS,
+		"radius": newRadius,
+		"udp":    newUDP,
 	}
 }
 
