@@ -79,7 +79,7 @@ func TestTheClassicPairMeansWhatItsOldFilesSay(t *testing.T) {
 		Pools: map[string]Pool{"ldirectord.yaml": {Autoreload: true, Virtuals: []Virtual{{
 			Address: netip.MustParseAddrPort("192.168.56.200:80"), Protocol: TCP, Scheduler: "wlc", Netmask: 32, Quiescent: true, CleanStop: true,
 			Reals:     []Real{real("192.168.56.103:80"), real("192.168.56.104:80")},
-			Fallbacks: []Real{{Address: netip.MustParseAddrPort("127.0.0.1:80"), Forward: Gate, Weight: 1}},
+			Fallbacks: []Real{{Address: netip.MustParseAddrPort("127.0.0.1:80"), Forward: Gate, Weight: 1, Check: Check{Type: On}}},
 		}}}},
 	}
 	if d := cmp.Diff(want, spec, sameAddresses()); d != "" {

@@ -148,7 +148,7 @@ func checkHostPort(s string) error {
 	}
 	host := s
 	if h, port, err := net.SplitHostPort(s); err == nil {
-		if _, err := parsePort(port); err != nil {
+		if _, err := parsePort(port, TCP); err != nil {
 			return err
 		}
 		host = h

@@ -174,7 +174,7 @@ func FuzzParseHaresources(f *testing.F) {
 		if len(data)%2 == 1 {
 			local = pair
 		}
-		s, warns, err := ParseSpec(Files{Haresources: data, Pools: map[string][]byte{"ldirectord.yaml": pool}}, local)
+		s, warns, err := ParseSpec(Files{Haresources: data, Pools: map[string][]byte{"ldirectord.yaml": pool}, Resolver: testHosts()}, local)
 		checkMessages(t, HaresourcesName, warns, err)
 		if (s == nil) != (err != nil) {
 			t.Fatal(s, err)
@@ -200,7 +200,7 @@ func FuzzParsePool(f *testing.F) {
 		if strings.Contains(string(data), "->") && len(data) > 10_000 {
 			return // many ranges are tried elsewhere
 		}
-		s, warns, err := ParseSpec(Files{Haresources: groups, Pools: map[string][]byte{"p.yaml": data}}, nil)
+		s, warns, err := ParseSpec(Files{Haresources: groups, Pools: map[string][]byte{"p.yaml": data}, Resolver: testHosts()}, nil)
 		checkMessages(t, "p.yaml", warns, err)
 		if s != nil {
 			checkSpec(t, s)

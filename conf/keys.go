@@ -32,7 +32,7 @@ func Keys() []KeyDoc {
 		yes           opt[bool]
 		duration      opt[time.Duration]
 		address       opt[netip.Addr]
-		forward       opt[Forward]
+		real          rawReal
 		node          *yaml.Node
 		group         Group
 		vip           VIP
@@ -61,6 +61,7 @@ func Keys() []KeyDoc {
 	p := newPoolReader("")
 	add("ldirectord.yaml", "", p.fields(&node))
 	add("ldirectord.yaml", "virtual[]", p.virtualFields(&virtual))
-	add("ldirectord.yaml", "virtual[].real[]", p.realFields(&own, &text, &forward, &number, &number, &number))
+	add("ldirectord.yaml", "virtual[].real[]", real.fields(p))
+	add("ldirectord.yaml", "virtual[].real[]", p.realCheckFields(&own))
 	return out
 }

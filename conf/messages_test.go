@@ -45,13 +45,13 @@ func TestEveryFaultHasItsMessage(t *testing.T) {
 			return say(warns, err)
 		},
 		"haresources": func(name string, data []byte) string {
-			_, warns, err := ParseSpec(Files{Name: name, Haresources: data, Pools: map[string][]byte{DefaultPool: []byte(pool)}}, local(name))
+			_, warns, err := ParseSpec(Files{Name: name, Haresources: data, Pools: map[string][]byte{DefaultPool: []byte(pool)}, Resolver: testHosts()}, local(name))
 			return say(warns, err)
 		},
 		"ldirectord": func(name string, data []byte) string {
 			_, warns, err := ParseSpec(Files{
 				Haresources: []byte("groups: {web: {resources: [{vip: 10.0.0.1}, {vip: 2001:db8::1}, {ldirectord: " + name + "}]}}"),
-				Pools:       map[string][]byte{name: data},
+				Pools:       map[string][]byte{name: data}, Resolver: testHosts(),
 			}, directors)
 			return say(warns, err)
 		},

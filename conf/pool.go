@@ -2,10 +2,8 @@ package conf
 
 import (
 	"fmt"
-	"net/netip"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -73,32 +71,26 @@ type poolReader struct {
 	global     checkSettings
 	settings   serviceSettings
 	autoreload opt[bool]
-	fallback   [2]opt[realText] // for IPv4, for IPv6
-	at         []*yaml.Node     // of Pool.Virtuals
-	reals      int
+	fallback   [2][]*serverEntry // global, for IPv4 and for IPv6
+	at         []*yaml.Node      // of Pool.Virtuals
+	reals      *int
 	firstAt    map[string]*yaml.Node // virtual services by Virtual.String
 	regexps    map[string]error
-}
-
-// realText is a real server's line and where it stands.
-type realText struct {
-	text string
-	at   *yaml.Node
+	names      *names
 }
 
 func newPoolReader(file string) *poolReader {
-	return &poolReader{reader: &reader{file: file}, firstAt: map[string]*yaml.Node{}, regexps: map[string]error{}}
+	return &poolReader{reader: &reader{file: file}, firstAt: map[string]*yaml.Node{}, regexps: map[string]error{}, names: newNames(), reals: new(int)}
 }
 
 func (p *poolReader) fields(virtuals **yaml.Node) []field {
-	line := func(n *yaml.Node) (realText, bool) {
-		s, ok := p.scalar(n, "a server, \"127.0.0.1:80 gate\"")
-		return realText{s, n}, ok
+	servers := func(i int) func(*yaml.Node) {
+		return func(n *yaml.Node) { p.fallback[i] = p.readFallbacks(n, fallbackKeys[i]) }
 	}
 	return append(append(p.global.fields(p.reader), p.settings.fields(p.reader)...),
 		field{"autoreload", "Whether an edited file is applied without `keepbeat apply`. Default no.", into(&p.autoreload, p.boolean)},
-		field{"fallback", "Server for IPv4 virtual services that have no real server up and no fallback of their own: ADDRESS[:PORT] [gate|masq|ipip]. Default: none.", into(&p.fallback[0], line)},
-		field{"fallback6", "The same for IPv6.", into(&p.fallback[1], line)},
+		field{"fallback", "Servers for IPv4 virtual services that have no quorum and no fallback of their own: HOST[:PORT] [gate|masq|ipip], default gate, or a mapping as of a real server. Of a list the first one that is up is taken. Default: none.", servers(0)},
+		field{"fallback6", "The same for IPv6.", servers(1)},
 		field{"virtual", "The virtual services, a list. Required.", func(n *yaml.Node) { *virtuals = n }},
 	)
 }
@@ -134,6 +126,7 @@ func (p *poolReader) read(data []byte) Pool {
 	}
 	pool.Autoreload = p.autoreload.or(false)
 	pool.Email = p.settings.email.over(emailSettings{})
+	p.globalFallbacks()
 	switch {
 	case virtuals == nil && p.odd > 0:
 	case virtuals == nil:
@@ -148,53 +141,15 @@ func (p *poolReader) read(data []byte) Pool {
 			if i >= maxVirtuals {
 				return
 			}
-			if v, ok := p.virtual(n); ok {
-				pool.Virtuals = append(pool.Virtuals, v)
+			for _, v := range p.virtual(n) {
+				pool.Virtuals, p.at = append(pool.Virtuals, v), append(p.at, n)
 			}
 		})
 	}
-	if told := func(v Virtual) bool { return v.Email.To != "" }; pool.Email.To == "" && !slices.ContainsFunc(pool.Virtuals, told) && p.odd == 0 {
+	if told := func(v Virtual) bool { return v.Email.To != "" }; p.settings.email.to.at == nil && !slices.ContainsFunc(pool.Virtuals, told) && p.odd == 0 {
 		p.settings.email.useless(p.reader)
 	}
-	for i, family := range []string{"fallback", "fallback6"} {
-		if f := p.fallback[i]; f.ok {
-			if _, _, err := p.globalFallback(i == 1, 0, netip.AddrPort{}); err != nil {
-				p.errorf(f.at, "%s: %s", family, err)
-			}
-		}
-	}
 	return pool
-}
-
-// globalFallback returns the fallback for a virtual service that has none of
-// its own. As in ldirectord a forward method that cannot change the port gets
-// the port of the service; forced tells when that is another than was written.
-func (p *poolReader) globalFallback(six bool, protocol Protocol, virtual netip.AddrPort) (f *Real, forced bool, err error) {
-	i := 0
-	if six {
-		i = 1
-	}
-	if !p.fallback[i].ok {
-		return nil, false, nil
-	}
-	servers, _, err := parseReal(p.fallback[i].v.text, true)
-	if err != nil {
-		return nil, false, err
-	}
-	r := servers[0]
-	if r.Address.Addr().Is6() != six {
-		return nil, false, fmt.Errorf("%s is of the other family; fallback is for IPv4, fallback6 for IPv6", r.Address.Addr())
-	}
-	port := r.Address.Port()
-	switch {
-	case protocol == FWM && r.Forward != Masq:
-		port = 0
-	case port == 0 || protocol != 0 && r.Forward != Masq:
-		port = virtual.Port()
-	}
-	forced = r.Address.Port() != 0 && port != r.Address.Port() && protocol != FWM && protocol != 0
-	r.Address = netip.AddrPortFrom(r.Address.Addr(), port)
-	return &r, forced, nil
 }
 
 // regexp compiles every distinct expression once.
@@ -210,20 +165,4 @@ func (p *poolReader) regexp(s string) error {
 		p.regexps[s] = err
 	}
 	return err
-}
-
-// netmask reads a dotted netmask or a prefix length for persistence.
-func (p *poolReader) netmask(bits int) func(*yaml.Node) (int, bool) {
-	return func(n *yaml.Node) (int, bool) {
-		s, ok := p.scalar(n, "a netmask or the length of a prefix")
-		if !ok {
-			return 0, false
-		}
-		v, err := parsePrefixLength(s, bits)
-		if err != nil {
-			p.errorf(n, "netmask %s: write 255.255.255.0 or the length of the prefix, 1 to %s", quote(s), strconv.Itoa(bits))
-			return 0, false
-		}
-		return v, true
-	}
 }

@@ -1,7 +1,6 @@
 package conf
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -18,6 +17,16 @@ type realOwn struct {
 	checkport                     opt[int]
 }
 
+// serverEntry is one entry of `real:` or `fallback:`.
+type serverEntry struct {
+	at       *yaml.Node
+	where    string // HOST[->HOST][:PORT]
+	server   Real   // all but the address and the check
+	own      realOwn
+	fallback bool
+	checked  bool // has settings of a check
+}
+
 // readReals reads the list of real servers and completes their checks.
 func (p *poolReader) readReals(n *yaml.Node, raw *rawVirtual, v *Virtual, c checkPlan) {
 	if raw.real == nil {
@@ -29,13 +38,20 @@ func (p *poolReader) readReals(n *yaml.Node, raw *rawVirtual, v *Virtual, c chec
 	}
 	seen := map[netip.AddrPort]int{}
 	p.list(raw.real, "real", func(_ int, n *yaml.Node) {
-		servers, own, err := p.readReal(n)
+		e, err := p.readEntry(n, false)
 		if err != nil {
 			p.errorf(n, "%s", err)
 		}
+		if e == nil || err != nil {
+			return
+		}
+		servers, err := p.servers(e, v)
+		if err != nil && !errors.Is(err, errNotYet) {
+			p.errorf(n, "%s", err)
+		}
 		for _, r := range servers {
-			if p.reals++; p.reals > maxReals {
-				if p.reals == maxReals+1 {
+			if *p.reals++; *p.reals > maxReals {
+				if *p.reals == maxReals+1 {
 					p.errorf(n, "more than %d real servers in one pool; make two of it", maxReals)
 				}
 				return
@@ -49,9 +65,15 @@ func (p *poolReader) readReals(n *yaml.Node, raw *rawVirtual, v *Virtual, c chec
 				return
 			}
 			seen[r.Address] = n.Line
-			if r.Check, err = p.complete(c, v, r, own); err != nil {
+			if r.Check, err = p.complete(c, v, r, e.own); err != nil {
 				p.errorf(n, "%s", err)
 				return
+			}
+			if r.NotifyUp == "" {
+				r.NotifyUp = raw.notifyUp.or("")
+			}
+			if r.NotifyDown == "" {
+				r.NotifyDown = raw.notifyDown.or("")
 			}
 			v.Reals = append(v.Reals, r)
 		}
@@ -59,6 +81,35 @@ func (p *poolReader) readReals(n *yaml.Node, raw *rawVirtual, v *Virtual, c chec
 	if raw.real.Kind == yaml.SequenceNode && len(raw.real.Content) == 0 {
 		p.warnf(raw.real, "virtual %s has no real servers", v)
 	}
+}
+
+// servers makes the servers of an entry: one, those of a range, or one for each address of a name.
+func (p *poolReader) servers(e *serverEntry, v *Virtual) ([]Real, error) {
+	network := "ip4"
+	if v.IPv6 {
+		network = "ip6"
+	}
+	what := "real server"
+	if e.fallback {
+		what = "fallback"
+	}
+	ends, err := p.endpoints(e.at, what, e.where, network, v.Protocol)
+	if err != nil {
+		return nil, err
+	}
+	host, _, _ := splitEndpoint(e.where)
+	if !isHostName(host) || strings.Contains(host, "->") {
+		host = ""
+	}
+	servers := make([]Real, len(ends))
+	for i, a := range ends {
+		if err := checkServer(a.Addr()); err != nil {
+			return nil, err
+		}
+		servers[i] = e.server
+		servers[i].Address, servers[i].Host = a, host
+	}
+	return servers, nil
 }
 
 // place gives a server the port of the service and refuses what the kernel
@@ -94,93 +145,124 @@ func realName(a netip.AddrPort) string {
 	return a.String()
 }
 
-// readReal reads one entry of `real:`; a range gives several servers.
-func (p *poolReader) readReal(n *yaml.Node) ([]Real, realOwn, error) {
-	var own realOwn
+// readEntry reads one entry of `real:` or `fallback:`; nil: faults were reported.
+func (p *poolReader) readEntry(n *yaml.Node, fallback bool) (*serverEntry, error) {
+	e := &serverEntry{at: n, fallback: fallback}
 	if n.Kind != yaml.MappingNode {
-		text, ok := p.scalar(n, "a real server, \"192.168.56.103:80 gate\"")
+		text, ok := p.scalar(n, "a server, \"192.168.56.103:80 gate\"")
 		if !ok {
-			return nil, own, nil
+			return nil, nil
 		}
-		servers, extra, err := parseReal(text, false)
+		where, server, extra, err := parseReal(text, fallback)
 		if err == nil && len(extra) > 0 {
-			own.request = opt[string]{extra[0], n, true}
+			e.own.request = opt[string]{extra[0], n, true}
 			err = checkRequest(extra[0])
 		}
 		if err == nil && len(extra) > 1 {
-			own.receive = opt[string]{extra[1], n, true}
+			e.own.receive = opt[string]{extra[1], n, true}
 			err = p.regexp(extra[1])
 		}
-		if err != nil {
-			return nil, own, err
-		}
-		return servers, own, nil
+		e.where, e.server = where, server
+		return e, err
 	}
 	before := len(p.errs)
-	var address opt[string]
-	var forward opt[Forward]
-	var weight, lower, upper opt[int]
-	if !p.mapping(n, "a real server", p.realFields(&own, &address, &forward, &weight, &lower, &upper), poolElsewhere()) || len(p.errs) > before {
-		return nil, own, nil
+	var raw rawReal
+	fields := raw.fields(p)
+	for _, f := range p.realCheckFields(&e.own) {
+		read := f.read
+		f.read = func(n *yaml.Node) { e.checked = true; read(n) }
+		fields = append(fields, f)
 	}
-	if address.at == nil || forward.at == nil {
-		return nil, own, errors.New("a real server needs \"address\" and \"forward\" (gate, masq or ipip)")
+	if !p.mapping(n, "a server", fields, poolElsewhere()) || len(p.errs) > before {
+		return nil, nil
 	}
-	servers, err := parseServers(address.v)
-	for i := range servers {
-		servers[i].Forward, servers[i].Weight = forward.v, weight.or(1)
-		servers[i].Lower, servers[i].Upper = uint32(lower.or(0)), uint32(upper.or(0))
-		if err == nil {
-			err = servers[i].thresholds()
-		}
+	if fallback && raw.address.at == nil {
+		return nil, errors.New("a fallback needs \"address\"")
 	}
-	if err != nil {
-		return nil, own, err
+	if raw.address.at == nil || raw.forward.at == nil && !fallback {
+		return nil, errors.New("a real server needs \"address\" and \"forward\" (gate, masq or ipip)")
 	}
-	return servers, own, nil
+	var err error
+	e.where = raw.address.v
+	e.server, err = raw.server()
+	return e, err
 }
 
-func (p *poolReader) realFields(own *realOwn, address *opt[string], forward *opt[Forward], weight, lower, upper *opt[int]) []field {
+// rawReal is a server written as a mapping, without the settings of its check.
+type rawReal struct {
+	address              opt[string]
+	forward              opt[Forward]
+	weight, lower, upper opt[int]
+	tunnel               opt[Tunnel]
+	tunnelPort           opt[int]
+	tunnelChecksum       opt[Checksum]
+	notifyUp, notifyDown opt[string]
+}
+
+func (raw *rawReal) fields(p *poolReader) []field {
 	threshold := p.integer(0, 1<<32-1)
-	return []field{
-		{"address", "ADDRESS[:PORT], or FIRST->LAST[:PORT] for a range of IPv4 addresses. Default of the port: the virtual service's. Required.", into(address, func(n *yaml.Node) (string, bool) { return p.scalar(n, "an address") })},
-		{"forward", "gate (direct routing), masq (NAT) or ipip (tunnel). Required.", into(forward, oneOf(p.reader, []string{"gate", "masq", "ipip"}, Gate, Masq, IPIP))},
-		{"weight", "0 to 65535; 0: no new connections. Default 1.", into(weight, p.integer(0, 65535))},
-		{"request", "As for the virtual service, for this server.", into(&own.request, p.request)},
-		{"receive", "As for the virtual service, for this server.", into(&own.receive, p.receive)},
-		{"virtualhost", "As for the virtual service, for this server.", into(&own.virtualhost, p.virtualhost)},
-		{"checkport", "As for the virtual service, for this server.", into(&own.checkport, p.integer(1, 65535))},
-		{"lower", "After upper was reached, connections are given again below this number. Default 0: below three quarters of upper.", into(lower, threshold)},
-		{"upper", "With this many connections no more are given. Default 0: no limit.", into(upper, threshold)},
-	}
+	return append([]field{
+		{"address", "HOST[:PORT], or FIRST->LAST[:PORT] for a range of IPv4 addresses. A name becomes a server for each of its addresses. Default of the port: the virtual service's. Required.", into(&raw.address, func(n *yaml.Node) (string, bool) { return p.scalar(n, "an address") })},
+		{"forward", "gate (direct routing), masq (NAT) or ipip (tunnel). Required; of a fallback gate is the default.", into(&raw.forward, oneOf(p.reader, []string{"gate", "masq", "ipip"}, Gate, Masq, IPIP))},
+		{"tunnel", "forward ipip only: ipip, gue (in UDP, Linux 5.3) or gre (Linux 5.4). Default ipip.", into(&raw.tunnel, oneOf(p.reader, []string{"ipip", "gue", "gre"}, TunnelIPIP, TunnelGUE, TunnelGRE))},
+		{"tunnel_port", "tunnel gue only: the UDP port of the real server, 1 to 65535. Required then.", into(&raw.tunnelPort, p.integer(1, 65535))},
+		{"tunnel_checksum", "tunnel gue and gre: nocsum, csum, or of gue remcsum (remote checksum offload). Default nocsum.", into(&raw.tunnelChecksum, oneOf(p.reader, []string{"nocsum", "csum", "remcsum"}, ChecksumNone, ChecksumFull, ChecksumRemote))},
+		{"weight", "0 to 65535; 0: no new connections. Default 1.", into(&raw.weight, p.integer(0, 65535))},
+		{"lower", "After upper was reached, connections are given again below this number. Default 0: below three quarters of upper.", into(&raw.lower, threshold)},
+		{"upper", "With this many connections no more are given. Default 0: no limit.", into(&raw.upper, threshold)},
+	}, notifyFields(p.reader, &raw.notifyUp, &raw.notifyDown)...)
 }
 
-func (r *Real) thresholds() error {
-	if r.Lower > r.Upper {
-		return fmt.Errorf("real server %s: the lower threshold %d is above the upper one, %d", realName(r.Address), r.Lower, r.Upper)
+func (raw *rawReal) server() (Real, error) {
+	r := Real{
+		Forward: raw.forward.or(Gate), Weight: raw.weight.or(1),
+		Lower: uint32(raw.lower.or(0)), Upper: uint32(raw.upper.or(0)),
+		Tunnel: raw.tunnel.or(TunnelIPIP), TunnelPort: uint16(raw.tunnelPort.or(0)), TunnelChecksum: raw.tunnelChecksum.or(ChecksumNone),
+		NotifyUp: raw.notifyUp.or(""), NotifyDown: raw.notifyDown.or(""),
+	}
+	if r.Forward != IPIP && (raw.tunnel.ok || raw.tunnelPort.ok || raw.tunnelChecksum.ok) {
+		return r, fmt.Errorf("real server %s: a tunnel is for forward ipip, this is %s; write \"forward: ipip\", or take the tunnel out", raw.address.v, r.Forward)
+	}
+	return r, r.valid(raw.address.v)
+}
+
+// valid refuses thresholds and tunnels that the kernel would.
+func (r *Real) valid(where string) error {
+	switch {
+	case r.Lower > r.Upper:
+		return fmt.Errorf("real server %s: the lower threshold %d is above the upper one, %d", where, r.Lower, r.Upper)
+	case r.Tunnel == TunnelGUE && r.TunnelPort == 0:
+		return fmt.Errorf("real server %s: tunnel gue needs its UDP port; write gue:6080, or \"tunnel_port: 6080\"", where)
+	case r.Tunnel != TunnelGUE && r.TunnelPort != 0:
+		return fmt.Errorf("real server %s: a tunnel port is for gue, this is %s; take it out", where, r.Tunnel)
+	case r.Tunnel == TunnelIPIP && r.TunnelChecksum != ChecksumNone:
+		return fmt.Errorf("real server %s: a plain ipip tunnel has no checksum; take %s out, or write gue or gre", where, r.TunnelChecksum)
+	case r.Tunnel == TunnelGRE && r.TunnelChecksum == ChecksumRemote:
+		return fmt.Errorf("real server %s: remcsum is for tunnel gue; write csum", where)
 	}
 	return nil
 }
 
 // parseReal reads ldirectord's line:
 //
-//	ADDRESS[->ADDRESS][:PORT] gate|masq|ipip [WEIGHT] ["REQUEST", "RECEIVE"] [l:N] [u:N]
+//	HOST[->HOST][:PORT] gate|masq|ipip [TUNNEL] [WEIGHT] ["REQUEST", "RECEIVE"] [l:N] [u:N]
 //
-// For a fallback the forward method may be left out and is gate, and it has
-// neither a range nor request and answer. The second result has request and receive if given.
-func parseReal(s string, fallback bool) ([]Real, []string, error) {
+// where TUNNEL, of ipip, is ipip, gue:PORT or gre, and a checksum. For a
+// fallback the forward method may be left out and is gate, and it has no
+// request and answer. Where is its first word; extra has request and receive if given.
+func parseReal(s string, fallback bool) (where string, r Real, extra []string, err error) {
+	r = Real{Forward: Gate, Weight: 1}
+	fail := func(format string, args ...any) (string, Real, []string, error) {
+		return "", r, nil, fmt.Errorf(format, args...)
+	}
 	words, err := splitReal(s)
 	if err != nil {
-		return nil, nil, err
+		return "", r, nil, err
 	}
 	if len(words) == 0 {
-		return nil, nil, errors.New("the server is empty; write \"192.168.56.103:80 gate\"")
+		return fail("the server is empty; write \"192.168.56.103:80 gate\"")
 	}
-	servers, err := parseServers(words[0].text)
-	if err != nil {
-		return nil, nil, err
-	}
-	r := Real{Forward: Gate, Weight: 1}
+	where = words[0].text
 	rest := words[1:]
 	switch {
 	case len(rest) > 0:
@@ -191,53 +273,84 @@ func parseReal(s string, fallback bool) ([]Real, []string, error) {
 		case "ipip":
 			r.Forward = IPIP
 		default:
-			return nil, nil, fmt.Errorf("forward method %s of %s is not gate, masq or ipip", quote(rest[0].text), words[0].text)
+			return fail("forward method %s of %s is not gate, masq or ipip", quote(rest[0].text), where)
 		}
 		rest = rest[1:]
 	case !fallback:
-		return nil, nil, fmt.Errorf("%s has no forward method; write \"%s gate\" (or masq, ipip)", quote(s), words[0].text)
+		return fail("%s has no forward method; write \"%s gate\" (or masq, ipip)", quote(s), where)
+	}
+	for len(rest) > 0 && !rest[0].quoted {
+		is, err := r.tunnelWord(rest[0].text)
+		if err != nil {
+			return fail("real server %s: %w", where, err)
+		}
+		if !is {
+			break
+		}
+		rest = rest[1:]
 	}
 	if len(rest) > 0 && !rest[0].quoted && strings.Trim(rest[0].text, "-0123456789") == "" {
 		w, err := parseNumber(rest[0].text, 0, 65535)
 		if err != nil {
-			return nil, nil, fmt.Errorf("weight: %w", err)
+			return fail("weight: %w", err)
 		}
 		r.Weight = int(w)
 		rest = rest[1:]
 	}
-	var extra []string
 	for _, w := range rest {
 		kind, number, _ := strings.Cut(w.text, ":")
 		switch {
 		case !w.quoted && (kind == "l" || kind == "u"):
 			v, err := strconv.ParseUint(number, 10, 32)
 			if err != nil {
-				return nil, nil, fmt.Errorf("threshold %s is not a number from 0 to %d", quote(w.text), uint32(1<<32-1))
+				return fail("threshold %s is not a number from 0 to %d", quote(w.text), uint32(1<<32-1))
 			}
 			if kind == "l" {
 				r.Lower = uint32(v)
 			} else {
 				r.Upper = uint32(v)
 			}
-		case len(extra) < 2 && !fallback:
+		case w.quoted && len(extra) < 2 && !fallback:
 			if extra = append(extra, w.text); len(extra) == 1 && w.text == "" {
-				return nil, nil, errors.New("the request is empty; write \"/\"")
+				return fail("the request is empty; write \"/\"")
 			}
 		default:
-			return nil, nil, fmt.Errorf("%s: %s is not understood there", quote(s), quote(w.text))
+			return fail("%s: %s is not understood there; request and receive are written in quotes", quote(s), quote(w.text))
 		}
 	}
-	for i := range servers {
-		r.Address = servers[i].Address
-		servers[i] = r
+	return where, r, extra, r.valid(where)
+}
+
+// tunnelWord takes a word that stands between ipip and the weight; false: it is none of these.
+func (r *Real) tunnelWord(word string) (bool, error) {
+	if r.Forward != IPIP {
+		return false, nil
 	}
-	if fallback && len(servers) > 1 {
-		return nil, nil, fmt.Errorf("%s: a fallback is one server, not a range", quote(s))
+	kind, port, hasPort := strings.Cut(word, ":")
+	switch kind {
+	case "gue":
+		v, err := parseNumber(port, 1, 65535)
+		if err != nil {
+			return true, fmt.Errorf("tunnel gue needs its UDP port; write gue:6080")
+		}
+		r.Tunnel, r.TunnelPort = TunnelGUE, uint16(v)
+	case "gre", "ipip":
+		if hasPort {
+			return true, fmt.Errorf("a tunnel port is for gue, this is %s; take it out", kind)
+		}
+		if r.Tunnel, r.TunnelPort = TunnelIPIP, 0; kind == "gre" {
+			r.Tunnel = TunnelGRE
+		}
+	case "nocsum":
+		r.TunnelChecksum = ChecksumNone
+	case "csum":
+		r.TunnelChecksum = ChecksumFull
+	case "remcsum":
+		r.TunnelChecksum = ChecksumRemote
+	default:
+		return false, nil
 	}
-	if err := r.thresholds(); err != nil {
-		return nil, nil, err
-	}
-	return servers, extra, nil
+	return true, nil
 }
 
 type realWord struct {
@@ -281,50 +394,6 @@ func splitReal(s string) ([]realWord, error) {
 	return words, nil
 }
 
-// parseServers reads ADDRESS[:PORT] or FIRST->LAST[:PORT].
-func parseServers(s string) ([]Real, error) {
-	from, to, isRange := strings.Cut(s, "->")
-	if !isRange {
-		a, err := parseEndpoint(s)
-		if err == nil {
-			err = checkServer(a.Addr())
-		}
-		if err != nil {
-			return nil, err
-		}
-		return []Real{{Address: a}}, nil
-	}
-	first, err := parseAddress(from)
-	if err != nil {
-		return nil, err
-	}
-	last, err := parseEndpoint(to)
-	if err != nil {
-		return nil, err
-	}
-	if !first.Is4() || !last.Addr().Is4() {
-		return nil, fmt.Errorf("%s: ranges are for IPv4; list IPv6 servers one by one", quote(s))
-	}
-	a, b := first.As4(), last.Addr().As4()
-	low, high := binary.BigEndian.Uint32(a[:]), binary.BigEndian.Uint32(b[:])
-	if low > high {
-		return nil, fmt.Errorf("%s runs backwards; the smaller address comes first", quote(s))
-	}
-	if high-low >= maxRange {
-		return nil, fmt.Errorf("%s has %d addresses; the limit of a range is %d", quote(s), uint64(high-low)+1, maxRange)
-	}
-	servers := make([]Real, 0, high-low+1)
-	for i := uint64(low); i <= uint64(high); i++ {
-		binary.BigEndian.PutUint32(a[:], uint32(i))
-		addr := netip.AddrFrom4(a)
-		if err := checkServer(addr); err != nil {
-			return nil, err
-		}
-		servers = append(servers, Real{Address: netip.AddrPortFrom(addr, last.Port())})
-	}
-	return servers, nil
-}
-
 func checkServer(a netip.Addr) error {
 	if a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
 		return fmt.Errorf("%s cannot be a real server", a)
@@ -332,34 +401,14 @@ func checkServer(a netip.Addr) error {
 	return nil
 }
 
-// readFallback takes the virtual service's own fallback, or the global one.
-func (p *poolReader) readFallback(n *yaml.Node, raw *rawVirtual, v *Virtual) {
-	if raw.fallback == nil {
-		f, forced, err := p.globalFallback(v.IPv6, v.Protocol, v.Address)
-		if err != nil {
-			return // said once, for the pool
-		}
-		if forced {
-			p.warnf(n, "the global fallback is used with port %d for virtual %s, since %s cannot change the port", f.Address.Port(), v, f.Forward)
-		}
-		if f != nil {
-			v.Fallbacks = []Real{*f}
-		}
-		return
+// realCheckFields are the settings of a check that a server may have for itself.
+func (p *poolReader) realCheckFields(own *realOwn) []field {
+	return []field{
+		{"request", "As for the virtual service, for this server.", into(&own.request, p.request)},
+		{"receive", "As for the virtual service, for this server.", into(&own.receive, p.receive)},
+		{"virtualhost", "As for the virtual service, for this server.", into(&own.virtualhost, p.virtualhost)},
+		{"checkport", "As for the virtual service, for this server.", into(&own.checkport, p.integer(1, 65535))},
 	}
-	text, ok := p.scalar(raw.fallback, "a server, \"127.0.0.1:80 gate\"")
-	if !ok {
-		return
-	}
-	servers, _, err := parseReal(text, true)
-	if err == nil {
-		err = v.place(&servers[0])
-	}
-	if err != nil {
-		p.errorf(raw.fallback, "fallback: %s", err)
-		return
-	}
-	v.Fallbacks = servers
 }
 
 // slash puts the slash before a request.

@@ -2,7 +2,9 @@ package conf
 
 import (
 	"cmp"
+	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -21,6 +23,9 @@ type Files struct {
 	Name        string            `json:"name"`
 	Haresources []byte            `json:"haresources"`
 	Pools       map[string][]byte `json:"pools"` // by plain file name; those that Haresources names
+	// Resolver looks up the names of hosts that the pools have, when ParseSpec
+	// reads them; nil: this machine's. It is not part of the files.
+	Resolver Resolver `json:"-"`
 }
 
 // specReader reads one haresources.yaml and what it names.
@@ -34,6 +39,7 @@ type specReader struct {
 	groupAt map[string]*yaml.Node
 	vipAt   map[netip.Addr]*yaml.Node
 	poolAt  map[string]poolUse
+	names   *names // of hosts
 	fence   fenceReader
 	root    *yaml.Node
 }
@@ -46,10 +52,32 @@ type poolUse struct {
 // ParseSpec reads the groups and the pools they name. Local tells the names of
 // the nodes and the settings that seed the specification; with nil neither is
 // checked and the settings are the defaults. The error is of type Errors.
+//
+// The names of hosts are looked up, for 5 s together; the result has addresses
+// only. Without such names the result depends on the files alone.
 func ParseSpec(files Files, local *Local) (*Spec, []Warning, error) {
+	names := newNames()
+	spec, warns, err := parseSpec(files, local, names)
+	resolver := files.Resolver
+	if resolver == nil {
+		resolver = net.DefaultResolver
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), resolveTimeout)
+	defer cancel()
+	// Twice at most: the address of a virtual service may be a name, and tells
+	// the family in which those of its real servers are looked up.
+	for len(names.wanted) > 0 {
+		names.ask(ctx, resolver)
+		spec, warns, err = parseSpec(files, local, names)
+	}
+	return spec, warns, err
+}
+
+// parseSpec is ParseSpec with what is known of names.
+func parseSpec(files Files, local *Local, names *names) (*Spec, []Warning, error) {
 	files.Name = cmp.Or(files.Name, HaresourcesName)
 	s := &specReader{
-		reader: &reader{file: files.Name}, local: local, files: files,
+		reader: &reader{file: files.Name}, local: local, files: files, names: names,
 		spec: &Spec{Settings: Settings{Profile: ProfileDefault, RestartLease: DefaultRestartLease}, Pools: map[string]Pool{}},
 	}
 	s.init()
@@ -279,8 +307,16 @@ func (s *specReader) pools() {
 			continue
 		}
 		p := newPoolReader(filepath.Join(dir, name))
+		p.names = s.names
 		pool := p.read(data)
-		s.errs, s.warns = append(s.errs, p.errs...), append(s.warns, p.warns...)
+		s.errs = append(s.errs, p.errs...)
+		said := map[Warning]bool{} // what is global, and what the services of a group share, is said once
+		for _, w := range p.warns {
+			if !said[w] {
+				said[w] = true
+				s.warns = append(s.warns, w)
+			}
+		}
 		for i, v := range pool.Virtuals {
 			key := v.String()
 			if other, ok := services[key]; ok && other.file != p.file {
