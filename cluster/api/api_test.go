@@ -343,7 +343,8 @@ func TestBadRequestsAreRefusedInWords(t *testing.T) {
 func TestStatusTellsTheTroubleOfPools(t *testing.T) {
 	detail := json.RawMessage(`{"pool":"web.yaml","started":true,"services":[
 		{"name":"10.0.0.1:80 tcp","in_table":true,"up":0,"reals":[{"address":"10.0.0.5:80","state":"down","check":"connect","answer":"connection refused"}],"fallback":{"address":"127.0.0.1:80","active":true}},
-		{"name":"10.0.0.2:80 tcp","in_table":false,"up":1,"reals":[{"address":"10.0.0.6:80","state":"up","check":"connect"}]}]}`)
+		{"name":"10.0.0.2:80 tcp","in_table":false,"up":1,"reals":[{"address":"10.0.0.6:80","state":"up","check":"connect"},
+			{"address":"10.0.0.7:80","state":"up","check":"connect","answer":"too many open files","overdue":true}]}]}`)
 	f := &fake{status: cluster.Status{Trouble: []string{"node director2 is down"}, Groups: []cluster.GroupStatus{{
 		Name: "web", Resource: []resources.ResourceStatus{{Kind: conf.KindLdirectord, Detail: detail}},
 	}}}}
@@ -357,6 +358,7 @@ func TestStatusTellsTheTroubleOfPools(t *testing.T) {
 		"service 10.0.0.1:80 tcp: no real server is up; the fallback 127.0.0.1:80 answers",
 		"service 10.0.0.2:80 tcp is not in the kernel's table",
 		"service 10.0.0.1:80 tcp: real server 10.0.0.5:80 is down: connection refused",
+		"service 10.0.0.2:80 tcp: real server 10.0.0.7:80 has had no result of its check for longer than the schedule allows and is kept as it was: too many open files",
 	}
 	if strings.Join(s.Trouble, "\n") != strings.Join(want, "\n") {
 		t.Errorf("trouble:\n%s", strings.Join(s.Trouble, "\n"))

@@ -57,6 +57,8 @@ func serviceTrouble(v ipvs.ServiceDetail, services, reals []string) (_, _ []stri
 		switch {
 		case r.Trouble != "":
 			reals = append(reals, fmt.Sprintf("service %s: the kernel does not take real server %s: %s", v.Name, r.Address, r.Trouble))
+		case r.Overdue:
+			reals = append(reals, fmt.Sprintf("service %s: real server %s has had no result of its check for longer than the schedule allows and is kept as it was: %s", v.Name, r.Address, r.Answer))
 		case r.State == ipvs.StateDown && r.Check != conf.Off.String():
 			reals = append(reals, fmt.Sprintf("service %s: real server %s is down: %s", v.Name, r.Address, r.Answer))
 		}

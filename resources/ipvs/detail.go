@@ -66,6 +66,7 @@ type RealDetail struct {
 	LastCheck time.Time `json:"last_check,omitzero"` // when it ended
 	TookMS    float64   `json:"took_ms"`             // how long it took
 	Since     time.Time `json:"since,omitzero"`      // of State
+	Overdue   bool      `json:"overdue,omitempty"`   // the last result is older than the check's schedule allows
 	Trouble   string    `json:"trouble,omitempty"`   // why the kernel does not take it
 	Traffic   *Counters `json:"traffic,omitempty"`   // when it is in the table
 }
@@ -203,7 +204,7 @@ func (p *pool) realDetail(k Key, r conf.Real) RealDetail {
 	if now, found := p.maker.cfg.Checks.Status(r.Check); found && (now.Known || !h.Known) {
 		h = now
 	}
-	d.Answer, d.OK, d.LastCheck, d.Since = h.Detail, h.OK, h.Last, h.Since
+	d.Answer, d.OK, d.LastCheck, d.Since, d.Overdue = h.Detail, h.OK, h.Last, h.Since, h.Overdue
 	d.TookMS = float64(h.Duration.Microseconds()) / 1000
 	switch {
 	case h.Known && h.Up:

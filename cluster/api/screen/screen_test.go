@@ -242,6 +242,18 @@ func TestAServersAnswerCannotDriveTheTerminal(t *testing.T) {
 	}
 }
 
+func TestAResultThatIsTooOldIsShown(t *testing.T) {
+	s := healthy(t, func(d *ipvs.Detail) {
+		r := &d.Services[0].Reals[1]
+		r.Overdue, r.LastCheck, r.Answer = true, ago(34*time.Second), "too many open files"
+	})
+	s.Trouble = api.PoolTrouble(s)
+	out := Status(s, Options{Width: 160})
+	if !strings.Contains(out, "overdue, 34 s ago: too many open files") || !strings.Contains(out, "192.168.56.104:80 has had no result of its check for longer than the schedule allows") {
+		t.Error(out)
+	}
+}
+
 func TestALongListOfTroubleIsCut(t *testing.T) {
 	s := healthy(t, nil)
 	for range 1000 {

@@ -97,6 +97,9 @@ func realRow(now time.Time, started bool, v ipvs.ServiceDetail, r ipvs.RealDetai
 	if !r.LastCheck.IsZero() {
 		answer = strings.TrimSuffix(age(now, r.LastCheck)+": "+answer, ": ")
 	}
+	if r.Overdue {
+		answer = "overdue, " + answer
+	}
 	if r.Trouble != "" {
 		answer = "the kernel does not take it: " + r.Trouble
 	}
