@@ -16,7 +16,36 @@ const (
 	bufSize = 4 << 10
 )
 
-// answer is the head of an HTTP/1.x response.
+// input is a stream with a buffer of fixed size.
+type input struct {
+	r      io.Reader
+	buf    []byte // buf[lo:hi] is unread
+	lo, hi int
+}
+
+// fill reads more. The buffer must not be full.
+func (in *input) fill() error {
+	if in.lo == in.hi {
+		in.lo, in.hi = 0, 0
+	}
+	if in.hi == len(in.buf) {
+		in.hi = copy(in.buf, in.buf[in.lo:in.hi])
+		in.lo = 0
+	}
+	for range 100 {
+		n, err := in.r.Read(in.buf[in.hi:])
+		in.hi += n
+		if n > 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return io.ErrNoProgress
+}
+
+// answer is the head of an HTTP response.
 type answer struct {
 	code     int
 	length   int64 // of the body; -1: not given
@@ -30,11 +59,9 @@ type answer struct {
 // elsewhere (bare LF, no reason phrase), since the question is whether a server
 // works, not whether it is correct.
 type answerReader struct {
-	r      io.Reader
-	buf    []byte // fixed storage; buf[lo:hi] is unread
-	lo, hi int
-	head   int    // header bytes that may still come
-	line   []byte // a line longer than buf holds is put together here
+	input
+	head int    // header bytes that may still come
+	line []byte // a line longer than buf holds is put together here
 
 	left  int64 // of the body or of the present chunk; -1: until the server closes
 	state bodyState
@@ -51,31 +78,10 @@ const (
 )
 
 func newAnswerReader(r io.Reader, buf []byte) *answerReader {
-	return &answerReader{r: r, buf: buf, head: maxHead}
+	return &answerReader{input: input{r: r, buf: buf}, head: maxHead}
 }
 
 var errHeadTooLong = fmt.Errorf("header of more than %d bytes", maxHead)
-
-func (a *answerReader) fill() error {
-	if a.lo == a.hi {
-		a.lo, a.hi = 0, 0
-	}
-	if a.hi == len(a.buf) {
-		a.hi = copy(a.buf, a.buf[a.lo:a.hi])
-		a.lo = 0
-	}
-	for range 100 {
-		n, err := a.r.Read(a.buf[a.hi:])
-		a.hi += n
-		if n > 0 {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return io.ErrNoProgress
-}
 
 // readLine returns the next line without its end. It is valid until the next call.
 func (a *answerReader) readLine() ([]byte, error) {
@@ -173,11 +179,19 @@ func parseStatusLine(l []byte) (int, error) {
 	if len(l) < len("HTTP/1.1 200") || string(l[:len(p)]) != p || l[7] < '0' || l[7] > '9' || l[8] != ' ' {
 		return 0, notHTTP(l)
 	}
-	d := l[9:12]
-	if d[0] < '1' || d[0] > '9' || d[1] < '0' || d[1] > '9' || d[2] < '0' || d[2] > '9' || (len(l) > 12 && l[12] != ' ') {
+	code, ok := threeDigits(l[9:12])
+	if !ok || (len(l) > 12 && l[12] != ' ') {
 		return 0, notHTTP(l)
 	}
-	return int(d[0]-'0')*100 + int(d[1]-'0')*10 + int(d[2]-'0'), nil
+	return code, nil
+}
+
+// threeDigits reads a status code.
+func threeDigits(d []byte) (int, bool) {
+	if len(d) != 3 || d[0] < '1' || d[0] > '9' || d[1] < '0' || d[1] > '9' || d[2] < '0' || d[2] > '9' {
+		return 0, false
+	}
+	return int(d[0]-'0')*100 + int(d[1]-'0')*10 + int(d[2]-'0'), true
 }
 
 // field takes from a header field what matters here.
@@ -186,7 +200,11 @@ func (ans *answer) field(l []byte) error {
 	if i <= 0 {
 		return nil // a continuation or rubbish: not ours to judge
 	}
-	name, value := l[:i], bytes.Trim(l[i+1:], " \t")
+	return ans.set(l[:i], bytes.Trim(l[i+1:], " \t"))
+}
+
+// set takes a field with its value.
+func (ans *answer) set(name, value []byte) error {
 	switch {
 	case is(name, "content-length"):
 		n, err := strconv.ParseUint(string(value), 10, 62)

@@ -88,8 +88,8 @@ type constructor func(c conf.Check, e *env) (Checker, error)
 // protocols are the services of checktype negotiate.
 func protocols() map[string]constructor {
 	return map[string]constructor{
-		"http":   newHTTP,
-		"https":  newHTTP,
+		"http": newHTTP, "https": newHTTP, "http_proxy": newHTTP,
+		"grpc": newGRPC, "grpcs": newGRPC,
 		"dns":    newDNS,
 		"radius": newRadius,
 		"udp":    newUDP,

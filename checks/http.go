@@ -1,7 +1,7 @@
 package checks
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -10,9 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"regexp"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/keepbeat/keepbeat/conf"
 )
@@ -20,70 +18,128 @@ import (
 // maxRedirects is how often a check lets itself be sent on.
 const maxRedirects = 3
 
-// httpCheck is checktype negotiate for http and https: one request on a
-// connection of its own, answered by 2xx and, with receive, by a body in which
-// the expression matches.
+// httpCheck is checktype negotiate for http, https and http_proxy: one request
+// on a connection of its own, answered by a wanted status and a wanted body.
 //
-// A redirect is followed, at most maxRedirects times, when it stays with the
-// scheme and the host name that were asked for, and always on the same real
-// server. One that leads elsewhere is a failure: ldirectord followed it and so
-// said "up" because of another machine.
+// A redirect whose status is not wanted itself is followed, at most
+// maxRedirects times, when it stays with the scheme and the host name that were
+// asked for, and always on the same real server. One that leads elsewhere is a
+// failure: ldirectord followed it and so said "up" because of another machine.
 type httpCheck struct {
 	c       conf.Check
-	method  string
+	version string      // 1.0, 1.1, 2
+	proxy   bool        // the request names a whole URL
+	scheme  string      // http, https: of what is asked for
+	site    string      // host of what is asked for: redirects stay there
 	host    string      // Host header
-	tls     *tls.Config // nil: http
-	request []byte
-	receive *regexp.Regexp // nil: any body
-	literal []byte         // receive, when it is plain text
+	tls     *tls.Config // nil: no TLS
+	fields  []headerField
+	status  codeSet
+	first   request
+	wire    []byte // first, as it is sent
+	want    wantedBody
 	env     *env
 }
 
 func newHTTP(c conf.Check, e *env) (Checker, error) {
-	h := &httpCheck{c: c, method: c.HTTPMethod, host: c.VirtualHost, env: e}
-	if err := needTCPPort(c); err != nil {
+	h := &httpCheck{c: c, version: c.HTTPVersion, scheme: c.Service, host: c.VirtualHost, env: e}
+	h.first = request{method: c.HTTPMethod, target: c.Request, body: c.Body != ""}
+	if err := cmp.Or(needTCPPort(c), sameFamily(c), needHostName("virtualhost", h.host)); err != nil {
 		return nil, err
-	}
-	switch h.method {
-	case "":
-		h.method = "GET"
-	case "GET", "HEAD":
-	default:
-		return nil, fmt.Errorf("httpmethod %q is not known; GET and HEAD are", c.HTTPMethod)
-	}
-	if err := needHostName("virtualhost", h.host); err != nil {
-		return nil, err
-	}
-	if h.host == "" {
-		h.host = defaultHost(c)
 	}
 	for _, b := range []byte(c.Request) {
 		if b < ' ' || b == 0x7f {
 			return nil, fmt.Errorf("request %q holds a control character", c.Request)
 		}
 	}
-	h.request = h.render(c.Request)
-	if c.Receive != "" {
-		if h.method == "HEAD" {
-			return nil, errors.New("receive looks at the body, and httpmethod HEAD has none: use GET or leave receive out")
-		}
-		re, err := e.compile(c.Receive)
-		if err != nil {
-			return nil, fmt.Errorf("receive %q: %w", c.Receive, err)
-		}
-		h.receive = re
-		if s, complete := re.LiteralPrefix(); complete {
-			h.literal = []byte(s)
+	if h.host == "" {
+		h.host = defaultHost(c)
+	}
+	h.site = h.host
+	if c.Service == "http_proxy" {
+		if err := h.throughProxy(); err != nil {
+			return nil, err
 		}
 	}
+	if err := h.method(); err != nil {
+		return nil, err
+	}
+	var err error
+	if h.status, err = parseCodes(c.Status); err != nil {
+		return nil, err
+	}
+	if h.fields, err = parseHeaders(c.Headers); err != nil {
+		return nil, err
+	}
+	if h.want, err = parseBody(c.Receive, c.Digest, e); err != nil {
+		return nil, err
+	}
 	if c.Service == "https" {
-		var err error
 		if h.tls, err = tlsConfig(c, e); err != nil {
 			return nil, err
 		}
 		h.tls.NextProtos = []string{"http/1.1"}
+		if h.version == "2" {
+			h.tls.NextProtos = []string{"h2"}
+		}
+	}
+	if h.wire, err = h.render(h.first); err != nil {
+		return nil, err
 	}
 	return h, nil
+}
+
+// throughProxy takes the site from the URL that a proxy is asked for.
+func (h *httpCheck) throughProxy() error {
+	u, err := url.Parse(h.c.Request)
+	if err != nil || u.Scheme != "http" || u.Hostname() == "" || u.User != nil || u.Opaque != "" {
+		return fmt.Errorf("request %q of service http_proxy is not the URL of a page to fetch through the proxy, as in http://www.example.com/", h.c.Request)
+	}
+	if err := needHostName("request", u.Host); err != nil {
+		return err
+	}
+	h.proxy, h.scheme, h.site = true, "http", u.Host
+	if h.c.VirtualHost == "" {
+		h.host = u.Host
+	}
+	if u.Path == "" {
+		u.Path = "/"
+	}
+	u.Fragment = ""
+	h.first.target = u.String()
+	return nil
+}
+
+// method fills in method and version and refuses what does not go together.
+func (h *httpCheck) method() error {
+	r := &h.first
+	switch r.method {
+	case "":
+		r.method = "GET"
+	case "GET", "HEAD", "POST", "PUT", "OPTIONS":
+	default:
+		return fmt.Errorf("httpmethod %q is not known; GET, HEAD, POST, PUT and OPTIONS are", r.method)
+	}
+	switch {
+	case r.body && (r.method == "GET" || r.method == "HEAD"):
+		return fmt.Errorf("httpmethod %s sends no body: use POST, PUT or OPTIONS, or leave body out", r.method)
+	case r.method == "HEAD" && h.c.Receive != "":
+		return errors.New("receive looks at the body, and httpmethod HEAD has none: use GET or leave receive out")
+	case r.method == "HEAD" && h.c.Digest != "":
+		return errors.New("digest is of the body, and httpmethod HEAD has none: use GET or leave digest out")
+	}
+	switch h.version {
+	case "":
+		h.version = "1.1"
+	case "1.0", "1.1":
+	case "2":
+		if h.proxy {
+			return errors.New("http_version 2 is not spoken with a proxy; 1.0 and 1.1 are")
+		}
+	default:
+		return fmt.Errorf("http_version %q is not known; 1.0, 1.1 and 2 are", h.version)
+	}
+	return nil
 }
 
 // needHostName refuses what cannot be a host name, with or without a port.
@@ -108,64 +164,58 @@ func defaultHost(c conf.Check) string {
 	return netip.AddrPortFrom(a, c.Target.Port()).String()
 }
 
-// render makes the request for a path. Bytes that cannot stand in a request
-// line are percent-encoded, so that nothing can add a line to it.
-func (h *httpCheck) render(path string) []byte {
-	var b bytes.Buffer
-	b.WriteString(h.method)
-	b.WriteByte(' ')
-	if !strings.HasPrefix(path, "/") {
-		b.WriteByte('/')
-	}
-	for _, c := range []byte(path) {
-		if c <= ' ' || c >= 0x7f {
-			fmt.Fprintf(&b, "%%%02X", c)
-		} else {
-			b.WriteByte(c)
-		}
-	}
-	fmt.Fprintf(&b, " HTTP/1.1\r\nHost: %s\r\nUser-Agent: keepbeat\r\nAccept: */*\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n", h.host)
-	return b.Bytes()
-}
-
 func (h *httpCheck) Check(ctx context.Context) (string, error) {
-	request, path := h.request, h.c.Request
+	r, wire := h.first, h.wire
 	for redirects := 0; ; redirects++ {
-		code, location, detail, err := h.ask(ctx, request)
+		code, location, detail, err := h.ask(ctx, r, wire)
 		if location == "" {
 			return detail, err
 		}
-		next, ok := h.redirect(path, location)
+		next, ok := h.redirect(r.target, location)
 		switch {
 		case !ok:
-			return "", fmt.Errorf("HTTP %d to %q, wanted 2xx (a redirect away from this server is not followed)", code, location)
+			return "", fmt.Errorf("HTTP %d to %q, wanted %v (a redirect away from this server is not followed)", code, location, h.status)
 		case redirects == maxRedirects:
-			return "", fmt.Errorf("HTTP %d to %q after %d redirects, wanted 2xx", code, location, redirects)
+			return "", fmt.Errorf("HTTP %d to %q after %d redirects, wanted %v", code, location, redirects, h.status)
 		}
-		path = next
-		request = h.render(path)
+		// RFC 9110, 15.4: 307 and 308 repeat the request, 303 asks for a page,
+		// and so does the world after 301 and 302.
+		if r.target = next; code < 307 && r.method != "HEAD" {
+			r.method, r.body = "GET", false
+		}
+		if wire, err = h.render(r); err != nil {
+			return "", err
+		}
 	}
 }
 
-// redirect returns the path that a Location means, if it is on this server.
-func (h *httpCheck) redirect(from, location string) (path string, ok bool) {
+// redirect returns the target that a Location means, if it is on this server.
+func (h *httpCheck) redirect(from, location string) (target string, ok bool) {
 	ref, err := url.Parse(location)
 	if err != nil {
 		return "", false
 	}
-	base := &url.URL{Scheme: h.c.Service, Host: h.host}
-	if base, err = base.Parse("/" + strings.TrimPrefix(from, "/")); err != nil {
+	if !h.proxy {
+		from = "/" + strings.TrimPrefix(from, "/")
+	}
+	base := &url.URL{Scheme: h.scheme, Host: h.site}
+	page, err := base.Parse(from)
+	if err != nil {
 		return "", false
 	}
-	to := base.ResolveReference(ref)
+	to := page.ResolveReference(ref)
 	// The port is not compared: a server behind checkport names its virtual port.
 	if to.Scheme != base.Scheme || !strings.EqualFold(to.Hostname(), base.Hostname()) {
 		return "", false
 	}
-	return to.RequestURI(), true
+	if !h.proxy {
+		return to.RequestURI(), true
+	}
+	return to.Scheme + "://" + to.Host + to.RequestURI(), true
 }
 
-func (h *httpCheck) ask(ctx context.Context, request []byte) (code int, location, detail string, err error) {
+// ask makes one request. location is not empty when the answer is a redirect.
+func (h *httpCheck) ask(ctx context.Context, r request, wire []byte) (code int, location, detail string, err error) {
 	conn, err := dialCheck(ctx, h.c)
 	if err != nil {
 		return 0, "", "", err
@@ -177,104 +227,50 @@ func (h *httpCheck) ask(ctx context.Context, request []byte) (code int, location
 		if err != nil {
 			return 0, "", "", err
 		}
+		if h.version == "2" {
+			if err := choseHTTP2(t); err != nil {
+				return 0, "", "", err
+			}
+		}
 		rw = t
 	}
-	if _, err := rw.Write(request); err != nil {
+	if _, err := rw.Write(wire); err != nil {
 		return 0, "", "", err
 	}
 	storage := h.env.buffers.Get().(*[bufSize]byte)
 	defer h.env.buffers.Put(storage)
-	r := newAnswerReader(rw, storage[:])
-	ans, err := r.readHead(h.method == "HEAD")
+	var ans answer
+	var body bodyReader
+	var one *answerReader
+	if h.version == "2" {
+		two := newH2Reader(rw, storage[:], nil)
+		body = two
+		ans, err = two.readHead(r.method == "HEAD")
+	} else {
+		one = newAnswerReader(rw, storage[:])
+		body = one
+		ans, err = one.readHead(r.method == "HEAD")
+	}
 	if err != nil {
 		return 0, "", "", conn.answerError(err)
 	}
-	switch ans.code {
-	case 301, 302, 303, 307, 308:
-		if ans.location != "" {
-			return ans.code, ans.location, "", nil
+	if !h.status.has(ans.code) {
+		switch ans.code {
+		case 301, 302, 303, 307, 308:
+			if ans.location != "" {
+				return ans.code, ans.location, "", nil
+			}
 		}
+		return ans.code, "", "", fmt.Errorf("HTTP %d, wanted %v", ans.code, h.status)
 	}
-	if ans.code < 200 || ans.code > 299 {
-		return ans.code, "", "", fmt.Errorf("HTTP %d, wanted 2xx", ans.code)
-	}
-	detail, err = h.body(r, ans)
+	detail, err = h.want.read(body, ans)
 	if err != nil {
 		return ans.code, "", "", conn.answerError(err)
 	}
-	if r.state == bodyDone && (ans.length >= 0 || ans.chunked || h.method == "HEAD") {
+	if one != nil && one.state == bodyDone && (ans.length >= 0 || ans.chunked || r.method == "HEAD") {
 		conn.awaitClose()
 	}
 	return ans.code, "", detail, nil
-}
-
-// body reads the body to its end, to maxBody, or until receive has matched.
-// Without receive it is read as well: an answer that breaks off is no answer.
-func (h *httpCheck) body(r *answerReader, ans answer) (string, error) {
-	var got []byte
-	size, tried := 0, 16<<10
-	for size < maxBody {
-		p, err := r.next()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return "", err
-		}
-		p = p[:min(len(p), maxBody-size)]
-		size += len(p)
-		if h.receive == nil {
-			continue
-		}
-		got = append(got, p...)
-		// Now and then (in all, no more work than one more pass) look whether
-		// the rest is needed.
-		if len(got) >= 2*tried {
-			tried = len(got)
-			if h.matchesEarly(got) {
-				return fmt.Sprintf("HTTP %d, match for %q", ans.code, h.c.Receive), nil
-			}
-		}
-	}
-	if h.receive == nil {
-		return httpOK(ans.code), nil
-	}
-	if h.matches(got) {
-		return fmt.Sprintf("HTTP %d, match for %q", ans.code, h.c.Receive), nil
-	}
-	msg := fmt.Sprintf("HTTP %d, no match for %q in %d bytes", ans.code, h.c.Receive, size)
-	if size >= maxBody {
-		msg = fmt.Sprintf("HTTP %d, no match for %q in the first %d bytes", ans.code, h.c.Receive, size)
-	}
-	if ans.encoding != "" {
-		msg += ", which are in Content-Encoding " + ans.encoding + " (not decoded)"
-	}
-	return "", errors.New(msg)
-}
-
-func httpOK(code int) string {
-	if code == 200 {
-		return "HTTP 200"
-	}
-	return fmt.Sprintf("HTTP %d", code)
-}
-
-func (h *httpCheck) matches(body []byte) bool {
-	if h.literal != nil {
-		return bytes.Contains(body, h.literal)
-	}
-	return h.receive.Match(body)
-}
-
-// matchesEarly is true when the beginning of a body has a match that no
-// continuation can take away: it ends before the last character, so that
-// neither $ nor \b in it looked at the end.
-func (h *httpCheck) matchesEarly(body []byte) bool {
-	if h.literal != nil {
-		return bytes.Contains(body, h.literal)
-	}
-	loc := h.receive.FindIndex(body)
-	return loc != nil && loc[1] <= len(body)-utf8.UTFMax
 }
 
 // hostOnly is the name or address in a Host header.

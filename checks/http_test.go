@@ -430,7 +430,7 @@ func TestWhatCannotBeCheckedIsToldAtValidation(t *testing.T) {
 		{conf.Check{Type: conf.Connect}, "checktype connect needs the address of the real server"},
 		{conf.Check{Type: conf.Connect, Target: netip.AddrPortFrom(at.Addr(), 0)}, "checktype connect of 10.0.0.1 needs a port: give the real server one, or set checkport"},
 		{conf.Check{Type: conf.Negotiate, Service: "gopher", Target: at}, `service "gopher" cannot be negotiated; checktype connect, ping and external work with any service`},
-		{conf.Check{Type: conf.Negotiate, Service: "http", Target: at, HTTPMethod: "POST"}, `httpmethod "POST" is not known; GET and HEAD are`},
+		{conf.Check{Type: conf.Negotiate, Service: "http", Target: at, HTTPMethod: "BREW"}, `httpmethod "BREW" is not known; GET, HEAD, POST, PUT and OPTIONS are`},
 		{conf.Check{Type: conf.Negotiate, Service: "http", Target: at, Request: "/\r\nX: y"}, `request "/\r\nX: y" holds a control character`},
 		{conf.Check{Type: conf.Negotiate, Service: "http", Target: at, VirtualHost: "a b"}, `virtualhost "a b" is not a host name: ' ' cannot be part of one`},
 		{conf.Check{Type: conf.Negotiate, Service: "http", Target: at, Receive: "("}, "receive \"(\": error parsing regexp: missing closing ): `(` (expressions are RE2: no look-ahead, no back-references)"},
