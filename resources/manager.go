@@ -315,7 +315,8 @@ type configuration struct {
 
 // sameResource says whether nothing that matters to a resource differs.
 func sameResource(a, b conf.Resource, was, is conf.Spec) bool {
-	return reflect.DeepEqual(a, b) && reflect.DeepEqual(was.Pools[a.Pool], is.Pools[b.Pool])
+	return reflect.DeepEqual(a, b) && reflect.DeepEqual(was.Pools[a.Pool], is.Pools[b.Pool]) &&
+		(a.Kind != conf.KindLdirectord || reflect.DeepEqual(was.IPVS, is.IPVS))
 }
 
 func addressesOf(rs []*member) []netip.Addr {

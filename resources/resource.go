@@ -67,6 +67,13 @@ type Opener interface{ Opened() }
 // It is cheap and may be called at any time.
 type Readier interface{ Ready() error }
 
+// Settler is implemented by resources that can start here and would do it
+// better a little later (the connections of the present owner are still being
+// received). An error says what is missing, in words that do not change while it is.
+// Only auto_failback heeds it: a group that needs another node gets one at once.
+// It is cheap and may be called at any time.
+type Settler interface{ Settled() error }
+
 // Adopter is implemented by resources whose Record cannot be found out again
 // from a machine on which they are started (a vip that took an address from
 // lo). The runner gives a new resource the record that an earlier daemon left

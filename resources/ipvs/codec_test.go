@@ -184,6 +184,9 @@ func FuzzReplies(f *testing.F) {
 		for _, r := range rs {
 			_, _, _ = r.errno()
 			_, _ = decodeFamily(r.payload)
+			if d, err := decodeDaemon(r.payload); err == nil && d.State.String() == "invalid" {
+				t.Errorf("a daemon that neither sends nor receives: %+v", d)
+			}
 			if s, ours, err := decodeService(r.payload); err == nil && ours {
 				_ = Text([]Entry{{Service: s}})
 				if s.Protocol != conf.FWM && !s.Address.IsValid() {
@@ -200,11 +203,19 @@ func FuzzReplies(f *testing.F) {
 }
 
 func FuzzRecord(f *testing.F) {
+	f.Add([]byte(`{"pool":"p","services":[],"kernel":{"settings":{"sloppy_tcp":{"found":"0","set":"1"}},"daemons":[{"state":1,"interface":"eth1","id":7,"group":"224.0.0.81","port":8848,"ttl":1}]}}`))
 	f.Add([]byte(`{"pool":"web.yaml","services":[{"protocol":"tcp","address":"10.0.0.1:80","cleanstop":true},{"protocol":"fwm","fwmark":5,"ipv6":true,"cleanstop":false}]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := parseRecord(b)
 		if err != nil {
 			return
+		}
+		if r.Kernel != nil {
+			for name := range r.Kernel.Settings {
+				if !known(name) {
+					t.Errorf("a setting that is not ours: %q", name)
+				}
+			}
 		}
 		for _, s := range r.Services {
 			if k, err := s.key(); err != nil || k.option() == "" {

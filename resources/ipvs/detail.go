@@ -17,7 +17,8 @@ type Detail struct {
 	Trouble    string          `json:"trouble,omitempty"` // why the table is not as it ought to be
 	Repairs    uint64          `json:"repairs"`           // how often somebody else's changes were undone
 	LastRepair time.Time       `json:"last_repair,omitzero"`
-	Services   []ServiceDetail `json:"services"` // in the order of the file
+	Kernel     *SharedDetail   `json:"kernel,omitempty"` // what all pools of the node share there
+	Services   []ServiceDetail `json:"services"`         // in the order of the file
 }
 
 // ServiceDetail is what status shows of a virtual service.
@@ -88,6 +89,7 @@ func (p *pool) Detail() any {
 		Pool: p.name, Started: p.started, Repairs: p.repairs, LastRepair: p.repaired,
 		Services: make([]ServiceDetail, 0, len(p.content.Virtuals)),
 	}
+	d.Kernel = p.maker.shared.detail()
 	if p.failure != nil {
 		d.Trouble = p.failure.Error()
 	}

@@ -30,6 +30,9 @@ type fakeKernel struct {
 	hang      chan struct{}          // not nil: a send waits for it, as in a kernel that hangs
 	mute      bool                   // requests are swallowed
 	old       bool                   // knows no types of tunnels
+	syncs     []Daemon               // that run
+	timeouts  [3]uint32              // tcp, tcpfin, udp, in seconds
+	sysctls   sysctls                // a directory
 	dials     int
 	sends     int
 }
@@ -219,6 +222,15 @@ func (c *fakeConn) request(b []byte) {
 			intr = unix.NLM_F_DUMP_INTR
 		}
 		c.dump(cmd, attrs, seq, unix.NLM_F_MULTI|intr)
+	case cmd == 13:
+		m := &message{b: []byte{12, 1, 0, 0}}
+		for i, seconds := range k.timeouts {
+			m.u32(uint16(4+i), seconds)
+		}
+		c.answer(fakeFamily, 0, seq, m.b)
+		ack(0)
+	case cmd >= 9:
+		ack(k.doNode(cmd, attrs))
 	default:
 		ack(k.do(cmd, attrs))
 	}
@@ -247,6 +259,12 @@ func (c *fakeConn) dump(cmd uint8, attrs map[uint16][]byte, seq uint32, flags ui
 				m.b = m.b[:len(m.b)-24]
 				native.PutUint16(m.b[4:], uint16(len(m.b)-4))
 			}
+			c.answer(fakeFamily, flags, seq, m.b)
+		}
+	case 11:
+		for _, d := range k.syncs {
+			m := &message{b: []byte{9, 1, 0, 0}}
+			m.daemon(d)
 			c.answer(fakeFamily, flags, seq, m.b)
 		}
 	}
@@ -360,6 +378,7 @@ func (k *fakeKernel) table(timeout time.Duration, load error) *Kernel {
 	return NewKernel(KernelConfig{
 		CallTimeout: timeout,
 		dial:        k.dial,
+		sysctls:     k.sysctls,
 		modprobe:    func(context.Context) error { return load },
 	})
 }

@@ -21,6 +21,7 @@ type KernelConfig struct {
 
 	dial     func() (conn, error)
 	modprobe func(ctx context.Context) error
+	sysctls  sysctls
 }
 
 // Kernel is the IPVS table of this process's network namespace. One goroutine
@@ -37,7 +38,10 @@ type Kernel struct {
 	asked  time.Time
 }
 
-var _ Table = (*Kernel)(nil)
+var (
+	_ Table = (*Kernel)(nil)
+	_ Node  = (*Kernel)(nil)
+)
 
 // maxLost is how many goroutines (and threads) may hang in the kernel. More
 // would not get further than these.
@@ -58,6 +62,9 @@ func NewKernel(cfg KernelConfig) *Kernel {
 	}
 	if cfg.modprobe == nil {
 		cfg.modprobe = modprobe
+	}
+	if cfg.sysctls == "" {
+		cfg.sysctls = procSysctls
 	}
 	return &Kernel{cfg: cfg}
 }

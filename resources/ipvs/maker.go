@@ -40,7 +40,8 @@ type Config struct {
 
 // Maker makes the resources of kind ldirectord.
 type Maker struct {
-	cfg Config
+	cfg    Config
+	shared *shared
 
 	mu     sync.Mutex    // guards active
 	active map[Key]*pool // who programs which service on this node
@@ -50,7 +51,7 @@ var _ resources.Maker = (*Maker)(nil)
 
 // NewMaker returns a Maker. It changes nothing.
 func NewMaker(cfg Config) *Maker {
-	return &Maker{cfg: cfg, active: map[Key]*pool{}}
+	return &Maker{cfg: cfg, shared: newShared(cfg.Table), active: map[Key]*pool{}}
 }
 
 // New implements resources.Maker.
@@ -59,7 +60,9 @@ func (m *Maker) New(env resources.Env, spec conf.Spec, r conf.Resource) (resourc
 	if err != nil {
 		return nil, err
 	}
-	return newPool(m, env, r.Pool, content), nil
+	p := newPool(m, env, r.Pool, content)
+	p.wide = spec.IPVS
+	return p, nil
 }
 
 func find(spec conf.Spec, r conf.Resource) (conf.Pool, error) {
@@ -124,6 +127,7 @@ func (m *Maker) notOfOthers(p *pool, keys []Key) []Key {
 type record struct {
 	Pool     string          `json:"pool"`
 	Services []recordService `json:"services"`
+	Kernel   *sharedRecord   `json:"kernel,omitempty"`
 }
 
 type recordService struct {
@@ -149,6 +153,9 @@ func parseRecord(raw []byte) (record, error) {
 		if _, err := s.key(); err != nil {
 			return r, fmt.Errorf("journal: record of pool %q: %w", r.Pool, err)
 		}
+	}
+	if err := r.Kernel.check(); err != nil {
+		return r, fmt.Errorf("journal: record of pool %q: %w", r.Pool, err)
 	}
 	return r, nil
 }
@@ -212,6 +219,8 @@ func (r *recovered) Stop(ctx context.Context) error {
 	if err := remove(ctx, r.maker.cfg.Table, r.maker.notOfOthers(nil, keys), r.log); err != nil {
 		return fmt.Errorf("pool %s: %w", r.record.Pool, err)
 	}
+	r.maker.shared.adopt(r.record.Kernel)
+	r.maker.shared.tend(ctx, r.log)
 	return nil
 }
 

@@ -38,6 +38,7 @@ type pool struct {
 
 	mu       sync.Mutex // guards all below; never held while waiting
 	content  conf.Pool
+	wide     *conf.IPVS // what the specification says of the kernel as a whole
 	watched  map[conf.Check]*watch
 	assumed  map[server]bool // unknown, but found serving in the table at our first start
 	started  bool
@@ -166,11 +167,12 @@ func (p *pool) up(k Key, r conf.Real) bool {
 
 // Record implements resources.Resource.
 func (p *pool) Record() (json.RawMessage, error) {
+	wide := p.maker.shared.record(p.wishes())
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	keys := maps.Clone(p.owned)
 	maps.Copy(keys, keysOf(p.content))
-	r := record{Pool: p.name, Services: make([]recordService, 0, len(keys))}
+	r := record{Pool: p.name, Services: make([]recordService, 0, len(keys)), Kernel: wide}
 	for _, k := range slices.SortedFunc(maps.Keys(keys), Key.compare) {
 		r.Services = append(r.Services, recordOf(k, keys[k]))
 	}
@@ -216,12 +218,14 @@ func (p *pool) Start(ctx context.Context) error {
 	if err := p.assume(ctx, keys); err != nil {
 		return p.wrap(err)
 	}
+	p.shareStart(ctx)
 
 	p.mu.Lock()
 	p.started, p.intact = true, false
 	p.mu.Unlock()
 	err := p.program(ctx, everything, "virtual services programmed")
 	if err != nil {
+		p.shareStop(ctx)
 		p.mu.Lock()
 		p.started = false
 		p.mu.Unlock()
@@ -301,6 +305,7 @@ func (p *pool) Stop(ctx context.Context) error {
 	p.failure, p.damaged, p.intact, p.actual = nil, false, false, nil
 	p.mu.Unlock()
 	p.maker.release(p, nil)
+	p.shareStop(ctx)
 	return nil
 }
 
@@ -351,6 +356,7 @@ func (p *pool) Update(ctx context.Context, spec conf.Spec, r conf.Resource) erro
 	p.content, p.intact = content, false
 	p.watched = watches(content, p.watched)
 	p.mu.Unlock()
+	p.shareUpdate(ctx, spec.IPVS)
 	p.subscribe(asBefore)
 	poke(p.wake) // the interval may be another
 	if !started {

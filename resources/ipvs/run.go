@@ -22,6 +22,8 @@ func (p *pool) Run(ctx context.Context) {
 	}
 	p.subscribe(on)
 	defer p.subscribe(off)
+	p.joinShared(ctx)
+	defer p.leaveShared()
 
 	period := p.period()
 	timer := time.NewTimer(period)
@@ -41,6 +43,7 @@ func (p *pool) Run(ctx context.Context) {
 			err = p.follow(ctx, everything)
 			timer.Reset(period)
 		}
+		p.maker.shared.tend(ctx, p.log)
 		if err != nil && ctx.Err() == nil {
 			poke(p.alarm)
 			timer.Reset(min(period, retry))
