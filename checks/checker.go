@@ -89,7 +89,14 @@ type constructor func(c conf.Check, e *env) (Checker, error)
 func protocols() map[string]constructor {
 	return map[string]constructor{
 		"http": newHTTP, "https": newHTTP, "http_proxy": newHTTP,
-		"grpc": newGRPC, "grpcs": newGRPC,
+		"smtp": newSMTP, "submission": newSMTP, "smtps": newSMTP,
+		"pop": newPOP, "pops": newPOP,
+		"imap": newIMAP, "imaps": newIMAP,
+		"nntp":      newNNTP,
+		"ftp":       newFTP,
+		"simpletcp": newSimpleTCP,
+		"sip":       newSIP,
+		"grpc":      newGRPC, "grpcs": newGRPC,
 		"dns":    newDNS,
 		"radius": newRadius,
 		"udp":    newUDP,
