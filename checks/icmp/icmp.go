@@ -32,6 +32,12 @@ func NewPinger() *Pinger { return &Pinger{} }
 // returns nil when it has answered this very call. The error is that of a
 // socket, or wraps ctx's when that has ended before.
 func (p *Pinger) Ping(ctx context.Context, to netip.Addr, every time.Duration) error {
+	return p.PingFrom(ctx, Origin{}, to, every)
+}
+
+// PingFrom is Ping with requests that come from somewhere. An OriginError says
+// that this machine has no such place.
+func (p *Pinger) PingFrom(ctx context.Context, from Origin, to netip.Addr, every time.Duration) error {
 	to = to.Unmap()
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("ping %v: %w", to, err)
@@ -40,13 +46,17 @@ func (p *Pinger) Ping(ctx context.Context, to netip.Addr, every time.Duration) e
 	if err != nil {
 		return err
 	}
+	control, err := sock.control(from)
+	if err != nil {
+		return err
+	}
 	id, answered := sock.expect(to)
 	defer sock.forget(id)
 	again := time.NewTicker(max(every, time.Millisecond))
 	defer again.Stop()
 	for {
-		if err := sock.send(to, id); err != nil {
-			return fmt.Errorf("ping %v: %w", to, err)
+		if err := sock.send(to, id, control); err != nil {
+			return fmt.Errorf("ping %v: %w", to, from.explain(err))
 		}
 		select {
 		case <-answered:
@@ -180,7 +190,7 @@ func (s *icmpSocket) forget(id uint64) {
 	delete(s.waiting, id)
 }
 
-func (s *icmpSocket) send(to netip.Addr, id uint64) error {
+func (s *icmpSocket) send(to netip.Addr, id uint64, control []byte) error {
 	var b [echoSize]byte
 	b[0] = echo4Request
 	if s.v6 {
@@ -193,7 +203,7 @@ func (s *icmpSocket) send(to netip.Addr, id uint64) error {
 	if !s.v6 {
 		binary.BigEndian.PutUint16(b[2:], fold(sum(b[:])))
 	}
-	_, err := s.conn.WriteToIP(b[:], &net.IPAddr{IP: to.AsSlice(), Zone: to.Zone()})
+	_, _, err := s.conn.WriteMsgIP(b[:], control, &net.IPAddr{IP: to.AsSlice(), Zone: to.Zone()})
 	var errno unix.Errno
 	if errors.As(err, &errno) {
 		return errno
