@@ -342,7 +342,7 @@ func TestBadRequestsAreRefusedInWords(t *testing.T) {
 
 func TestStatusTellsTheTroubleOfPools(t *testing.T) {
 	detail := json.RawMessage(`{"pool":"web.yaml","started":true,"services":[
-		{"name":"10.0.0.1:80 tcp","in_table":true,"up":0,"reals":[{"address":"10.0.0.5:80","state":"down","check":"connect","answer":"connection refused"}],"fallback":{"address":"127.0.0.1:80","active":true}},
+		{"name":"10.0.0.1:80 tcp","in_table":true,"up":0,"reals":[{"address":"10.0.0.5:80","state":"down","check":"connect","answer":"connection refused"}],"fallbacks":[{"address":"127.0.0.1:80","active":true}]},
 		{"name":"10.0.0.2:80 tcp","in_table":false,"up":1,"reals":[{"address":"10.0.0.6:80","state":"up","check":"connect"},
 			{"address":"10.0.0.7:80","state":"up","check":"connect","answer":"too many open files","overdue":true}]}]}`)
 	f := &fake{status: cluster.Status{Trouble: []string{"node director2 is down"}, Groups: []cluster.GroupStatus{{

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 
@@ -33,6 +34,9 @@ func PoolTrouble(s cluster.Status) []string {
 			if p.Trouble != "" {
 				services = append(services, fmt.Sprintf("pool %s: %s", p.Pool, p.Trouble))
 			}
+			if p.Blind != "" {
+				services = append(services, fmt.Sprintf("pool %s: %s", p.Pool, p.Blind))
+			}
 			for _, v := range p.Services {
 				services, reals = serviceTrouble(v, services, reals)
 			}
@@ -42,16 +46,10 @@ func PoolTrouble(s cluster.Status) []string {
 }
 
 func serviceTrouble(v ipvs.ServiceDetail, services, reals []string) (_, _ []string) {
-	switch {
-	case !v.InKernel:
+	if text := quorumTrouble(v); !v.InKernel {
 		services = append(services, fmt.Sprintf("service %s is not in the kernel's table", v.Name))
-	case v.Up > 0:
-	case v.Fallback != nil:
-		services = append(services, fmt.Sprintf("service %s: no real server is up; the fallback %s answers", v.Name, v.Fallback.Address))
-	case len(v.Reals) == 0:
-		services = append(services, fmt.Sprintf("service %s has no real server", v.Name))
-	default:
-		services = append(services, fmt.Sprintf("service %s: no real server is up, and there is no fallback: clients get no answer", v.Name))
+	} else if text != "" {
+		services = append(services, fmt.Sprintf("service %s%s", v.Name, text))
 	}
 	for _, r := range v.Reals {
 		switch {
@@ -59,9 +57,32 @@ func serviceTrouble(v ipvs.ServiceDetail, services, reals []string) (_, _ []stri
 			reals = append(reals, fmt.Sprintf("service %s: the kernel does not take real server %s: %s", v.Name, r.Address, r.Trouble))
 		case r.Overdue:
 			reals = append(reals, fmt.Sprintf("service %s: real server %s has had no result of its check for longer than the schedule allows and is kept as it was: %s", v.Name, r.Address, r.Answer))
-		case r.State == ipvs.StateDown && r.Check != conf.Off.String():
-			reals = append(reals, fmt.Sprintf("service %s: real server %s is down: %s", v.Name, r.Address, r.Answer))
+		case r.State == ipvs.StateDown && r.Check != conf.Off.String() && !r.Held():
+			reals = append(reals, fmt.Sprintf("service %s: real server %s is down: %s", v.Name, r.Address, cmp.Or(r.Reason, r.Answer)))
 		}
 	}
 	return services, reals
+}
+
+// quorumTrouble says what is wrong with a service as a whole; empty: nothing is.
+func quorumTrouble(v ipvs.ServiceDetail) string {
+	f := v.Active()
+	short := fmt.Sprintf(" has no quorum: %d of %d real servers are up and weigh %d, and it needs %d", v.Up, len(v.Reals), v.Sum, v.Needed)
+	switch {
+	case v.Up > 0 && v.Quorum != ipvs.QuorumLost:
+		return ""
+	case v.Up > 0 && f != nil:
+		return short + "; the fallback " + f.Address + " answers"
+	case v.Up > 0 && v.Sum == 0:
+		return ": no real server that is up has a weight, and no fallback answers: clients get no answer"
+	case v.Up > 0:
+		return short + "; no fallback is up, so they go on"
+	case f != nil:
+		return ": no real server is up; the fallback " + f.Address + " answers"
+	case len(v.Reals) == 0:
+		return " has no real server"
+	case len(v.Fallbacks) == 0:
+		return ": no real server is up, and there is no fallback: clients get no answer"
+	}
+	return ": no real server is up, and no fallback either: clients get no answer"
 }

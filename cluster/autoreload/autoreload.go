@@ -15,6 +15,7 @@ import (
 
 	"github.com/keepbeat/keepbeat/cluster"
 	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/resources/dirwatch"
 )
 
 // Quiet is how long the files must not change before they are looked at:
@@ -218,7 +219,7 @@ func (w *Watcher) watch(ctx context.Context, changes chan<- string) {
 	}
 	said := ""
 	for ctx.Err() == nil {
-		err := notify(ctx, w.dir, tell)
+		err := dirwatch.Notify(ctx, w.dir, tell)
 		if ctx.Err() != nil {
 			return
 		}

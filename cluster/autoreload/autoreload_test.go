@@ -3,7 +3,6 @@ package autoreload
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,7 +15,6 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
-	"golang.org/x/sys/unix"
 
 	"github.com/keepbeat/keepbeat/cluster"
 	"github.com/keepbeat/keepbeat/conf"
@@ -344,23 +342,5 @@ func TestInotifySeesAnEditorsRenameAndADirectoryThatIsReplaced(t *testing.T) {
 		if n.bases[0] != 3 || n.bases[1] != 4 || n.bases[2] != 5 {
 			t.Errorf("bases %v", n.bases)
 		}
-	})
-}
-
-func FuzzEvents(f *testing.F) {
-	event := func(mask uint32, name string) []byte {
-		b := make([]byte, unix.SizeofInotifyEvent)
-		binary.NativeEndian.PutUint32(b[4:], mask)
-		binary.NativeEndian.PutUint32(b[12:], uint32(len(name)))
-		return append(b, name...)
-	}
-	f.Add(append(event(unix.IN_MOVED_TO, "haresources.yaml\x00\x00"), event(unix.IN_IGNORED, "")...))
-	f.Add(event(unix.IN_MODIFY, "x")[:10])
-	f.Fuzz(func(t *testing.T, b []byte) {
-		_ = events(b, func(_ uint32, name string) {
-			if strings.ContainsRune(name, 0) {
-				t.Errorf("name %q", name)
-			}
-		})
 	})
 }

@@ -2,12 +2,14 @@ package ipvs
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/keepbeat/keepbeat/checks"
 	"github.com/keepbeat/keepbeat/conf"
 )
 
@@ -33,6 +35,9 @@ func web() conf.Virtual {
 	return v
 }
 
+// Up tells whether a real server of a virtual service is up.
+type Up func(v Key, r conf.Real) bool
+
 func upIf(up ...string) Up {
 	return func(_ Key, r conf.Real) bool {
 		for _, u := range up {
@@ -43,6 +48,37 @@ func upIf(up ...string) Up {
 		return false
 	}
 }
+
+// Wanted is what the table ought to hold for services that begin with servers
+// that are up and down.
+func Wanted(virtuals []conf.Virtual, up Up) []Entry {
+	var entries []Entry
+	for _, v := range virtuals {
+		v.Reals = slices.Clone(v.Reals)
+		for i, r := range v.Reals {
+			v.Reals[i].Check = conf.Check{Type: conf.Off}
+			if up(KeyOf(v), r) {
+				v.Reals[i].Check.Type = conf.On
+			}
+		}
+		var s service
+		entries = append(entries, s.step(v, inputOf(nil)).entry)
+	}
+	sortEntries(entries)
+	return entries
+}
+
+func inputOf(health func(conf.Check) checks.Status) input {
+	return input{
+		now: noon, base: noon, health: health,
+		checked: func(conf.Check) time.Time { return time.Time{} },
+		assumed: func(netip.AddrPort) bool { return false },
+		order:   func(netip.AddrPort) (Order, bool) { return Order{}, false },
+		file:    func(conf.Real) string { return "" },
+	}
+}
+
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func lines(s ...string) string {
 	if len(s) == 0 {

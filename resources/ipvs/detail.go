@@ -18,31 +18,51 @@ type Detail struct {
 	Repairs    uint64          `json:"repairs"`           // how often somebody else's changes were undone
 	LastRepair time.Time       `json:"last_repair,omitzero"`
 	Kernel     *SharedDetail   `json:"kernel,omitempty"` // what all pools of the node share there
-	Services   []ServiceDetail `json:"services"`         // in the order of the file
+	Blind      string          `json:"blind,omitempty"` // why maintenancedir is not seen
+	Services   []ServiceDetail `json:"services"`        // in the order of the file
 }
 
 // ServiceDetail is what status shows of a virtual service.
 type ServiceDetail struct {
-	Name       string        `json:"name"`     // "192.168.56.200:80 tcp", "fwmark 5"
-	Protocol   string        `json:"protocol"` // tcp, udp, fwm
-	Comment    string        `json:"comment,omitempty"`
-	Scheduler  string        `json:"scheduler"`
-	Flags      []string      `json:"schedflags,omitempty"`
-	Persistent int           `json:"persistent,omitempty"` // seconds
-	Netmask    int           `json:"netmask,omitempty"`    // prefix length, with Persistent
-	Quiescent  bool          `json:"quiescent"`
-	Up         int           `json:"up"`       // real servers that are up
-	InKernel   bool          `json:"in_table"` // the kernel has the service
-	Reals      []RealDetail  `json:"reals"`    // in the order of the file
-	Fallback   *FallbackInfo `json:"fallback,omitempty"`
+	Name       string         `json:"name"`                  // "192.168.56.200:80 tcp", "fwmark 5"
+	Title      string         `json:"servicename,omitempty"` // what the administrator calls it
+	Protocol   string         `json:"protocol"`              // tcp, udp, sctp, fwm
+	Comment    string         `json:"comment,omitempty"`
+	Scheduler  string         `json:"scheduler"`
+	Flags      []string       `json:"schedflags,omitempty"`
+	Persistent int            `json:"persistent,omitempty"` // seconds
+	Netmask    int            `json:"netmask,omitempty"`    // prefix length, with Persistent
+	Quiescent  bool           `json:"quiescent"`
+	Up         int            `json:"up"`                   // real servers that are up
+	Quorum     string         `json:"quorum"`               // met, lost, undecided
+	Needed     int            `json:"needed"`               // weight that quorum needs
+	Hysteresis int            `json:"hysteresis,omitempty"` // how far beyond Needed it is gained and lost
+	Sum        int            `json:"sum"`                  // weight of the servers that serve
+	InKernel   bool           `json:"in_table"`             // the kernel has the service
+	Reals      []RealDetail   `json:"reals"`                // in the order of the file
+	Fallbacks  []FallbackInfo `json:"fallbacks,omitempty"`  // the first that is up answers without quorum
 }
 
-// FallbackInfo is what status shows of the fallback.
+// FallbackInfo is what status shows of a fallback.
 type FallbackInfo struct {
 	Address string    `json:"address"`
 	Forward string    `json:"forward"`
-	Active  bool      `json:"active"` // no real server is up
+	Weight  int       `json:"weight"`
+	Active  bool      `json:"active"`           // it answers
+	State   string    `json:"state"`            // up, down, unknown
+	Check   string    `json:"check,omitempty"`  // absent: not checked, always up
+	Answer  string    `json:"answer,omitempty"` // of the last check, or why it is not up
 	Traffic *Counters `json:"traffic,omitempty"`
+}
+
+// Active returns the fallback that answers, or nil.
+func (s ServiceDetail) Active() *FallbackInfo {
+	for i := range s.Fallbacks {
+		if s.Fallbacks[i].Active {
+			return &s.Fallbacks[i]
+		}
+	}
+	return nil
 }
 
 // State of a real server.
@@ -66,10 +86,36 @@ type RealDetail struct {
 	OK        bool      `json:"ok"`                  // the last check alone; State heeds fall and rise
 	LastCheck time.Time `json:"last_check,omitzero"` // when it ended
 	TookMS    float64   `json:"took_ms"`             // how long it took
+	Overdue   bool      `json:"overdue,omitempty"`   // the last check is longer ago than it may be
 	Since     time.Time `json:"since,omitzero"`      // of State
-	Overdue   bool      `json:"overdue,omitempty"`   // the last result is older than the check's schedule allows
 	Trouble   string    `json:"trouble,omitempty"`   // why the kernel does not take it
 	Traffic   *Counters `json:"traffic,omitempty"`   // when it is in the table
+
+	Host    string        `json:"host,omitempty"`    // the name that Address was resolved from
+	Reason  string        `json:"reason,omitempty"`  // why it is down or has another weight, where Answer does not say it
+	Order   *Order        `json:"order,omitempty"`   // what an operator wants of it
+	File    string        `json:"file,omitempty"`    // in maintenancedir, that takes it out
+	Rising  bool          `json:"rising,omitempty"`  // slow start: Wanted grows
+	Removed bool          `json:"removed,omitempty"` // somebody took it out of the table: weight 0 until its next check
+	Checks  []CheckDetail `json:"checks,omitempty"`  // each of several; Check, Answer and the rest are those of the worst
+}
+
+// Held tells whether somebody wants the server to be down.
+func (r RealDetail) Held() bool {
+	return r.File != "" || r.Order != nil && r.Order.Action == Disable
+}
+
+// CheckDetail is what status shows of one of several checks.
+type CheckDetail struct {
+	Check     string    `json:"check"`
+	Target    string    `json:"target,omitempty"`
+	State     string    `json:"state"` // up, down, unknown
+	Answer    string    `json:"answer,omitempty"`
+	OK        bool      `json:"ok"`
+	LastCheck time.Time `json:"last_check,omitzero"`
+	TookMS    float64   `json:"took_ms"`
+	Overdue   bool      `json:"overdue,omitempty"`
+	Since     time.Time `json:"since,omitzero"`
 }
 
 // How long Detail waits for the kernel, and how old what it shows may be
@@ -86,16 +132,21 @@ func (p *pool) Detail() any {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	d := Detail{
-		Pool: p.name, Started: p.started, Repairs: p.repairs, LastRepair: p.repaired,
+		Pool: p.name, Started: p.started, Repairs: p.repairs, LastRepair: p.repaired, Blind: p.blind,
 		Services: make([]ServiceDetail, 0, len(p.content.Virtuals)),
 	}
 	d.Kernel = p.maker.shared.detail()
 	if p.failure != nil {
 		d.Trouble = p.failure.Error()
 	}
-	wanted := byKey(Wanted(p.content.Virtuals, p.up))
+	now := time.Now()
 	for _, v := range p.content.Virtuals {
-		d.Services = append(d.Services, p.serviceDetail(v, wanted[KeyOf(v)]))
+		// What a step would give now, for show: nothing of it is kept.
+		var s service
+		if known := p.services[KeyOf(v)]; known != nil {
+			s = *known
+		}
+		d.Services = append(d.Services, p.serviceDetail(v, s.step(v, p.input(KeyOf(v), now))))
 	}
 	return d
 }
@@ -125,28 +176,29 @@ func (p *pool) refresh() {
 	}
 }
 
-func (p *pool) serviceDetail(v conf.Virtual, wanted Entry) ServiceDetail {
+func (p *pool) serviceDetail(v conf.Virtual, now decision) ServiceDetail {
 	k := KeyOf(v)
 	actual, there := p.actual[k]
 	s := ServiceDetail{
-		Name: v.String(), Protocol: v.Protocol.String(), Comment: v.Comment,
+		Name: v.String(), Title: v.Name, Protocol: v.Protocol.String(), Comment: v.Comment,
 		Scheduler: v.Scheduler, Flags: v.Flags, Quiescent: v.Quiescent,
+		Up: now.up, Quorum: now.quorum.String(), Needed: max(v.Quorum, 1), Hysteresis: v.Hysteresis, Sum: now.sum,
 		InKernel: there,
 		Reals:    make([]RealDetail, 0, len(v.Reals)),
 	}
 	if v.Persistent > 0 {
-		s.Persistent, s.Netmask = int(v.Persistent/time.Second), wanted.Service.Netmask
+		s.Persistent, s.Netmask = int(v.Persistent/time.Second), now.entry.Service.Netmask
 	}
 	in := make(map[netip.AddrPort]int, len(actual.Dests))
 	for i, d := range actual.Dests {
 		in[d.Address] = i
 	}
-	want := make(map[netip.AddrPort]Dest, len(wanted.Dests))
-	for _, d := range wanted.Dests {
+	want := make(map[netip.AddrPort]Dest, len(now.entry.Dests))
+	for _, d := range now.entry.Dests {
 		want[d.Address] = d
 	}
-	for _, r := range v.Reals {
-		d := p.realDetail(k, r)
+	for i, r := range v.Reals {
+		d := p.realDetail(k, r, now.reals[i])
 		if w, found := want[plain(r.Address)]; found {
 			d.Wanted = int(w.Weight)
 		}
@@ -155,17 +207,23 @@ func (p *pool) serviceDetail(v conf.Virtual, wanted Entry) ServiceDetail {
 			d.InKernel = &weight
 			d.Traffic = counters(actual, i)
 		}
-		if p.up(k, r) {
-			s.Up++
-		}
 		s.Reals = append(s.Reals, d)
 	}
-	if len(v.Fallbacks) > 0 {
-		f := v.Fallbacks[0]
-		s.Fallback = &FallbackInfo{Address: f.Address.String(), Forward: f.Forward.String(), Active: s.Up == 0}
-		if i, found := in[plain(f.Address)]; found && s.Up == 0 {
-			s.Fallback.Traffic = counters(actual, i)
+	for i, f := range v.Fallbacks {
+		d := p.realDetail(k, f, standing{verdict: now.backups[i]})
+		b := FallbackInfo{Address: d.Address, Forward: d.Forward, Weight: now.backups[i].weight, Active: i == now.fallback, State: d.State, Answer: d.Answer}
+		if d.Reason != "" {
+			b.Answer = d.Reason
 		}
+		if asked(f.Check) {
+			b.Check = d.Check
+		} else if b.State == StateUp {
+			b.Answer = ""
+		}
+		if i, found := in[plain(f.Address)]; found && b.Active {
+			b.Traffic = counters(actual, i)
+		}
+		s.Fallbacks = append(s.Fallbacks, b)
 	}
 	return s
 }
@@ -178,34 +236,74 @@ func counters(e Entry, i int) *Counters {
 	return &c
 }
 
-func (p *pool) realDetail(k Key, r conf.Real) RealDetail {
+func (p *pool) realDetail(k Key, r conf.Real, now standing) RealDetail {
 	d := RealDetail{
-		Address: r.Address.String(), Forward: r.Forward.String(), Weight: r.Weight, Wanted: -1,
-		Check: checkName(r.Check), State: StateUnknown,
+		Address: r.Address.String(), Host: r.Host, Forward: r.Forward.String(), Weight: r.Weight, Wanted: -1,
+		Check: checkName(r.Check), State: now.state, Rising: now.rising, Removed: now.held, File: p.file(r),
 	}
-	if r.Check.Target.IsValid() && r.Check.Target != r.Address {
-		d.Target = r.Check.Target.String()
+	if o, found := p.order(plain(r.Address)); found && !o.over(time.Now()) {
+		d.Order = &o
 	}
-	for line, err := range p.refused {
-		if op := " " + k.option() + " -r " + plain(r.Address).String(); strings.Contains(line+" ", op+" ") {
-			d.Trouble = err.Error()
+	if err := p.refusal(k, plain(r.Address)); err != nil {
+		d.Trouble = err.Error()
+	}
+	worst := p.checkDetail(r.Check, r)
+	if len(r.Also) > 0 {
+		for c := range checksOf(r) {
+			one := p.checkDetail(c, r)
+			d.Checks = append(d.Checks, one)
+			if rank(one.State) > rank(worst.State) {
+				worst = one
+			}
 		}
 	}
-	switch r.Check.Type {
-	case conf.On:
-		d.State, d.OK, d.Answer = StateUp, true, "not checked: checktype on"
-		return d
-	case conf.Off:
-		d.State, d.Answer = StateDown, "not checked: checktype off"
-		return d
+	d.Check, d.Target, d.Answer, d.OK = worst.Check, worst.Target, worst.Answer, worst.OK
+	d.LastCheck, d.TookMS, d.Overdue, d.Since = worst.LastCheck, worst.TookMS, worst.Overdue, worst.Since
+	if now.why != worst.Answer {
+		d.Reason = now.why
 	}
-	var h checks.Status
-	if w := p.watched[r.Check]; w != nil {
-		h = w.health
+	if d.State == StateUnknown && d.Answer == "" && now.serves {
+		d.Answer = "not checked yet: it goes on as it was found"
 	}
-	if now, found := p.maker.cfg.Checks.Status(r.Check); found && (now.Known || !h.Known) {
-		h = now
+	return d
+}
+
+// rank says which of several checks is the one to show.
+func rank(state string) int {
+	switch state {
+	case StateDown:
+		return 2
+	case StateUnknown:
+		return 1
 	}
+	return 0
+}
+
+// refusal is why the kernel does not take a server; nil: it does. p.mu is held.
+func (p *pool) refusal(k Key, a netip.AddrPort) error {
+	for line, err := range p.refused {
+		if op := " " + k.option() + " -r " + a.String(); strings.Contains(line+" ", op+" ") {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *pool) checkDetail(c conf.Check, r conf.Real) CheckDetail {
+	d := CheckDetail{Check: checkName(c), State: StateUnknown}
+	if c.Target.IsValid() && c.Target != r.Address {
+		d.Target = targetName(c.Target)
+	}
+	h := statusOf(c, func(c conf.Check) checks.Status {
+		var h checks.Status
+		if w := p.watched[c]; w != nil {
+			h = w.health
+		}
+		if now, found := p.maker.cfg.Checks.Status(c); found && (now.Known || !h.Known) {
+			h = now
+		}
+		return h
+	})
 	d.Answer, d.OK, d.LastCheck, d.Since, d.Overdue = h.Detail, h.OK, h.Last, h.Since, h.Overdue
 	d.TookMS = float64(h.Duration.Microseconds()) / 1000
 	switch {
@@ -213,8 +311,6 @@ func (p *pool) realDetail(k Key, r conf.Real) RealDetail {
 		d.State = StateUp
 	case h.Known:
 		d.State = StateDown
-	case d.Answer == "" && p.up(k, r):
-		d.Answer = "not checked yet: it goes on as it was found"
 	}
 	return d
 }

@@ -43,15 +43,42 @@ type Maker struct {
 	cfg    Config
 	shared *shared
 
-	mu     sync.Mutex    // guards active
+	mu     sync.Mutex    // guards what follows
 	active map[Key]*pool // who programs which service on this node
+	pools  map[*pool]bool
+	orders map[netip.AddrPort]Order
 }
 
 var _ resources.Maker = (*Maker)(nil)
 
 // NewMaker returns a Maker. It changes nothing.
 func NewMaker(cfg Config) *Maker {
-	return &Maker{cfg: cfg, shared: newShared(cfg.Table), active: map[Key]*pool{}}
+	return &Maker{cfg: cfg, shared: newShared(cfg.Table), active: map[Key]*pool{}, pools: map[*pool]bool{}}
+}
+
+// SetOrders tells all pools, and those that are made later, what operators have
+// ordered for real servers; see pool.SetOrders.
+func (m *Maker) SetOrders(orders map[netip.AddrPort]Order) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.orders = maps.Clone(orders)
+	for p := range m.pools {
+		p.SetOrders(orders)
+	}
+}
+
+// admit makes a pool hear of orders; leave is the end of that.
+func (m *Maker) admit(p *pool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.pools[p] = true
+	p.SetOrders(m.orders)
+}
+
+func (m *Maker) leave(p *pool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.pools, p)
 }
 
 // New implements resources.Maker.
@@ -62,6 +89,7 @@ func (m *Maker) New(env resources.Env, spec conf.Spec, r conf.Resource) (resourc
 	}
 	p := newPool(m, env, r.Pool, content)
 	p.wide = spec.IPVS
+	m.admit(p)
 	return p, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/keepbeat/keepbeat/checks"
 	"github.com/keepbeat/keepbeat/conf"
 	"github.com/keepbeat/keepbeat/resources"
+	"github.com/keepbeat/keepbeat/resources/notify"
 )
 
 // pool is one ldirectord.yaml as a resource. It runs its checks as long as it
@@ -31,16 +32,29 @@ type pool struct {
 
 	wake  chan struct{} // to Run: health or the pool has changed
 	alarm chan struct{} // to the runner: the table cannot be put right
+	moved chan struct{} // to maintain: maintenancedir, or the servers that it is about, may be others
 
 	subsMu sync.Mutex            // guards subs and warm; held while subscribing
 	subs   map[conf.Check]func() // how to cancel each
 	warm   bool                  // Run is going on
+
+	hooks *notify.Hooks
+	mail  *notify.Mailer
+	lines *notify.Lines
 
 	mu       sync.Mutex // guards all below; never held while waiting
 	content  conf.Pool
 	wide     *conf.IPVS // what the specification says of the kernel as a whole
 	watched  map[conf.Check]*watch
 	assumed  map[server]bool // unknown, but found serving in the table at our first start
+	orders   map[netip.AddrPort]Order
+	files    map[string]bool // names in maintenancedir that are about our servers
+	blind    string          // why maintenancedir is not seen; empty: it is, or there is none
+	services map[Key]*service
+	written  map[Key]Entry     // what services decided last
+	due      map[Key]time.Time // when time alone changes a service
+	base     time.Time         // of the start; weights grow in steps counted from it
+	pending  []event           // not told yet
 	started  bool
 	begun    bool         // Start was called before
 	owned    map[Key]bool // services that may be in the table because of us; the value: cleanstop
@@ -55,10 +69,10 @@ type pool struct {
 	read     time.Time // of actual; zero: something has changed since
 }
 
-// watch is a check, what was last heard of it, and whom it is about.
+// watch is a check, what was last heard of it, and the services that it is about.
 type watch struct {
 	health checks.Status
-	uses   []server
+	uses   []Key
 }
 
 // watches are the checks of a pool, with what old ones have heard. On and off
@@ -67,19 +81,23 @@ func watches(c conf.Pool, old map[conf.Check]*watch) map[conf.Check]*watch {
 	all := map[conf.Check]*watch{}
 	for _, v := range c.Virtuals {
 		k := KeyOf(v)
-		for _, r := range v.Reals {
-			if r.Check.Type == conf.On || r.Check.Type == conf.Off {
-				continue
-			}
-			w := all[r.Check]
-			if w == nil {
-				w = &watch{}
-				if o := old[r.Check]; o != nil {
-					w.health = o.health
+		for _, r := range slices.Concat(v.Reals, v.Fallbacks) {
+			for c := range checksOf(r) {
+				if !asked(c) {
+					continue
 				}
-				all[r.Check] = w
+				w := all[c]
+				if w == nil {
+					w = &watch{}
+					if o := old[c]; o != nil {
+						w.health = o.health
+					}
+					all[c] = w
+				}
+				if n := len(w.uses); n == 0 || w.uses[n-1] != k {
+					w.uses = append(w.uses, k)
+				}
 			}
-			w.uses = append(w.uses, server{k, plain(r.Address)})
 		}
 	}
 	return all
@@ -102,11 +120,16 @@ var (
 )
 
 func newPool(m *Maker, env resources.Env, name string, content conf.Pool) *pool {
+	log := logger(env).With("pool", name)
 	return &pool{
-		maker: m, env: env, log: logger(env).With("pool", name), name: name,
+		maker: m, env: env, log: log, name: name,
+		hooks:   notify.NewHooks(log),
+		mail:    notify.NewMailer(notify.MailConfig{Node: env.Node, Logger: log}),
+		lines:   notify.NewLines(log),
 		work:    make(chan struct{}, 1),
 		wake:    make(chan struct{}, 1),
 		alarm:   make(chan struct{}, 1),
+		moved:   make(chan struct{}, 1),
 		subs:    map[conf.Check]func(){},
 		content: content,
 		watched: watches(content, nil),
@@ -149,20 +172,6 @@ func keysOf(c conf.Pool) map[Key]bool {
 		}
 	}
 	return keys
-}
-
-// up is the Up of this pool. p.mu is held.
-func (p *pool) up(k Key, r conf.Real) bool {
-	switch r.Check.Type {
-	case conf.On:
-		return true
-	case conf.Off:
-		return false
-	}
-	if w := p.watched[r.Check]; w != nil && w.health.Known {
-		return w.health.Up
-	}
-	return p.assumed[server{k, plain(r.Address)}]
 }
 
 // Record implements resources.Resource.
@@ -221,6 +230,10 @@ func (p *pool) Start(ctx context.Context) error {
 	p.shareStart(ctx)
 
 	p.mu.Lock()
+	fresh := !p.started
+	if fresh {
+		p.begin(time.Now())
+	}
 	p.started, p.intact = true, false
 	p.mu.Unlock()
 	err := p.program(ctx, everything, "virtual services programmed")
@@ -228,11 +241,27 @@ func (p *pool) Start(ctx context.Context) error {
 		p.shareStop(ctx)
 		p.mu.Lock()
 		p.started = false
+		p.forget()
 		p.mu.Unlock()
 		return p.wrap(err)
 	}
+	if fresh {
+		p.announce(starting)
+	}
+	p.deliver()
 	poke(p.wake)
 	return nil
+}
+
+// begin makes every service new: nothing was decided and nothing told. p.mu is held.
+func (p *pool) begin(now time.Time) {
+	p.services, p.written, p.due = map[Key]*service{}, map[Key]Entry{}, map[Key]time.Time{}
+	p.base, p.pending = now, nil
+}
+
+// forget is the end of what begin began. p.mu is held.
+func (p *pool) forget() {
+	p.services, p.written, p.due, p.pending = nil, nil, nil, nil
 }
 
 // assume looks what the table holds when this process starts the pool for the
@@ -285,10 +314,18 @@ func (p *pool) Stop(ctx context.Context) error {
 	defer p.unlock()
 
 	p.mu.Lock()
+	told := p.started
 	p.started = false
 	keys := maps.Clone(p.owned)
 	maps.Copy(keys, keysOf(p.content))
+	ends := p.ends(func(Key) bool { return true })
+	p.forget()
+	p.pending = ends
 	p.mu.Unlock()
+	if told {
+		p.announce(stopping)
+	}
+	defer p.deliver()
 	var gone []Key
 	for k, clean := range keys {
 		if clean { // ldirectord(8), cleanstop: otherwise it stays
@@ -322,12 +359,14 @@ func (p *pool) Monitor(ctx context.Context) error {
 	if !started {
 		return fmt.Errorf("pool %s: not started", p.name)
 	}
+	defer p.deliver()
 	return p.wrap(p.program(ctx, everything, "virtual services put right"))
 }
 
 // Close implements resources.Resource.
 func (p *pool) Close() error {
 	p.subscribe(off)
+	p.maker.leave(p)
 	p.maker.release(p, nil)
 	return nil
 }
@@ -353,15 +392,20 @@ func (p *pool) Update(ctx context.Context, spec conf.Spec, r conf.Resource) erro
 		}
 	}
 	p.mu.Lock()
+	stay := keysOf(content)
+	p.pending = append(p.pending, p.ends(func(k Key) bool { _, stays := stay[k]; return !stays })...)
 	p.content, p.intact = content, false
 	p.watched = watches(content, p.watched)
 	p.mu.Unlock()
 	p.shareUpdate(ctx, spec.IPVS)
 	p.subscribe(asBefore)
 	poke(p.wake) // the interval may be another
+	poke(p.moved)
 	if !started {
 		return nil
 	}
+	p.announce(reloading)
+	defer p.deliver()
 	if err := p.program(ctx, everything, "virtual services changed"); err != nil {
 		return p.wrap(err)
 	}

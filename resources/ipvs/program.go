@@ -20,13 +20,18 @@ const (
 
 // program makes the table what it ought to be. The caller has the token.
 func (p *pool) program(ctx context.Context, sc scope, msg string) error {
+	if sc == everything {
+		if err := p.seekRemoved(ctx); err != nil {
+			return p.failed(err)
+		}
+	}
 	p.mu.Lock()
 	virtuals, dirty, intact := p.content.Virtuals, p.dirty, p.intact
 	p.dirty = map[Key]bool{}
 	if sc == changed {
 		virtuals = slices.DeleteFunc(slices.Clone(virtuals), func(v conf.Virtual) bool { return !dirty[KeyOf(v)] })
 	}
-	wanted := Wanted(virtuals, p.up)
+	wanted := p.decide(virtuals, dirty, time.Now())
 	look := keysOf(conf.Pool{Virtuals: virtuals})
 	if sc == everything {
 		for k := range p.owned { // what an update has dropped goes
@@ -41,16 +46,14 @@ func (p *pool) program(ctx context.Context, sc scope, msg string) error {
 		err = got.serious(wanted)
 	}
 
+	if err != nil {
+		p.mu.Lock()
+		maps.Copy(p.dirty, dirty)
+		p.mu.Unlock()
+		return p.failed(err)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err != nil {
-		maps.Copy(p.dirty, dirty)
-		if p.failure == nil || p.failure.Error() != err.Error() {
-			p.log.Error("the IPVS table is not as it ought to be", "err", err)
-		}
-		p.failure, p.intact, p.read = err, false, time.Time{}
-		return err
-	}
 	p.failure = nil
 	p.report(sc, got, dirty, intact, msg)
 	p.read = time.Time{}
@@ -60,6 +63,17 @@ func (p *pool) program(ctx context.Context, sc scope, msg string) error {
 		p.keep(got)
 	}
 	return nil
+}
+
+// failed notes that the table is not what it ought to be.
+func (p *pool) failed(err error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failure == nil || p.failure.Error() != err.Error() {
+		p.log.Error("the IPVS table is not as it ought to be", "err", err)
+	}
+	p.failure, p.intact, p.read = err, false, time.Time{}
+	return err
 }
 
 // report tells what was changed, and whose change it was. p.mu is held.

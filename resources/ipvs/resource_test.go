@@ -571,7 +571,10 @@ func TestDetail(t *testing.T) {
     {"address":"10.0.0.8:80","forward":"gate","weight":1,"wanted":-1,"state":"down","check":"off","answer":"not checked: checktype off","ok":false,"took_ms":0},
     {"address":"10.0.0.9:80","forward":"gate","weight":1,"wanted":1,"in_table":1,"state":"up","check":"on","answer":"not checked: checktype on","ok":true,"took_ms":0,"traffic":0}
    ],
-   "fallback": {"address":"127.0.0.1:80","forward":"gate","active":false}
+   "quorum": "met",
+   "needed": 1,
+   "sum": 2,
+   "fallbacks": [{"address":"127.0.0.1:80","forward":"gate","weight":1,"active":false,"state":"up"}]
   }
  ]
 }`

@@ -2,7 +2,7 @@ package ipvs
 
 import (
 	"context"
-	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/keepbeat/keepbeat/checks"
@@ -20,6 +20,13 @@ func (p *pool) Run(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
+	// What there is to tell is told by others: a program, a mail server and a
+	// disk may take their time.
+	var tellers sync.WaitGroup
+	defer tellers.Wait()
+	for _, run := range []func(context.Context){p.hooks.Run, p.mail.Run, p.lines.Run, p.maintain} {
+		tellers.Go(func() { run(ctx) })
+	}
 	p.subscribe(on)
 	defer p.subscribe(off)
 	p.joinShared(ctx)
@@ -28,7 +35,10 @@ func (p *pool) Run(ctx context.Context) {
 	period := p.period()
 	timer := time.NewTimer(period)
 	defer timer.Stop()
+	due := time.NewTimer(never)
+	defer due.Stop()
 	for {
+		due.Reset(p.expire())
 		var err error
 		select {
 		case <-ctx.Done():
@@ -39,6 +49,9 @@ func (p *pool) Run(ctx context.Context) {
 				period = now
 				timer.Reset(period)
 			}
+		case <-due.C:
+			p.expire()
+			err = p.follow(ctx, changed)
 		case <-timer.C:
 			err = p.follow(ctx, everything)
 			timer.Reset(period)
@@ -68,8 +81,10 @@ func (p *pool) period() time.Duration {
 	period := maxPeriod
 	for _, v := range p.content.Virtuals {
 		for _, r := range v.Reals {
-			if r.Check.Interval > 0 {
-				period = min(period, r.Check.Interval)
+			for c := range checksOf(r) {
+				if c.Interval > 0 {
+					period = min(period, c.Interval)
+				}
 			}
 		}
 	}
@@ -91,7 +106,27 @@ func (p *pool) follow(ctx context.Context, sc scope) error {
 	if idle {
 		return nil
 	}
+	defer p.deliver()
 	return p.program(ctx, sc, "virtual services follow their real servers' health")
+}
+
+// never is a timer that does not matter.
+const never = time.Hour
+
+// expire marks the services that time alone has changed, and says how long it
+// is until the next one is.
+func (p *pool) expire() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now, wait := time.Now(), never
+	for k, at := range p.due {
+		if left := at.Sub(now); left > 0 {
+			wait = min(wait, left)
+			continue
+		}
+		p.dirty[k], wait = true, 0
+	}
+	return wait
 }
 
 // What subscribe makes of being warm.
@@ -138,25 +173,13 @@ func (p *pool) heard(c conf.Check, h checks.Status) {
 	}
 	old := w.health
 	w.health = h
-	if old.Known == h.Known && old.Up == h.Up {
+	if old.Known == h.Known && old.Up == h.Up && old.Weighed == h.Weighed && old.Weight == h.Weight {
 		return
 	}
-	for _, s := range w.uses {
-		p.dirty[s.service] = true
-		if p.started && h.Known {
-			p.tell(s, h)
-		}
+	for _, k := range w.uses {
+		p.dirty[k] = true
 	}
 	if p.started {
 		poke(p.wake)
 	}
-}
-
-func (p *pool) tell(s server, h checks.Status) {
-	level, msg := slog.LevelInfo, "real server is up"
-	if !h.Up {
-		level, msg = slog.LevelWarn, "real server is down"
-	}
-	p.log.Log(context.Background(), level, msg,
-		"service", s.service.String(), "real", s.address.String(), "answer", h.Detail)
 }

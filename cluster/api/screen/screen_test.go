@@ -55,10 +55,11 @@ func pool() ipvs.Detail {
 	}
 	return ipvs.Detail{Pool: "ldirectord.yaml", Started: true, Services: []ipvs.ServiceDetail{{
 		Name: "192.168.56.200:80 tcp", Protocol: "tcp", Scheduler: "wlc", Quiescent: true, Up: 2, InKernel: true,
-		Reals:    []ipvs.RealDetail{real("192.168.56.103:80", 12), real("192.168.56.104:80", 9)},
-		Fallback: &ipvs.FallbackInfo{Address: "127.0.0.1:80", Forward: "gate"},
+		Reals:  []ipvs.RealDetail{real("192.168.56.103:80", 12), real("192.168.56.104:80", 9)},
+		Quorum: ipvs.QuorumMet, Needed: 1, Sum: 2,
+		Fallbacks: []ipvs.FallbackInfo{{Address: "127.0.0.1:80", Forward: "gate", Weight: 1, State: ipvs.StateUp}},
 	}, {
-		Name: "[2001:db8::200]:443 tcp", Protocol: "tcp", Scheduler: "sh", Flags: []string{"sh-port"}, Persistent: 600, Up: 1, InKernel: true,
+		Name: "[2001:db8::200]:443 tcp", Protocol: "tcp", Scheduler: "sh", Flags: []string{"sh-port"}, Persistent: 600, Up: 1, InKernel: true, Quorum: ipvs.QuorumMet, Needed: 1, Sum: 1,
 		Comment: "the shop",
 		Reals:   []ipvs.RealDetail{real("[2001:db8:0:1::103]:443", 120345)},
 	}}}
@@ -134,11 +135,29 @@ func stories(t *testing.T) map[string]cluster.Status {
 		for i := range d.Services[0].Reals {
 			fails(&d.Services[0].Reals[i], "HTTP 503 Service Unavailable")
 		}
-		d.Services[0].Up = 0
-		d.Services[0].Fallback.Active, d.Services[0].Fallback.Traffic = true, &ipvs.Counters{Active: 21}
+		d.Services[0].Up, d.Services[0].Quorum, d.Services[0].Sum = 0, ipvs.QuorumLost, 0
+		d.Services[0].Fallbacks[0].Active, d.Services[0].Fallbacks[0].Traffic = true, &ipvs.Counters{Active: 21}
 		d.Services[1].Reals[0].OK, d.Services[1].Reals[0].Answer = false, "no answer within 3s"
 	})
 	all["fallback"] = s
+
+	s = healthy(t, func(d *ipvs.Detail) {
+		v := &d.Services[0]
+		v.Title, v.Quorum, v.Needed, v.Hysteresis, v.Sum = "front page", ipvs.QuorumLost, 4, 1, 2
+		five := v.Reals[1]
+		five.Address, five.Weight, five.Rising = "192.168.56.105:80", 5, true
+		v.Reals = append(v.Reals, five, five, five)
+		v.Reals[3].Address, v.Reals[3].Rising, v.Reals[3].State, v.Reals[3].File, v.Reals[3].Reason = "192.168.56.106:80", false, ipvs.StateDown, "web6", "maintenance: the file web6 is there"
+		v.Reals[4].Address, v.Reals[4].Rising, v.Reals[4].Order, v.Reals[4].Reason = "192.168.56.107:80", false, &ipvs.Order{Action: ipvs.Drain}, "drained by alice: new kernel"
+		fails(&v.Reals[0], "connection refused")
+		v.Reals[0].Check, v.Reals[0].Checks, v.Reals[0].Reason = "connect", make([]ipvs.CheckDetail, 3), "connect 192.168.56.103:81: connection refused (2 of 3 checks fail)"
+		v.Fallbacks = append(v.Fallbacks, v.Fallbacks[0])
+		v.Fallbacks[0].State, v.Fallbacks[0].Answer = ipvs.StateDown, "no answer within 3s"
+		v.Fallbacks[1].Address, v.Fallbacks[1].Active, v.Fallbacks[1].Weight = "192.168.57.1:80", true, 10
+		v.Up = 3
+		d.Blind = "maintenancedir /etc/keepbeat/maintenance is not there; it is waited for"
+	})
+	all["quorum"] = s
 
 	s = healthy(t, nil)
 	s.Groups[0].State, s.Groups[0].Blocked = "blocked", "vip 192.168.56.200 does not stop: netlink: permission denied"

@@ -23,6 +23,9 @@ func (p *page) pool(now time.Time, g cluster.GroupStatus, d ipvs.Detail) {
 	if d.Trouble != "" {
 		p.wrapped(bad, "  ", "    ", d.Trouble)
 	}
+	if d.Blind != "" {
+		p.wrapped(mild, "  ", "    ", d.Blind)
+	}
 	if d.Repairs > 0 {
 		p.wrapped(plain, "  ", "    ", fmt.Sprintf("changes of others undone: %s, the last %s", count(int(d.Repairs), "time", "times"), age(now, d.LastRepair)))
 	}
@@ -38,10 +41,12 @@ func whole(v ipvs.ServiceDetail) int {
 	switch {
 	case v.Up == 0:
 		return 0
-	case v.Up < len(v.Reals):
+	case v.Quorum == ipvs.QuorumLost:
 		return 1
+	case v.Up < len(v.Reals):
+		return 2
 	}
-	return 2
+	return 3
 }
 
 func (p *page) service(now time.Time, started bool, v ipvs.ServiceDetail) {
@@ -53,19 +58,35 @@ func (p *page) service(now time.Time, started bool, v ipvs.ServiceDetail) {
 	if v.Quiescent {
 		words = append(words, "quiescent")
 	}
+	if v.Needed > 1 {
+		words = append(words, fmt.Sprintf("quorum %d", v.Needed))
+		if v.Hysteresis > 0 {
+			words = append(words, fmt.Sprintf("+-%d", v.Hysteresis))
+		}
+	}
 	state := fmt.Sprintf("%d of %d up", v.Up, len(v.Reals))
+	if v.Needed > 1 {
+		state += fmt.Sprintf(", weight %d", v.Sum)
+	}
 	s := good
 	switch {
 	case started && !v.InKernel:
 		s, state = bad, state+", NOT IN THE KERNEL'S TABLE"
-	case v.Up == 0 && v.Fallback != nil:
+	case v.Up > 0 && v.Quorum == ipvs.QuorumLost && v.Active() != nil:
+		s, state = bad, state+", NO QUORUM, FALLBACK ANSWERS"
+	case v.Active() != nil:
 		s, state = bad, state+", FALLBACK ANSWERS"
-	case v.Up == 0:
+	case v.Up == 0 || v.Sum == 0 && v.Needed > 0:
 		s, state = bad, state+", NOTHING ANSWERS"
+	case v.Quorum == ipvs.QuorumLost:
+		s, state = bad, state+", NO QUORUM"
 	case v.Up < len(v.Reals):
 		s = mild
 	}
 	p.wrapped(s, "  ", "      ", strings.Join(words, " ")+": "+state)
+	if v.Title != "" {
+		p.wrapped(plain, "      ", "      ", v.Title)
+	}
 	if v.Comment != "" {
 		p.wrapped(plain, "      ", "      ", v.Comment)
 	}
@@ -74,15 +95,31 @@ func (p *page) service(now time.Time, started bool, v ipvs.ServiceDetail) {
 	for _, r := range v.Reals {
 		rows = append(rows, realRow(now, started, v, r))
 	}
-	if f := v.Fallback; f != nil {
-		state := text("idle")
-		weight := "-/1"
-		if f.Active {
-			state, weight = text("active").in(bad), "1/1"
-		}
-		rows = append(rows, []cell{text("%s", f.Address), text("%s", f.Forward), text("%s", weight).toRight(), state, conns(f.Traffic).toRight(), text("fallback")})
+	for i, f := range v.Fallbacks {
+		rows = append(rows, fallbackRow(f, i == 0))
 	}
 	p.table("    ", rows)
+}
+
+// fallbackRow shows a fallback; only one that is not up needs more than a word.
+func fallbackRow(f ipvs.FallbackInfo, first bool) []cell {
+	state, weight := text("idle"), fmt.Sprintf("-/%d", f.Weight)
+	switch {
+	case f.Active:
+		state, weight = text("active").in(bad), fmt.Sprintf("%d/%d", f.Weight, f.Weight)
+	case f.State == ipvs.StateDown:
+		state = text("down").in(bad)
+	case f.State == ipvs.StateUnknown:
+		state = text("unknown").in(mild)
+	}
+	what := "fallback"
+	if !first {
+		what = "next fallback"
+	}
+	if f.Answer != "" {
+		what += ": " + f.Answer
+	}
+	return []cell{text("%s", f.Address), text("%s", f.Forward), text("%s", weight).toRight(), state, conns(f.Traffic).toRight(), text("%s", what)}
 }
 
 func realRow(now time.Time, started bool, v ipvs.ServiceDetail, r ipvs.RealDetail) []cell {
@@ -93,12 +130,18 @@ func realRow(now time.Time, started bool, v ipvs.ServiceDetail, r ipvs.RealDetai
 	case !started && r.Wanted >= 0:
 		weight = fmt.Sprint(r.Wanted) // that it would get here
 	}
-	answer := r.Answer
+	answer, reason := r.Answer, r.Reason
+	if len(r.Checks) > 1 && reason != "" {
+		answer, reason = reason, "" // it names the check that fails
+	}
 	if !r.LastCheck.IsZero() {
 		answer = strings.TrimSuffix(age(now, r.LastCheck)+": "+answer, ": ")
 	}
 	if r.Overdue {
 		answer = "overdue, " + answer
+	}
+	if reason != "" {
+		answer = strings.TrimSuffix(reason+"; "+answer, "; ")
 	}
 	if r.Trouble != "" {
 		answer = "the kernel does not take it: " + r.Trouble
@@ -117,6 +160,16 @@ func realState(v ipvs.ServiceDetail, r ipvs.RealDetail) cell {
 	switch {
 	case r.Check == conf.Off.String():
 		return text("off")
+	case r.File != "":
+		return text("maintenance").in(mild)
+	case r.Order != nil && r.Order.Action == ipvs.Disable:
+		return text("disabled").in(mild)
+	case r.Order != nil && r.Order.Action == ipvs.Drain && r.State != ipvs.StateDown:
+		return text("drained").in(mild)
+	case r.Removed:
+		return text("removed").in(mild)
+	case r.Rising:
+		return text("up, rising").in(good)
 	case r.State == ipvs.StateUp && !r.OK:
 		return text("up, failing").in(mild)
 	case r.State == ipvs.StateUp:

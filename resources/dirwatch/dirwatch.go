@@ -1,4 +1,5 @@
-package autoreload
+// Package dirwatch tells which names in a directory have changed, by inotify(7).
+package dirwatch
 
 import (
 	"bytes"
@@ -16,11 +17,13 @@ import (
 const mask = unix.IN_MODIFY | unix.IN_CLOSE_WRITE | unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO |
 	unix.IN_ATTRIB | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
 
-var errGone = errors.New("the directory was moved or removed")
+// ErrGone says that the directory is not at its path any more.
+var ErrGone = errors.New("the directory was moved or removed")
 
-// notify tells of each changed name in dir, and once with an empty name when
-// it has begun. It returns when ctx ends or the directory is gone.
-func notify(ctx context.Context, dir string, tell func(name string)) error {
+// Notify tells of each changed name in dir, and with an empty name when it has
+// begun and when the kernel has lost some: then anything may have changed. It
+// returns when ctx ends or the directory is gone.
+func Notify(ctx context.Context, dir string, tell func(name string)) error {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return fmt.Errorf("inotify: %w", err)
@@ -54,7 +57,7 @@ func notify(ctx context.Context, dir string, tell func(name string)) error {
 			return err
 		}
 		if gone {
-			return errGone
+			return ErrGone
 		}
 	}
 }

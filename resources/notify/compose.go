@@ -1,0 +1,85 @@
+package notify
+
+import (
+	"errors"
+	"fmt"
+	"mime"
+	"net/mail"
+	"net/textproto"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+// Mail is one to be delivered.
+type Mail struct {
+	From string   // address of the sender, for the envelope
+	To   []string // addresses, for the envelope
+	Data []byte   // header and body, RFC 5322, with CRLF
+}
+
+// hopeless is an error that no second try makes better.
+type hopeless struct{ error }
+
+// final tells whether there is no use in a second try: RFC 5321, 4.2.1, of replies 5yz.
+func final(err error) bool {
+	var h hopeless
+	var reply *textproto.Error
+	return errors.As(err, &h) || errors.As(err, &reply) && reply.Code >= 500
+}
+
+// subjectLength is what most programs show of a subject.
+const subjectLength = 120
+
+// compose makes a mail of lines. Addresses are parsed and written anew, and
+// whatever else comes from outside is one line of the body or an encoded word:
+// nothing of it can become a header.
+func compose(e conf.Email, node string, lines []string, more int, now time.Time) (Mail, error) {
+	to, err := mail.ParseAddressList(e.To)
+	if err != nil {
+		return Mail{}, hopeless{fmt.Errorf("emailalert %q: %w", e.To, err)}
+	}
+	sender := e.From
+	if sender == "" {
+		sender = "root@" + node
+	}
+	from, err := mail.ParseAddress(sender)
+	if err != nil {
+		return Mail{}, hopeless{fmt.Errorf("emailalertfrom %q: %w", sender, err)}
+	}
+	m := Mail{From: from.Address}
+	var names []string
+	for _, a := range to {
+		m.To = append(m.To, a.Address)
+		names = append(names, a.String())
+	}
+	subject := node + ": " + lines[0]
+	if n := len(lines) + more; n > 1 {
+		subject = node + ": " + strconv.Itoa(n) + " alerts, the first: " + lines[0]
+	}
+	var b strings.Builder
+	header := func(name, value string) { b.WriteString(name + ": " + value + "\r\n") }
+	header("From", from.String())
+	header("To", strings.Join(names, ",\r\n "))
+	header("Subject", mime.QEncoding.Encode("utf-8", bounded(subject, subjectLength)))
+	header("Date", now.Format(time.RFC1123Z))
+	header("Message-ID", fmt.Sprintf("<%d.%d@%s>", now.UnixNano(), PID, domain(from.Address)))
+	header("Auto-Submitted", "auto-generated") // RFC 3834: no vacation notices, please
+	header("MIME-Version", "1.0")
+	header("Content-Type", "text/plain; charset=utf-8")
+	header("Content-Transfer-Encoding", "8bit")
+	b.WriteString("\r\nnode " + bounded(node, maxLine) + ", " + now.Format(time.RFC1123Z) + "\r\n\r\n")
+	for _, l := range lines {
+		// RFC 5322, 2.1.1: a line has at most 998 characters.
+		b.WriteString(bounded(l, 900) + "\r\n")
+	}
+	if more > 0 {
+		b.WriteString(fmt.Sprintf("and %d more\r\n", more))
+	}
+	m.Data = []byte(b.String())
+	return m, nil
+}
+
+func domain(address string) string { return address[strings.LastIndexByte(address, '@')+1:] }
