@@ -102,12 +102,12 @@ func planDaemons(wanted, actual, ours []Daemon) daemonPlan {
 	var p daemonPlan
 	for _, s := range []SyncState{Master, Backup} {
 		is := func(d Daemon) bool { return d.State == s }
-		w, a := slices.IndexFunc(wanted, is), slices.IndexFunc(actual, is)
-		mine := a >= 0 && slices.ContainsFunc(ours, func(d Daemon) bool { return d.same(actual[a]) })
+		w, a, o := slices.IndexFunc(wanted, is), slices.IndexFunc(actual, is), slices.IndexFunc(ours, is)
+		mine := a >= 0 && o >= 0 && ours[o].same(actual[a])
 		switch {
 		case w >= 0 && a < 0:
 			p.Start = append(p.Start, wanted[w])
-		case w >= 0 && wanted[w].same(actual[a]):
+		case w >= 0 && wanted[w].same(actual[a]) && (!mine || ours[o].MaxLen == wanted[w].MaxLen):
 		case w >= 0 && mine:
 			p.Stop, p.Start = append(p.Stop, s), append(p.Start, wanted[w])
 		case w >= 0:

@@ -62,7 +62,8 @@ func TestPlanOfTheSyncDaemons(t *testing.T) {
 	other.ID = 8
 	m, b := daemonOf(Master, *c.Sync), daemonOf(Backup, *c.Sync)
 	m8 := daemonOf(Master, other)
-	told := m
+	told, long := m, m
+	long.MaxLen = 9000
 	told.MaxLen = 1472 // as the kernel tells it
 	for _, tc := range []struct {
 		name                 string
@@ -72,6 +73,8 @@ func TestPlanOfTheSyncDaemons(t *testing.T) {
 		{"none runs", []Daemon{m, b}, nil, nil, daemonPlan{Start: []Daemon{m, b}}},
 		{"one runs as it is wanted, whoever has started it", []Daemon{m}, []Daemon{told}, nil, daemonPlan{}},
 		{"ours runs with other values", []Daemon{m8}, []Daemon{told}, []Daemon{m}, daemonPlan{Stop: []SyncState{Master}, Start: []Daemon{m8}}},
+		{"ours runs with what the kernel has made of the length", []Daemon{long}, []Daemon{told}, []Daemon{long}, daemonPlan{}},
+		{"ours is to have another length", []Daemon{long}, []Daemon{told}, []Daemon{m}, daemonPlan{Stop: []SyncState{Master}, Start: []Daemon{long}}},
 		{"somebody else's is in the way", []Daemon{m}, []Daemon{m8}, nil, daemonPlan{Alien: []Daemon{m8}}},
 		{"ours is not wanted any more", nil, []Daemon{told}, []Daemon{m}, daemonPlan{Stop: []SyncState{Master}}},
 		{"somebody else's is not wanted, and is not ours to stop", nil, []Daemon{m8}, []Daemon{m}, daemonPlan{}},

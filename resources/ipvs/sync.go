@@ -55,11 +55,10 @@ func (d Daemon) String() string {
 	return fmt.Sprintf("%s on %s, id %d, %s", d.State, d.Interface, d.ID, netip.AddrPortFrom(d.Group, d.Port))
 }
 
-// same tells whether the kernel's daemon is what was wanted.
+// same tells whether the kernel's daemon is what was asked for. The kernel
+// makes MaxLen what it likes: not above the MTU, and 1,024 at least to receive.
 func (d Daemon) same(actual Daemon) bool {
-	if d.MaxLen == 0 {
-		actual.MaxLen = 0 // the kernel tells what it has chosen
-	}
+	actual.MaxLen = d.MaxLen
 	return d == actual
 }
 
