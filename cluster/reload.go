@@ -2,10 +2,10 @@ package cluster
 
 // Autoreloads says whether an edit of one of the specification's files on this
 // node is to be applied without `keepbeat apply`: by the replicated setting,
-// or, for a pool that is in force, by its own.
+// or, for a pool that is in force and its parts, by its own.
 func (n *Node) Autoreloads(file string) bool {
 	st := n.State()
-	return st.Spec != nil && (st.Spec.Settings.Autoreload || st.Spec.Pools[file].Autoreload)
+	return st.Spec != nil && st.Spec.Autoreloads(file)
 }
 
 // FilesFault makes status show why this node's files are not what the cluster

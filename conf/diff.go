@@ -11,7 +11,7 @@ import (
 )
 
 // Diff tells in words what differs, one line each, in the order settings,
-// groups, fencing, pools. It is empty when nothing would change. A nil
+// groups, fencing, ipvs, pools. It is empty when nothing would change. A nil
 // specification is an empty one.
 //
 //	group web: resource "vip 10.0.0.5" added
@@ -30,6 +30,7 @@ func Diff(old, new *Spec) []string {
 	}
 	each(&d, "group ", old.Groups, new.Groups, func(g Group) string { return g.Name }, d.group)
 	d.fencing(old.Fencing, new.Fencing)
+	d.fields("ipvs", reflect.ValueOf(orNone(old.IPVS)), reflect.ValueOf(orNone(new.IPVS)))
 	names := map[string]bool{}
 	for n := range old.Pools {
 		names[n] = true
@@ -57,6 +58,13 @@ func Diff(old, new *Spec) []string {
 		}
 	}
 	return d.lines
+}
+
+func orNone(v *IPVS) IPVS {
+	if v == nil {
+		return IPVS{}
+	}
+	return *v
 }
 
 type differ struct{ lines []string }
@@ -180,7 +188,10 @@ func inWords(v reflect.Value) string {
 		if v.IsNil() {
 			return "none"
 		}
-		return "given"
+		if _, ok := v.Interface().(fmt.Stringer); !ok && v.Elem().Kind() == reflect.Struct {
+			return "given"
+		}
+		return inWords(v.Elem())
 	}
 	return fmt.Sprint(v.Interface())
 }

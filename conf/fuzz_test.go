@@ -185,7 +185,7 @@ func FuzzParseHaresources(f *testing.F) {
 				t.Errorf("accepted, and then: %v", err)
 			}
 		}
-		for _, name := range PoolNames(data) {
+		for _, name := range namedPools(data) {
 			if name == "" || name != filepath.Base(name) || strings.HasPrefix(name, ".") {
 				t.Errorf("pool %q", name)
 			}

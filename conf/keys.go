@@ -39,6 +39,9 @@ func Keys() []KeyDoc {
 		virtual       rawVirtual
 		own           realOwn
 		resourceExtra options
+		ipvs          rawIPVS
+		timeouts      IPVSTimeouts
+		sync          rawSync
 		fencing       Fencing
 		device        rawDevice
 	)
@@ -47,7 +50,7 @@ func Keys() []KeyDoc {
 	add("ha.yaml", "links[].serial", serialFields(r, &text, &number))
 	add("ha.yaml", "watchdog", watchdogFields(r, &text, &duration))
 	s := &specReader{reader: r}
-	add("haresources.yaml", "", s.fields(&yes, &node, &node, &node))
+	add("haresources.yaml", "", s.fields(&yes, &node, &node, &node, &node))
 	add("haresources.yaml", "groups.NAME", s.groupFields(&group, &yes, &node))
 	add("haresources.yaml", "groups.NAME.resources[]", []field{
 		{"vip", "A virtual IP address: ADDRESS[/PREFIX[/INTERFACE[:LABEL]]][/BROADCAST], or a mapping.", nil},
@@ -58,6 +61,9 @@ func Keys() []KeyDoc {
 	add("haresources.yaml", "fencing", s.fencingFields(&fencing, &node, &node))
 	add("haresources.yaml", "fencing.devices.NAME", s.deviceFields(&device))
 	add("haresources.yaml", "fencing.devices.NAME.params.NAME", s.paramFields(&text, &text))
+	add("haresources.yaml", "ipvs", ipvs.fields(r))
+	add("haresources.yaml", "ipvs.timeouts", timeoutFields(r, &timeouts))
+	add("haresources.yaml", "ipvs.sync", sync.fields(r))
 	p := newPoolReader("")
 	add("ldirectord.yaml", "", p.fields(&node))
 	add("ldirectord.yaml", "virtual[]", p.virtualFields(&virtual))

@@ -30,7 +30,7 @@ func LoadLocal(path string) (*Local, []Warning, error) {
 	return l, warns, nil
 }
 
-// LoadSpec reads haresources.yaml and the pools that it names from a directory.
+// LoadSpec reads haresources.yaml and its pools from a directory.
 func LoadSpec(dir string, local *Local) (*Spec, []Warning, error) {
 	files, err := ReadFiles(dir)
 	if err != nil {
@@ -39,30 +39,40 @@ func LoadSpec(dir string, local *Local) (*Spec, []Warning, error) {
 	return ParseSpec(files, local)
 }
 
-// ReadFiles reads haresources.yaml and the pools that it names, unchecked. A
-// pool that does not exist is left out; ParseSpec says where it is named.
+// ReadFiles reads haresources.yaml, the pools that it names and the files that
+// these execute, unchecked. A pool that does not exist is left out; ParseSpec
+// says where it is named.
 func ReadFiles(dir string) (Files, error) {
-	files := Files{Name: filepath.Join(dir, HaresourcesName), Pools: map[string][]byte{}}
+	files := Files{Name: filepath.Join(dir, HaresourcesName)}
 	var err error
 	if files.Haresources, err = readFile(files.Name); err != nil {
 		return Files{}, err
 	}
-	for _, name := range PoolNames(files.Haresources) {
-		data, err := readFile(filepath.Join(dir, name))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return Files{}, err
-		}
-		files.Pools[name] = data
+	if err := files.ReadPools(dir); err != nil {
+		return Files{}, err
 	}
 	return files, nil
 }
 
-// PoolNames returns the plain names of the pools that a haresources.yaml
+// ReadPools reads from a directory what Haresources names, and what is executed.
+func (f *Files) ReadPools(dir string) error {
+	f.Pools = map[string][]byte{}
+	_, err := follow(f.Haresources, func(name string) ([]byte, error) {
+		data, err := readFile(filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		if err == nil {
+			f.Pools[name] = data
+		}
+		return data, err
+	})
+	return err
+}
+
+// namedPools returns the plain names of the pools that a haresources.yaml
 // names, as far as it can be understood, in no particular order.
-func PoolNames(haresources []byte) []string {
+func namedPools(haresources []byte) []string {
 	s := &specReader{reader: &reader{}, spec: &Spec{}}
 	s.init()
 	if root := s.document(haresources); root != nil {

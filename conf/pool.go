@@ -68,19 +68,24 @@ func (c *checkSettings) fields(r *reader) []field {
 // poolReader reads one ldirectord.yaml.
 type poolReader struct {
 	*reader
-	global     checkSettings
-	settings   serviceSettings
-	autoreload opt[bool]
-	fallback   [2][]*serverEntry // global, for IPv4 and for IPv6
-	at         []*yaml.Node      // of Pool.Virtuals
-	reals      *int
-	firstAt    map[string]*yaml.Node // virtual services by Virtual.String
-	regexps    map[string]error
-	names      *names
+	global                   checkSettings
+	settings                 serviceSettings
+	autoreload               opt[bool]
+	maintenancedir, callback opt[string]
+	executes                 []execution
+	fallback                 [2][]*serverEntry // global, for IPv4 and for IPv6
+	at                       []*yaml.Node      // of Pool.Virtuals
+	virtuals, reals          *int              // so far, in all files of the pool
+	part                     bool              // another file executes this one
+	whole                    *Pool             // what the pool's own file says
+	wholeName                string
+	firstAt                  map[string]*yaml.Node // virtual services by Virtual.String
+	regexps                  map[string]error
+	names                    *names
 }
 
 func newPoolReader(file string) *poolReader {
-	return &poolReader{reader: &reader{file: file}, firstAt: map[string]*yaml.Node{}, regexps: map[string]error{}, names: newNames(), reals: new(int)}
+	return &poolReader{reader: &reader{file: file}, firstAt: map[string]*yaml.Node{}, regexps: map[string]error{}, names: newNames(), virtuals: new(int), reals: new(int), whole: new(Pool)}
 }
 
 func (p *poolReader) fields(virtuals **yaml.Node) []field {
@@ -91,14 +96,17 @@ func (p *poolReader) fields(virtuals **yaml.Node) []field {
 		field{"autoreload", "Whether an edited file is applied without `keepbeat apply`. Default no.", into(&p.autoreload, p.boolean)},
 		field{"fallback", "Servers for IPv4 virtual services that have no quorum and no fallback of their own: HOST[:PORT] [gate|masq|ipip], default gate, or a mapping as of a real server. Of a list the first one that is up is taken. Default: none.", servers(0)},
 		field{"fallback6", "The same for IPv6.", servers(1)},
-		field{"virtual", "The virtual services, a list. Required.", func(n *yaml.Node) { *virtuals = n }},
+		field{"maintenancedir", "Directory, an absolute path, on each director for itself: a file in it named ADDRESS:PORT, ADDRESS, NAME:PORT or NAME takes that real server out. Default: none.", into(&p.maintenancedir, p.path)},
+		field{"callback", "Program, an absolute path, that is run on every director after a new version has been written to its files, with the path of this one as argument. Default: none.", into(&p.callback, p.program("callback"))},
+		field{"execute", "Other pool files beside this one, a plain name or a list, whose virtual services belong to this pool, too; each with the global values of its own file. Default: none.", p.execute},
+		field{"virtual", "The virtual services, a list. Required, or execute.", func(n *yaml.Node) { *virtuals = n }},
 	)
 }
 
 // poolElsewhere are the words of ldirectord.cf that keepbeat does not have, or not yet.
 func poolElsewhere() map[string]string {
 	m := map[string]string{}
-	for _, w := range strings.Fields("callback execute maintenancedir checkcount ops monitorfile servicename login passwd database secret") {
+	for _, w := range strings.Fields("checkcount login passwd database secret") {
 		m[w] = fmt.Sprintf("%q is not built yet; take it out", w)
 	}
 	for _, w := range strings.Fields("fork supervised") {
@@ -125,23 +133,30 @@ func (p *poolReader) read(data []byte) Pool {
 		return pool
 	}
 	pool.Autoreload = p.autoreload.or(false)
+	pool.MaintenanceDir, pool.Callback = p.maintenancedir.or(""), p.callback.or("")
+	if !p.part {
+		*p.whole, p.wholeName = pool, p.file
+	}
 	pool.Email = p.settings.email.over(emailSettings{})
 	p.globalFallbacks()
 	switch {
-	case virtuals == nil && p.odd > 0:
+	case virtuals == nil && (p.odd > 0 || len(p.executes) > 0):
 	case virtuals == nil:
 		p.errorf(root, "\"virtual\" is missing; list the virtual services: \"virtual: [{address: ..., real: [...]}]\"")
 	case virtuals.Kind == yaml.SequenceNode && len(virtuals.Content) == 0:
 		p.errorf(virtuals, "\"virtual\" is empty; list at least one virtual service")
 	default:
-		p.list(virtuals, "virtual", func(i int, n *yaml.Node) {
-			if i == maxVirtuals {
-				p.errorf(n, "more than %d virtual services in one pool; make two of it", maxVirtuals)
-			}
-			if i >= maxVirtuals {
+		p.list(virtuals, "virtual", func(_ int, n *yaml.Node) {
+			if *p.virtuals > maxVirtuals {
 				return
 			}
 			for _, v := range p.virtual(n) {
+				if *p.virtuals++; *p.virtuals == maxVirtuals+1 {
+					p.errorf(n, "more than %d virtual services in one pool; make two of it", maxVirtuals)
+				}
+				if *p.virtuals > maxVirtuals {
+					return
+				}
 				pool.Virtuals, p.at = append(pool.Virtuals, v), append(p.at, n)
 			}
 		})

@@ -22,7 +22,7 @@ type Files struct {
 	// directory. Default: haresources.yaml.
 	Name        string            `json:"name"`
 	Haresources []byte            `json:"haresources"`
-	Pools       map[string][]byte `json:"pools"` // by plain file name; those that Haresources names
+	Pools       map[string][]byte `json:"pools"` // by plain file name; those that Haresources names, and that these execute
 	// Resolver looks up the names of hosts that the pools have, when ParseSpec
 	// reads them; nil: this machine's. It is not part of the files.
 	Resolver Resolver `json:"-"`
@@ -46,6 +46,7 @@ type specReader struct {
 
 type poolUse struct {
 	group string
+	by    string // the pool file that executes it; empty: the group names it
 	at    *yaml.Node
 }
 
@@ -115,13 +116,14 @@ func (s *specReader) init() {
 }
 
 // fields of haresources.yaml. Groups are read after auto_failback, wherever it is written.
-func (s *specReader) fields(failback *opt[bool], groups, lines, fencing **yaml.Node) []field {
+func (s *specReader) fields(failback *opt[bool], groups, lines, fencing, ipvs **yaml.Node) []field {
 	keep := func(to **yaml.Node) func(*yaml.Node) { return func(n *yaml.Node) { *to = n } }
 	return []field{
 		{"auto_failback", "on: a group returns to the node it prefers as soon as that is there again; off: it stays where it is. Default off, since a return is a second interruption.", into(failback, s.failbackMode)},
 		{"groups", "The groups by name: resources that live together on one node.", keep(groups)},
 		{"haresources", "The groups in heartbeat's form, a list of lines: `- director1 192.168.56.200/32/eth1 ldirectord::ldirectord.yaml`. Each is named after its first resource.", keep(lines)},
 		{"fencing", "The devices that make certain from outside that a node does nothing any more (STONITH). Default: none.", keep(fencing)},
+		{"ipvs", "Settings that the kernel of a director has once for all pools; what they replaced is put back. Default: as the kernel has them.", keep(ipvs)},
 	}
 }
 
@@ -150,8 +152,8 @@ func specElsewhere() map[string]string {
 func (s *specReader) haresources(root *yaml.Node) {
 	s.root = root
 	var failback opt[bool]
-	var groups, lines, fencing *yaml.Node
-	if !s.mapping(root, "haresources.yaml", s.fields(&failback, &groups, &lines, &fencing), specElsewhere()) {
+	var groups, lines, fencing, ipvs *yaml.Node
+	if !s.mapping(root, "haresources.yaml", s.fields(&failback, &groups, &lines, &fencing, &ipvs), specElsewhere()) {
 		return
 	}
 	s.failback = failback.or(false)
@@ -163,6 +165,9 @@ func (s *specReader) haresources(root *yaml.Node) {
 	}
 	if fencing != nil {
 		s.fencing(fencing)
+	}
+	if ipvs != nil {
+		s.ipvs(ipvs)
 	}
 	if groups == nil && lines == nil {
 		if s.odd > 0 {
@@ -285,7 +290,7 @@ func (s *specReader) takePool(n *yaml.Node, group, name string) bool {
 		s.errorf(n, "duplicate pool %s; group %s in line %d has it already", quote(name), quote(other.group), other.at.Line)
 		return false
 	}
-	s.poolAt[name] = poolUse{group, n}
+	s.poolAt[name] = poolUse{group: group, at: n}
 	return true
 }
 
@@ -297,37 +302,27 @@ func (s *specReader) pools() {
 	}
 	slices.Sort(names)
 	dir := filepath.Dir(s.files.Name)
-	type place struct{ file, line string }
-	services := map[string]place{}
+	services := map[string]located{}
 	for _, name := range names {
 		use := s.poolAt[name]
-		data, ok := s.files.Pools[name]
-		if !ok {
+		if _, ok := s.files.Pools[name]; !ok {
 			s.errorf(use.at, "pool %s: no such file beside haresources.yaml%s", quote(name), s.otherPools())
 			continue
 		}
 		p := newPoolReader(filepath.Join(dir, name))
 		p.names = s.names
-		pool := p.read(data)
-		s.errs = append(s.errs, p.errs...)
-		said := map[Warning]bool{} // what is global, and what the services of a group share, is said once
-		for _, w := range p.warns {
-			if !said[w] {
-				said[w] = true
-				s.warns = append(s.warns, w)
-			}
-		}
+		pool, at := s.pool(p, name, use)
 		for i, v := range pool.Virtuals {
-			key := v.String()
-			if other, ok := services[key]; ok && other.file != p.file {
-				p.errs = nil
-				p.errorf(p.at[i], "duplicate virtual %s; it is already in %s:%s", key, other.file, other.line)
-				s.errs = append(s.errs, p.errs...)
+			key, here := v.String(), at[i]
+			if other, ok := services[key]; ok && other.file != here.file {
+				says := &reader{file: here.file}
+				says.errorf(here.at, "duplicate virtual %s; it is already in %s:%d", key, other.file, other.at.Line)
+				s.errs = append(s.errs, says.errs...)
 			} else if !ok {
-				services[key] = place{p.file, fmt.Sprint(p.at[i].Line)}
+				services[key] = here
 			}
 			if a := v.Address.Addr(); len(s.errs) == 0 && v.Protocol != FWM && !s.groupHas(use.group, a) {
-				s.warns = append(s.warns, Warning{File: p.file, Line: p.at[i].Line, Column: p.at[i].Column,
+				s.warns = append(s.warns, Warning{File: here.file, Line: here.at.Line, Column: here.at.Column,
 					Msg: fmt.Sprintf("group %s has no vip %s, so nothing brings this virtual service its packets", quote(use.group), a)})
 			}
 		}

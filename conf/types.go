@@ -256,6 +256,8 @@ type Pool struct {
 	Virtuals []Virtual `json:"virtuals"`
 	// CleanStop and the rest of the global values are already in each Virtual.
 	Autoreload bool `json:"autoreload"`
+	// Executes are the plain names of the files that are parts of the pool; their services are in Virtuals.
+	Executes []string `json:"executes,omitempty"`
 
 	// MaintenanceDir is a directory, on each director for itself, in which a
 	// file named after a server (ADDRESS:PORT, ADDRESS, NAME or NAME:PORT) takes it out.

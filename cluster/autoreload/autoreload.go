@@ -44,7 +44,7 @@ type Watcher struct {
 	write   sync.Mutex
 	version uint64 // guarded by write: that the daemon wrote last; 0: none yet
 	written conf.Files
-	named   []string // guarded by write: the pools that haresources.yaml named when it was read last, there or not
+	named   []string // guarded by write: the pools that the files named when they were read last, there or not
 	shown   string   // guarded by write: the fault of ours that stands in status
 }
 
@@ -73,7 +73,7 @@ func (w *Watcher) edits() (names []string, version uint64, err error) {
 	if err != nil {
 		return nil, w.version, err
 	}
-	w.named = conf.PoolNames(now.Haresources)
+	w.named = now.PoolNames()
 	if !bytes.Equal(now.Haresources, w.written.Haresources) {
 		names = append(names, conf.HaresourcesName)
 	}

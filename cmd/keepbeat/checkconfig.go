@@ -115,27 +115,30 @@ func (k *checker) path(path string) {
 			k.spec(filepath.Clean(dir), local)
 			return
 		}
-		files := conf.Files{Name: path, Haresources: data, Pools: map[string][]byte{}}
-		for _, p := range conf.PoolNames(data) {
-			if b, err := readSome(filepath.Join(dir, p)); err == nil {
-				files.Pools[p] = b
-			}
+		files := conf.Files{Name: path, Haresources: data}
+		if err := files.ReadPools(dir); err != nil {
+			k.say(path, nil, err)
+			return
 		}
 		k.parse(files, local)
 	case poolFile:
-		k.pool(path, name, data)
+		k.pool(path, name)
 	}
 }
 
-// pool checks a pool on its own, as the only one of a group.
-func (k *checker) pool(path, name string, data []byte) {
+// pool checks a pool on its own, with the files that it executes, as the only one of a group.
+func (k *checker) pool(path, name string) {
 	resources := []map[string]string{{"ldirectord": name}}
 	parse := func() (*conf.Spec, []conf.Warning, error) {
 		generated, err := json.Marshal(map[string]any{"groups": map[string]any{"pool": map[string]any{"resources": resources}}})
 		if err != nil {
 			return nil, nil, err
 		}
-		return conf.ParseSpec(conf.Files{Haresources: generated, Pools: map[string][]byte{name: data}}, nil)
+		files := conf.Files{Name: filepath.Join(filepath.Dir(path), conf.HaresourcesName), Haresources: generated}
+		if err := files.ReadPools(filepath.Dir(path)); err != nil {
+			return nil, nil, err
+		}
+		return conf.ParseSpec(files, nil)
 	}
 	spec, warnings, err := parse()
 	if err == nil {
@@ -149,17 +152,6 @@ func (k *checker) pool(path, name string, data []byte) {
 		}
 		if _, w, err := parse(); err == nil {
 			warnings = w
-		}
-	}
-	for i := range warnings {
-		warnings[i].File = path
-	}
-	var faults conf.Errors
-	if errors.As(err, &faults) {
-		for _, f := range faults {
-			if f.File == name {
-				f.File = path
-			}
 		}
 	}
 	k.say(path, warnings, err)
