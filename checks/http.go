@@ -92,7 +92,10 @@ func newHTTP(c conf.Check, e *env) (Checker, error) {
 // throughProxy takes the site from the URL that a proxy is asked for.
 func (h *httpCheck) throughProxy() error {
 	u, err := url.Parse(h.c.Request)
-	if err != nil || u.Scheme != "http" || u.Hostname() == "" || u.User != nil || u.Opaque != "" {
+	if err == nil && u.User != nil { // a secret: not shown
+		return errors.New("request of service http_proxy holds a user and password; put them into headers, as Authorization")
+	}
+	if err != nil || u.Scheme != "http" || u.Hostname() == "" || u.Opaque != "" {
 		return fmt.Errorf("request %q of service http_proxy is not the URL of a page to fetch through the proxy, as in http://www.example.com/", h.c.Request)
 	}
 	if err := needHostName("request", u.Host); err != nil {
