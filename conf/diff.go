@@ -125,11 +125,33 @@ func (d *differ) virtual(prefix string, a, b Virtual) {
 	d.fields(prefix, reflect.ValueOf(a), reflect.ValueOf(b), "Reals", "Address", "FWMark", "Fallbacks")
 	name := func(r Real) string { return realName(r.Address) }
 	one := func(prefix string, a, b Real) {
-		d.fields(prefix, reflect.ValueOf(a), reflect.ValueOf(b), "Address")
+		d.fields(prefix, reflect.ValueOf(a), reflect.ValueOf(b), "Address", "Also")
+		d.also(prefix, a.Also, b.Also)
 	}
 	each(d, prefix+": fallback ", a.Fallbacks, b.Fallbacks, name, one)
 	each(d, prefix+": real ", a.Reals, b.Reals, name, one)
 }
+
+// also compares the further checks of a server, which have no names but their order.
+func (d *differ) also(prefix string, a, b []Check) {
+	for i := range max(len(a), len(b)) {
+		prefix := fmt.Sprintf("%s: check %d", prefix, i+2)
+		switch {
+		case i >= len(a):
+			d.say("%s added (%s)", prefix, b[i].kind())
+		case i >= len(b):
+			d.say("%s removed (%s)", prefix, a[i].kind())
+		default:
+			d.fields(prefix, reflect.ValueOf(a[i]), reflect.ValueOf(b[i]))
+		}
+	}
+}
+
+// kind names a check without what it asks, which may be a secret: "negotiate http", "ping".
+func (c Check) kind() string { return strings.TrimSpace(c.Type.String() + " " + c.Service) }
+
+// secretFields of a Check are never shown: headers and body may carry a token or a password.
+var secretFields = []string{"Passwd", "Secret", "Headers", "Body"}
 
 // fields compares two structures of the same type, by the names that their
 // JSON has, and goes into those within.
@@ -145,6 +167,16 @@ func (d *differ) fields(prefix string, a, b reflect.Value, except ...string) {
 			x, y = x.Elem(), y.Elem()
 		}
 		if reflect.DeepEqual(x.Interface(), y.Interface()) {
+			continue
+		}
+		if slices.Contains(secretFields, f.Name) {
+			word := "changed"
+			if x.IsZero() {
+				word = "added"
+			} else if y.IsZero() {
+				word = "removed"
+			}
+			d.say("%s: %s %s", prefix, name, word)
 			continue
 		}
 		_, isText := x.Interface().(encoding.TextMarshaler)
