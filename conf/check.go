@@ -1,135 +1,285 @@
 package conf
 
 import (
+	"cmp"
 	"fmt"
-	"net"
 	"net/netip"
+	"slices"
 	"strconv"
+	"time"
 
 	"gopkg.in/yaml.v3"
 )
 
-// checkPlan is the check of a virtual service before it has a real server.
-type checkPlan struct {
+// Limits of the checks of one server and of one pool.
+const (
+	maxMore   = 32
+	maxChecks = 2 * maxReals
+)
+
+// planned is a check before its server is known.
+type planned struct {
 	Check
-	port uint16 // checkport; 0: not given
-	ok   bool
+	port uint16 // 0: the real server's, or the service's
 }
 
-// check gathers what is the same for every real server of a virtual service.
-// Values that do not matter to the type are left out, so that checks that do
-// the same are equal.
-func (p *poolReader) check(n *yaml.Node, raw *rawVirtual, v *Virtual) checkPlan {
-	c := checkPlan{ok: true, port: uint16(raw.checkport.or(0))}
-	c.Type = raw.checktype.or(Negotiate)
-	c.Interval = first(DefaultCheckInterval, raw.checkinterval, p.global.checkinterval)
-	c.Fall = first(1, raw.failurecount, p.global.failurecount)
-	c.Rise = first(1, raw.rise, p.global.rise)
-	// ldirectord(8): each of the two time-outs stands in for the other, the
-	// virtual service's before the global ones.
-	c.Timeout = first(DefaultCheckTimeout, raw.checktimeout, raw.negotiatetimeout, p.global.checktimeout, p.global.negotiatetimeout)
-	if c.Type == Connect && v.Protocol == UDP {
-		c.Type = Ping // as in ldirectord: there is nothing to connect to
+// checkPlan are the checks of a server, the first one of Real.Check.
+type checkPlan struct {
+	checks []*planned
+	ok     bool // false: what is wrong has been said
+}
+
+// plan works out how a server of v is checked. Values that do not matter to
+// the type are left out, so that checks that do the same are equal.
+func (p *poolReader) plan(c *checkFields, v *Virtual) *checkPlan {
+	if c.here("urls") == nil && (c.here("request") != nil || c.here("receive") != nil || c.here("service") != nil) {
+		c.urls = nil
 	}
-	switch c.Type {
+	c.parted(v)
+	plan := &checkPlan{ok: true}
+	p.asks(plan, c, v)
+	if c.checks != nil {
+		p.list(c.checks, "checks", func(_ int, n *yaml.Node) {
+			more := c.inherit(n)
+			more.urls, more.checks, more.beside = nil, nil, true
+			if plan.ok = p.checkMapping(more, "a check", nil) && plan.ok; !plan.ok {
+				return
+			}
+			if more.here("service") != nil && more.here("checktype") == nil {
+				more.check.Type = Negotiate // who names a service wants it asked
+			}
+			if more.parted(v) && more.here("checkport") == nil {
+				more.port = servicePort(more.check.Service)
+			}
+			p.asks(plan, more, v)
+		})
+	}
+	if len(plan.checks) > maxMore && plan.ok {
+		p.errorf(c.place(c.at, "checks", "urls"), "one server has %d checks; the limit is %d", len(plan.checks), maxMore)
+		plan.ok = false
+	}
+	return plan
+}
+
+// planFor is the plan of one entry of `real:` or `fallback:`: that of its
+// virtual service, unless it has settings of its own.
+func (p *poolReader) planFor(e *serverEntry, above *checkFields, common *checkPlan, v *Virtual) *checkPlan {
+	if len(e.checks) == 0 {
+		return common
+	}
+	own := above.inherit(e.at)
+	for _, g := range e.checks {
+		own.read(p, g.key, g.at)
+	}
+	return p.plan(own, v)
+}
+
+// checkMapping reads an entry of checks or urls; names are its keys, nil: all
+// but checks itself.
+func (p *poolReader) checkMapping(c *checkFields, what string, names []string) bool {
+	before := len(p.errs)
+	fields, elsewhere := c.fields(p, names...), poolElsewhere()
+	if len(names) == 0 {
+		fields = slices.DeleteFunc(fields, func(f field) bool { return f.name == "checks" })
+		elsewhere["checks"] = "checks within checks; list them all side by side"
+	} else {
+		for i := range checkKeys {
+			if k := checkKeys[i].name; !slices.Contains(names, k) {
+				elsewhere[k] = fmt.Sprintf("%q is no matter of a single URL; write it for the server, or an entry of checks", k)
+			}
+		}
+	}
+	return p.mapping(c.at, what, fields, elsewhere) && len(p.errs) == before
+}
+
+// parted drops what was meant for another service. It reports whether c is
+// about another one than the level above.
+func (c *checkFields) parted(v *Virtual) bool {
+	if c.up == nil || c.here("service") == nil {
+		return false
+	}
+	above := c.up.check.Service
+	if s := serviceOf(v); above == "" && c.up.up != nil && s != nil {
+		above = s.name
+	}
+	if above == "" || alike(above, c.check.Service) {
+		return false
+	}
+	if c.here("request") == nil {
+		c.check.Request = ""
+	}
+	if c.here("receive") == nil {
+		c.check.Receive = ""
+	}
+	return true
+}
+
+// asks appends the check, or one for each of its URLs.
+func (p *poolReader) asks(plan *checkPlan, c *checkFields, v *Virtual) {
+	if s := c.service(v); c.urls == nil || c.check.Type != Negotiate || s == nil || s.takes&takesHTTP == 0 {
+		p.one(plan, c, v)
+		return
+	}
+	n := 0
+	ok := p.list(c.urls, "urls", func(_ int, at *yaml.Node) {
+		n++
+		url := c.inherit(at)
+		if plan.ok = p.checkMapping(url, "a URL", urlKeys) && plan.ok; plan.ok {
+			p.one(plan, url, v)
+		}
+	})
+	if ok && n == 0 {
+		p.errorf(c.urls, "urls is empty; list at least one: \"urls: [{request: /}]\"")
+	}
+	plan.ok = plan.ok && ok && n > 0
+}
+
+// service is what is asked for, or nil when nobody said so.
+func (c *checkFields) service(v *Virtual) *service {
+	if s := serviceNamed(c.check.Service); s != nil {
+		return s
+	}
+	return serviceOf(v)
+}
+
+// limit is the time-out. ldirectord(8): each of the two stands in for the
+// other, those of a level before those above it.
+func (c *checkFields) limit(t CheckType) time.Duration {
+	for l := c; l != nil; l = l.up {
+		own := []opt[time.Duration]{l.timeout, l.negotiation}
+		if t == Negotiate {
+			slices.Reverse(own)
+		}
+		if d := first(0, own...); d > 0 {
+			return d
+		}
+	}
+	if t == Negotiate {
+		return DefaultNegotiateTimeout
+	}
+	return DefaultCheckTimeout
+}
+
+// one appends a single check.
+func (p *poolReader) one(plan *checkPlan, c *checkFields, v *Virtual) {
+	if plan.ok = plan.ok && !c.faulty("checktype") && !c.faulty("service"); !plan.ok {
+		return
+	}
+	before := len(p.errs)
+	from := &c.check
+	out := &planned{port: c.port}
+	out.Type, out.Interval, out.Jitter, out.Fall, out.Rise = from.Type, from.Interval, from.Jitter, from.Fall, from.Rise
+	if from.IntervalDown != from.Interval {
+		out.IntervalDown = from.IntervalDown
+	}
+	if out.Jitter > out.Interval {
+		p.errorf(c.place(c.at, "jitter", "checkinterval"), "jitter %s is longer than checkinterval, %s; write at most that", brief(out.Jitter), brief(out.Interval))
+	}
+	switch out.Type {
 	case Negotiate:
-		c.Timeout = first(DefaultNegotiateTimeout, raw.negotiatetimeout, raw.checktimeout, p.global.negotiatetimeout, p.global.checktimeout)
-		c.ok = (raw.checktype.at == nil || raw.checktype.ok) && p.negotiate(n, raw, v, &c)
+		plan.ok = p.negotiate(c, v, out)
+	case Connect:
+		switch {
+		case v.Protocol == UDP && !c.beside:
+			out.Type = Ping // as in ldirectord: there is nothing to connect to
+		case v.Protocol == SCTP:
+			out.Service = "sctp"
+		}
 	case External:
-		c.Command = raw.checkcommand.or("")
-		if c.ok = raw.checkcommand.ok; raw.checkcommand.at == nil && !raw.odd {
-			p.errorf(n, "checktype external of virtual %s needs \"checkcommand\", the path of a program", v)
+		out.Command, out.Perl, out.User, out.Dynamic = from.Command, from.Perl, from.User, from.Dynamic
+		who := "checktype external of virtual "
+		if out.Perl {
+			who = "checktype external-perl of virtual "
 		}
+		plan.ok = p.needs(c, who+v.String(), "the path of a program", "checkcommand")
+	case File:
+		out.Path, out.Dynamic = from.Path, from.Dynamic
+		plan.ok = p.needs(c, "checktype file of virtual "+v.String(), "the path of the file", "path")
 	}
-	if raw.checkcommand.at != nil && c.Type != External && raw.checktype.at == nil {
-		p.errorf(raw.checkcommand.at, "checkcommand is for \"checktype: external\"; add that, or take it out")
+	if out.Type == Ping && from.Count > 1 {
+		out.Count = from.Count
 	}
-	return c
+	switch out.Type {
+	case Negotiate, Connect, Ping:
+		out.Source, out.Interface, out.Mark = from.Source, from.Interface, from.Mark
+	}
+	out.Timeout = c.limit(out.Type)
+	p.programs(c)
+	if plan.ok = plan.ok && len(p.errs) == before; plan.ok {
+		plan.checks = append(plan.checks, out)
+	}
 }
 
-// negotiate finds the service and what is asked of it.
-func (p *poolReader) negotiate(n *yaml.Node, raw *rawVirtual, v *Virtual, c *checkPlan) bool {
-	if raw.service.at != nil && !raw.service.ok {
-		return false
+// needs reports a key that is missing at every level.
+func (p *poolReader) needs(c *checkFields, who, what, name string, or ...string) bool {
+	if c.gave(append(or, name)...) {
+		return !slices.ContainsFunc(append(or, name), c.faulty)
 	}
-	at := raw.service.at
-	if c.Service = raw.service.or(""); c.Service == "" {
-		at = n
-		for _, s := range services {
-			if v.Protocol != FWM && s.port == v.Address.Port() {
-				c.Service = s.name
-			}
+	for l := c; l != nil; l = l.up {
+		if l.odd {
+			return false // it may be the key that was not understood
 		}
 	}
-	switch c.Service {
-	case "http", "https":
-	case "":
-		if raw.odd {
-			return false
-		}
-		p.errorf(at, "virtual %s: its port does not tell the service to check; write \"service: http\" or https, or \"checktype: connect\"", v)
-		return false
-	case "none":
-		p.errorf(at, "service none checks nothing; write \"checktype: on\" (or connect) for that")
-		return false
-	default:
-		p.errorf(at, "virtual %s: service %s is not built yet; write \"checktype: connect\" meanwhile", v, c.Service)
-		return false
-	}
-	c.Request = slash(raw.request.or("/"))
-	c.Receive = raw.receive.or("")
-	c.VirtualHost = raw.virtualhost.or("")
-	c.HTTPMethod = raw.httpmethod.or("GET")
-	ok := true
-	if c.HTTPMethod == "HEAD" && c.Receive != "" {
-		p.errorf(raw.httpmethod.at, "an answer to HEAD has no body that receive could match; write GET, or take receive out")
-		ok = false
-	}
-	if c.Service == "http" {
-		for _, at := range []*yaml.Node{raw.tlsVerify.at, raw.tlsName.at, raw.tlsCA.at} {
-			if at != nil {
-				p.errorf(at, "tls options are for \"service: https\"; take them out")
-				ok = false
-			}
-		}
-		return ok
-	}
-	c.TLSVerify, c.TLSCA = raw.tlsVerify.or(false), raw.tlsCA.or("")
-	c.TLSName = raw.tlsName.or("")
-	return ok
+	p.errorf(c.at, "%s needs %q, %s", who, name, what)
+	return false
 }
 
-// complete makes the check of one real server.
-func (p *poolReader) complete(plan checkPlan, v *Virtual, r Real, own realOwn) (Check, error) {
-	c := plan.Check
-	port := uint16(own.checkport.or(int(plan.port)))
-	if port == 0 {
-		port = r.Address.Port()
+// programs refuses what is for another type of check when none was named: it
+// would be forgotten silently. Who names a type may leave things for another one.
+func (p *poolReader) programs(c *checkFields) {
+	if c.gave("checktype") {
+		return
 	}
+	for name, t := range map[string]CheckType{"checkcommand": External, "user": External, "path": File} {
+		if at := c.here(name); at != nil {
+			p.errorf(at, "%s is for \"checktype: %s\"; add that, or take it out", name, t)
+		}
+	}
+	if at := c.here("dynamic"); at != nil {
+		p.errorf(at, "dynamic is for \"checktype: external\" and file; add that, or take it out")
+	}
+}
+
+// checkServer completes the checks of a real server; at is where it was written.
+func (p *poolReader) checkServer(at *yaml.Node, plan *checkPlan, v *Virtual, r *Real) error {
+	if !plan.ok {
+		return nil
+	}
+	for i, k := range plan.checks {
+		c, err := complete(k, v, r)
+		if err != nil {
+			return err
+		}
+		if *p.checks++; *p.checks == maxChecks+1 {
+			p.errorf(at, "more than %d checks in one pool; make two of it", maxChecks)
+		}
+		if *p.checks > maxChecks {
+			return nil
+		}
+		switch {
+		case i == 0:
+			r.Check = c
+		case c != r.Check && !slices.Contains(r.Also, c):
+			r.Also = append(r.Also, c)
+		}
+	}
+	return nil
+}
+
+func complete(k *planned, v *Virtual, r *Real) (Check, error) {
+	c := k.Check
+	addr := r.Address.Addr()
+	port := cmp.Or(k.port, r.Address.Port())
 	if port == 0 && c.Type == Negotiate {
 		port = servicePort(c.Service)
 	}
-	own.request.ok = own.request.ok && c.Type == Negotiate
-	if c.Type == Negotiate {
-		c.Request = slash(own.request.or(c.Request))
-		c.Receive = own.receive.or(c.Receive)
-		c.VirtualHost = own.virtualhost.or(c.VirtualHost)
-		if c.HTTPMethod == "HEAD" && c.Receive != "" && plan.ok {
-			return c, fmt.Errorf("an answer to HEAD has no body that receive could match; write httpmethod GET, or take receive out")
-		}
-		if c.Service == "https" && c.TLSName == "" {
-			c.TLSName = c.VirtualHost
-			if host, _, err := net.SplitHostPort(c.VirtualHost); err == nil {
-				c.TLSName = host
-			}
-		}
-	}
-	if port == 0 && c.Type == Connect {
-		return c, fmt.Errorf("real server %s has no port to check; write \"checkport\" for the virtual service", r.Address.Addr())
-	}
 	switch c.Type {
-	case Ping, On, Off:
+	case Ping, On, Off, File:
 		port = 0
+	case Connect, Negotiate:
+		if port == 0 {
+			return c, fmt.Errorf("real server %s has no port to check; write \"checkport\" for the virtual service", addr)
+		}
 	case External:
 		host, vport := "", "0"
 		if v.Protocol == FWM {
@@ -137,8 +287,11 @@ func (p *poolReader) complete(plan checkPlan, v *Virtual, r Real, own realOwn) (
 		} else {
 			host, vport = v.Address.Addr().String(), utoa(v.Address.Port())
 		}
-		c.Args = host + " " + vport + " " + r.Address.Addr().String() + " " + strconv.Itoa(int(port))
+		c.Args = host + " " + vport + " " + addr.String() + " " + strconv.Itoa(int(port))
 	}
-	c.Target = netip.AddrPortFrom(r.Address.Addr(), port)
+	if c.Source.IsValid() && c.Source.Is6() != addr.Is6() {
+		return c, fmt.Errorf("checksource %s is of the other family than real server %s; a probe cannot cross", c.Source, addr)
+	}
+	c.Target = netip.AddrPortFrom(addr, port)
 	return c, nil
 }

@@ -62,7 +62,7 @@ func (p *poolReader) globalFallbacks() {
 }
 
 // fallbacks takes the virtual service's own fallbacks, or the global ones of its family.
-func (p *poolReader) fallbacks(n *yaml.Node, raw *rawVirtual, v *Virtual, c checkPlan) {
+func (p *poolReader) fallbacks(n *yaml.Node, raw *rawVirtual, v *Virtual) {
 	entries, own := p.fallback[0], raw.fallback != nil
 	if v.IPv6 {
 		entries = p.fallback[1]
@@ -73,6 +73,10 @@ func (p *poolReader) fallbacks(n *yaml.Node, raw *rawVirtual, v *Virtual, c chec
 	seen := map[netip.AddrPort]bool{}
 	for _, e := range entries {
 		servers, err := p.servers(e, v)
+		var plan *checkPlan
+		if len(e.checks) > 0 {
+			plan = p.planFor(e, raw.check, nil, v)
+		}
 		for _, r := range servers {
 			if !own {
 				p.globalPort(n, &r, v)
@@ -82,8 +86,8 @@ func (p *poolReader) fallbacks(n *yaml.Node, raw *rawVirtual, v *Virtual, c chec
 			}
 			seen[r.Address] = true
 			r.Check = Check{Type: On}
-			if err == nil && e.checked {
-				r.Check, err = p.complete(c, v, r, e.own)
+			if err == nil && plan != nil {
+				err = p.checkServer(e.at, plan, v, &r)
 			}
 			if err != nil {
 				break

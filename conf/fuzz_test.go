@@ -114,11 +114,11 @@ func checkSpec(t *testing.T, s *Spec) {
 				t.Errorf("%+v", v)
 			}
 			for _, r := range v.Reals {
-				c := r.Check
-				if !r.Address.IsValid() || r.Forward == 0 || c.Type == 0 || !c.Target.IsValid() || c.Interval <= 0 || c.Timeout <= 0 || c.Fall < 1 || c.Rise < 1 ||
-					c.Type == Negotiate && (c.Service == "" || !strings.HasPrefix(c.Request, "/") || c.HTTPMethod == "" || c.Target.Port() == 0) ||
-					c.Type == Connect && c.Target.Port() == 0 || c.Type == External && (c.Command == "" || len(strings.Fields(c.Args)) != 4) {
+				if !r.Address.IsValid() || r.Forward == 0 || slices.Contains(r.Also, r.Check) {
 					t.Errorf("%+v", r)
+				}
+				for _, c := range slices.Concat(r.Also, []Check{r.Check}) {
+					checkCheck(t, v, r, c)
 				}
 			}
 		}

@@ -37,7 +37,6 @@ func Keys() []KeyDoc {
 		group         Group
 		vip           VIP
 		virtual       rawVirtual
-		own           realOwn
 		resourceExtra options
 		ipvs          rawIPVS
 		timeouts      IPVSTimeouts
@@ -68,6 +67,6 @@ func Keys() []KeyDoc {
 	add("ldirectord.yaml", "", p.fields(&node))
 	add("ldirectord.yaml", "virtual[]", p.virtualFields(&virtual))
 	add("ldirectord.yaml", "virtual[].real[]", real.fields(p))
-	add("ldirectord.yaml", "virtual[].real[]", p.realCheckFields(&own))
+	add("ldirectord.yaml", CheckPlace, p.global.fields(p))
 	return out
 }

@@ -27,48 +27,15 @@ const (
 	maxPersistent = 31 * 24 * time.Hour
 )
 
-// services are those that ldirectord checks, with the ports from which it
-// concludes them. Those that are built have a true in the last field.
-var services = []struct {
-	name  string
-	port  uint16
-	built bool
-}{
-	{"http", 80, true}, {"https", 443, true},
-	{"ftp", 21, false}, {"smtp", 25, false}, {"dns", 53, false}, {"pop", 110, false},
-	{"nntp", 119, false}, {"imap", 143, false}, {"ldap", 389, false}, {"submission", 587, false},
-	{"ldaps", 636, false}, {"imaps", 993, false}, {"pops", 995, false}, {"oracle", 1521, false},
-	{"radius", 1812, false}, {"http_proxy", 3128, false}, {"mysql", 3306, false}, {"sip", 5060, false},
-	{"pgsql", 5432, false}, {"simpletcp", 0, false},
-}
-
 // Schedulers returns the schedulers of the Linux kernel.
 func Schedulers() []string {
 	return []string{"rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "fo", "ovf", "twos"}
 }
 
-// checkSettings are the values that are global and may be overridden for a virtual service.
-type checkSettings struct {
-	checktimeout, negotiatetimeout, checkinterval opt[time.Duration]
-	failurecount, rise                            opt[int]
-}
-
-func (c *checkSettings) fields(r *reader) []field {
-	const day = 24 * time.Hour
-	timeout := r.duration(10*time.Millisecond, day)
-	return []field{
-		{"checktimeout", "How long a check of type connect, ping or external may take, 10ms to 24h. Default: negotiatetimeout, or 5s.", into(&c.checktimeout, timeout)},
-		{"negotiatetimeout", "How long a check of type negotiate may take as a whole, 10ms to 24h. Default: checktimeout, or 30s.", into(&c.negotiatetimeout, timeout)},
-		{"checkinterval", "Time from the start of a check to the start of the next, 10ms to 24h. Default 10s.", into(&c.checkinterval, timeout)},
-		{"failurecount", "Failures in a row until a real server is down, 1 to 1000. Default 1.", into(&c.failurecount, r.integer(1, 1000))},
-		{"rise", "Successes in a row until it is up again, 1 to 1000. Default 1.", into(&c.rise, r.integer(1, 1000))},
-	}
-}
-
 // poolReader reads one ldirectord.yaml.
 type poolReader struct {
 	*reader
-	global                   checkSettings
+	global                   *checkFields
 	settings                 serviceSettings
 	autoreload               opt[bool]
 	maintenancedir, callback opt[string]
@@ -76,6 +43,7 @@ type poolReader struct {
 	fallback                 [2][]*serverEntry // global, for IPv4 and for IPv6
 	at                       []*yaml.Node      // of Pool.Virtuals
 	virtuals, reals          *int              // so far, in all files of the pool
+	checks                   *int              // of all these servers
 	part                     bool              // another file executes this one
 	whole                    *Pool             // what the pool's own file says
 	wholeName                string
@@ -85,14 +53,14 @@ type poolReader struct {
 }
 
 func newPoolReader(file string) *poolReader {
-	return &poolReader{reader: &reader{file: file}, firstAt: map[string]*yaml.Node{}, regexps: map[string]error{}, names: newNames(), virtuals: new(int), reals: new(int), whole: new(Pool)}
+	return &poolReader{reader: &reader{file: file}, global: newCheckFields(), firstAt: map[string]*yaml.Node{}, regexps: map[string]error{}, names: newNames(), virtuals: new(int), reals: new(int), checks: new(int), whole: new(Pool)}
 }
 
 func (p *poolReader) fields(virtuals **yaml.Node) []field {
 	servers := func(i int) func(*yaml.Node) {
 		return func(n *yaml.Node) { p.fallback[i] = p.readFallbacks(n, fallbackKeys[i]) }
 	}
-	return append(append(p.global.fields(p.reader), p.settings.fields(p.reader)...),
+	return append(p.settings.fields(p.reader),
 		field{"autoreload", "Whether an edited file is applied without `keepbeat apply`. Default no.", into(&p.autoreload, p.boolean)},
 		field{"fallback", "Servers for IPv4 virtual services that have no quorum and no fallback of their own: HOST[:PORT] [gate|masq|ipip], default gate, or a mapping as of a real server. Of a list the first one that is up is taken. Default: none.", servers(0)},
 		field{"fallback6", "The same for IPv6.", servers(1)},
@@ -103,12 +71,9 @@ func (p *poolReader) fields(virtuals **yaml.Node) []field {
 	)
 }
 
-// poolElsewhere are the words of ldirectord.cf that keepbeat does not have, or not yet.
+// poolElsewhere are the words of ldirectord.cf that keepbeat does not have.
 func poolElsewhere() map[string]string {
 	m := map[string]string{}
-	for _, w := range strings.Fields("checkcount login passwd database secret") {
-		m[w] = fmt.Sprintf("%q is not built yet; take it out", w)
-	}
 	for _, w := range strings.Fields("fork supervised") {
 		m[w] = fmt.Sprintf("%q has no use here: checks never wait for each other; take it out", w)
 	}
@@ -129,7 +94,7 @@ func (p *poolReader) read(data []byte) Pool {
 		return pool
 	}
 	var virtuals *yaml.Node
-	if !p.mapping(root, "a pool", p.fields(&virtuals), poolElsewhere()) {
+	if !p.mapping(root, "a pool", append(p.fields(&virtuals), p.global.fields(p)...), poolElsewhere()) {
 		return pool
 	}
 	pool.Autoreload = p.autoreload.or(false)

@@ -11,24 +11,17 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// realOwn is what a real server may have for itself.
-type realOwn struct {
-	request, receive, virtualhost opt[string]
-	checkport                     opt[int]
-}
-
 // serverEntry is one entry of `real:` or `fallback:`.
 type serverEntry struct {
 	at       *yaml.Node
 	where    string // HOST[->HOST][:PORT]
 	server   Real   // all but the address and the check
-	own      realOwn
 	fallback bool
-	checked  bool // has settings of a check
+	checks   []givenKey // settings of its check, which are read for each virtual service
 }
 
 // readReals reads the list of real servers and completes their checks.
-func (p *poolReader) readReals(n *yaml.Node, raw *rawVirtual, v *Virtual, c checkPlan) {
+func (p *poolReader) readReals(n *yaml.Node, raw *rawVirtual, v *Virtual) {
 	if raw.real == nil {
 		if raw.odd {
 			return
@@ -36,6 +29,7 @@ func (p *poolReader) readReals(n *yaml.Node, raw *rawVirtual, v *Virtual, c chec
 		p.errorf(n, "virtual %s has no real servers; write \"real: [192.168.56.103:80 gate]\"", v)
 		return
 	}
+	plan := p.plan(raw.check, v)
 	seen := map[netip.AddrPort]int{}
 	p.list(raw.real, "real", func(_ int, n *yaml.Node) {
 		e, err := p.readEntry(n, false)
@@ -49,6 +43,7 @@ func (p *poolReader) readReals(n *yaml.Node, raw *rawVirtual, v *Virtual, c chec
 		if err != nil && !errors.Is(err, errNotYet) {
 			p.errorf(n, "%s", err)
 		}
+		plan := p.planFor(e, raw.check, plan, v)
 		for _, r := range servers {
 			if *p.reals++; *p.reals > maxReals {
 				if *p.reals == maxReals+1 {
@@ -65,7 +60,7 @@ func (p *poolReader) readReals(n *yaml.Node, raw *rawVirtual, v *Virtual, c chec
 				return
 			}
 			seen[r.Address] = n.Line
-			if r.Check, err = p.complete(c, v, r, e.own); err != nil {
+			if err := p.checkServer(n, plan, v, &r); err != nil {
 				p.errorf(n, "%s", err)
 				return
 			}
@@ -154,25 +149,17 @@ func (p *poolReader) readEntry(n *yaml.Node, fallback bool) (*serverEntry, error
 			return nil, nil
 		}
 		where, server, extra, err := parseReal(text, fallback)
-		if err == nil && len(extra) > 0 {
-			e.own.request = opt[string]{extra[0], n, true}
-			err = checkRequest(extra[0])
-		}
-		if err == nil && len(extra) > 1 {
-			e.own.receive = opt[string]{extra[1], n, true}
-			err = p.regexp(extra[1])
+		for i, text := range extra {
+			at := *n
+			at.Value = text
+			e.checks = append(e.checks, givenKey{keyNamed([]string{"request", "receive"}[i]), &at})
 		}
 		e.where, e.server = where, server
 		return e, err
 	}
 	before := len(p.errs)
 	var raw rawReal
-	fields := raw.fields(p)
-	for _, f := range p.realCheckFields(&e.own) {
-		read := f.read
-		f.read = func(n *yaml.Node) { e.checked = true; read(n) }
-		fields = append(fields, f)
-	}
+	fields := append(raw.fields(p), givenFields(&e.checks)...)
 	if !p.mapping(n, "a server", fields, poolElsewhere()) || len(p.errs) > before {
 		return nil, nil
 	}
@@ -399,16 +386,6 @@ func checkServer(a netip.Addr) error {
 		return fmt.Errorf("%s cannot be a real server", a)
 	}
 	return nil
-}
-
-// realCheckFields are the settings of a check that a server may have for itself.
-func (p *poolReader) realCheckFields(own *realOwn) []field {
-	return []field{
-		{"request", "As for the virtual service, for this server.", into(&own.request, p.request)},
-		{"receive", "As for the virtual service, for this server.", into(&own.receive, p.receive)},
-		{"virtualhost", "As for the virtual service, for this server.", into(&own.virtualhost, p.virtualhost)},
-		{"checkport", "As for the virtual service, for this server.", into(&own.checkport, p.integer(1, 65535))},
-	}
 }
 
 // slash puts the slash before a request.

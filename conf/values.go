@@ -233,13 +233,3 @@ func checkInterface(s string) error {
 	}
 	return nil
 }
-
-// servicePort is the port of a service that ldirectord knows, or 0.
-func servicePort(name string) uint16 {
-	for _, s := range services {
-		if s.name == name {
-			return s.port
-		}
-	}
-	return 0
-}
