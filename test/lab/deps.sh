@@ -17,7 +17,7 @@ declare -A sets=(
 	[model]="spin gcc libc6-dev"
 	[fault]="dmsetup e2fsprogs mount"
 	# Servers that the checks are tested against.
-	[checks]="postfix dovecot-imapd dovecot-pop3d vsftpd"
+	[checks]="nginx-light tinyproxy-bin postfix dovecot-imapd dovecot-pop3d vsftpd"
 	# What bench-failover PEERS=1 measures beside keepbeat. heartbeat brings its resource scripts and plugins with it.
 	[peers]="keepalived heartbeat"
 )

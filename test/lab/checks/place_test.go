@@ -98,18 +98,24 @@ func unused(port uint16) error {
 // for itself: cert is also the file for tls_ca. Everybody may read the key.
 func certificate(t *testing.T, dir string) (cert, key string) {
 	t.Helper()
+	return certificateOf(t, dir, "localhost", "server")
+}
+
+// certificateOf makes one for another name, in file.crt and file.key.
+func certificateOf(t *testing.T, dir, name, file string) (cert, key string) {
+	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()),
-		Subject:      pkix.Name{CommonName: "localhost"},
+		Subject:      pkix.Name{CommonName: name},
 		NotBefore:    time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		IsCA:        true, BasicConstraintsValid: true,
-		DNSNames:    []string{"localhost"},
+		DNSNames:    []string{name},
 		IPAddresses: []net.IP{loopback4.AsSlice(), loopback6.AsSlice()},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, k.Public(), k)
@@ -120,6 +126,6 @@ func certificate(t *testing.T, dir string) (cert, key string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return write(t, dir, "server.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))),
-		write(t, dir, "server.key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})))
+	return write(t, dir, file+".crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))),
+		write(t, dir, file+".key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})))
 }
