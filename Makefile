@@ -158,9 +158,12 @@ bench-failover: deps build labtool
 	CGO_ENABLED=0 $(GO) build -o bin/bench ./test/bench
 	$(LAB_ENV) bin/bench failover $(if $(filter 1,$(PEERS)),-peers) $(BENCH)
 
-bench-checks: deps build labtool
+# PEERS=1 measures keepalived and ldirectord in the same run, each with a stand-in for the kernel's
+# table; KERNEL=1 does it with a kernel that has IPVS. BENCH='-servers 10,100' are flags of test/bench.
+bench-checks: deps build labtool $(if $(filter 1,$(KERNEL)),lab-kernel)
+	$(if $(filter 1,$(PEERS)),@test/lab/deps.sh peers race)
 	CGO_ENABLED=0 $(GO) build -o bin/bench ./test/bench
-	$(LAB_ENV) bin/bench checks
+	$(LAB_ENV) $(if $(filter 1,$(KERNEL)),bin/labtool kernel -timeout 60m --) bin/bench checks $(if $(filter 1,$(KERNEL)),-kernel) $(if $(filter 1,$(PEERS)),-peers) $(BENCH)
 
 bench-ipvs: deps lab-kernel build labtool
 	CGO_ENABLED=0 $(GO) build -o bin/bench ./test/bench

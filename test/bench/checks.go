@@ -1,185 +1,248 @@
 package main
 
 import (
-	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
 
 	"github.com/keepbeat/keepbeat/checks"
-	"github.com/keepbeat/keepbeat/conf"
 )
 
-// checkInterval and checkTimeout are of every check; fall is 1.
+// checkInterval and checkTimeout are of every check; one failure is enough.
 const (
 	checkInterval = time.Second
 	checkTimeout  = 3 * time.Second
 )
 
-// Checks is what checking some number of real servers costs.
+// Checks is what checking some number of real servers costs a program, and how
+// fast its table follows them.
 type Checks struct {
-	Servers  int          `json:"servers"`
-	Seconds  float64      `json:"seconds"`
-	Due      uint64       `json:"due"`
-	Done     uint64       `json:"done"`
-	Missed   uint64       `json:"missed"` // left out because this process was starved
-	CPU1000  float64      `json:"cpu_s_per_1000_checks"`
-	CPU      float64      `json:"cpu_percent"`
-	RSS      float64      `json:"rss_mib"`
-	LateP50  float64      `json:"late_p50_ms_below"` // of the start of a run behind its time
-	LateP99  float64      `json:"late_p99_ms_below"`
-	LateMax  float64      `json:"late_max_ms_below"`
-	Failed   int          `json:"failed"`       // servers that were told to answer 500, a twentieth of all
-	Noticed  Distribution `json:"fail_to_down"` // from the telling until the check is down
-	Budget   Budget       `json:"budget"`       // checkinterval x fall + checktimeout
-	OnTime   bool         `json:"on_time"`      // nothing late by more than a tenth of the interval
-	OneCore  bool         `json:"one_core"`
-	FailsMet bool         `json:"fail_to_down_met"`
+	System  string `json:"system"`
+	Servers int    `json:"servers"`
+	Failure string `json:"failure,omitempty"` // why something could not be measured
+	// Start is from the start of the program until all servers are in the table.
+	// keepalived puts them there unchecked, keepbeat when their first check has succeeded.
+	Start     float64      `json:"start_to_full_table_ms,omitempty"`
+	Seconds   float64      `json:"seconds"` // watched
+	Due       uint64       `json:"due"`
+	Done      uint64       `json:"done"` // as the servers count them
+	CPU1000   float64      `json:"cpu_s_per_1000_checks"`
+	CPU       float64      `json:"cpu_percent"`
+	RSS       float64      `json:"rss_mib"` // of all its processes; what they share counts for each
+	PSS       float64      `json:"pss_mib"` // and here once
+	Processes int          `json:"processes"`
+	Failed    int          `json:"failed"`               // servers that were told to answer 500
+	Removed   Distribution `json:"fail_to_out_of_table"` // from the telling
+	False     int          `json:"removed_without_failing"`
+	Lateness  *Lateness    `json:"lateness,omitempty"` // as the program counts it: keepbeat only
+	Budget    *Budget      `json:"budget,omitempty"`   // keepbeat only: checkinterval x fall + checktimeout
+	FailsMet  *bool        `json:"fail_to_out_met,omitempty"`
+	OneCore   bool         `json:"one_core"` // it uses no more than one
+}
+
+// Lateness is of the start of runs behind their time.
+type Lateness struct {
+	Missed uint64  `json:"missed"` // left out because the process was starved
+	P50    float64 `json:"p50_ms_below"`
+	P99    float64 `json:"p99_ms_below"`
+	Max    float64 `json:"max_ms_below"`
+	OnTime bool    `json:"on_time"` // nothing late by more than a tenth of the interval
+}
+
+// checkRun is what one measurement is made with.
+type checkRun struct {
+	servers  int
+	watch    time.Duration
+	patience time.Duration // for the table to be full
+	kernel   bool          // the table is the kernel's
 }
 
 func checking(ctx context.Context, args []string) (any, error) {
 	flags := flag.NewFlagSet("checks", flag.ContinueOnError)
 	list := flags.String("servers", "10,100,1000,5000", "numbers of real servers, with commas between")
-	d := flags.Duration("for", 10*time.Second, "how long each number is watched")
+	run := checkRun{}
+	flags.DurationVar(&run.watch, "for", 10*time.Second, "how long each number is watched")
+	flags.DurationVar(&run.patience, "patience", 6*time.Minute, "how long a program may take to fill its table")
+	peers := flags.Bool("peers", false, "keepalived and ldirectord too")
+	words := flags.String("system", "all", "which of keepbeat, keepalived, ldirectord")
+	flags.BoolVar(&run.kernel, "kernel", false, "with the kernel's table, in a namespace of its own; without it a stand-in, the same for all")
 	if err := parse(flags, args); err != nil {
 		return nil, err
 	}
-	var all []*Checks
-	for s := range strings.SplitSeq(*list, ",") {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 || n > 50000 {
-			return all, fmt.Errorf("-servers %q: want numbers from 1 to 50000", s)
-		}
-		c, err := checkServers(ctx, n, *d)
-		if err != nil {
-			return all, err
-		}
-		say("%d servers: %d of %d checks, %.2f CPU s per 1000, %.0f MiB, late p99 < %.1f ms max < %.1f ms, noticed in %.0f ms (median)",
-			n, c.Done, c.Due, c.CPU1000, c.RSS, c.LateP99, c.LateMax, c.Noticed.Median)
-		all = append(all, c)
+	if run.kernel && os.Getenv(inNamespace) == "" {
+		return nil, inOwnNamespace(ctx)
 	}
-	return all, nil
+	if run.kernel {
+		if out, err := exec.CommandContext(ctx, "ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("ip link set lo up: %w: %s", err, out)
+		}
+	}
+	systems := []checkSystem{keepbeatChecks}
+	if *peers {
+		systems = append(systems, keepalivedChecks, ldirectordChecks)
+	}
+	var names []string
+	for _, s := range systems {
+		names = append(names, s.name)
+	}
+	chosen, err := choose("system", *words, names)
+	if err != nil {
+		return nil, err
+	}
+	all := []*Checks{}
+	for word := range strings.SplitSeq(*list, ",") {
+		if run.servers, err = strconv.Atoi(word); err != nil || run.servers < 1 || run.servers > 50000 {
+			return all, fmt.Errorf("-servers %q: want numbers from 1 to 50000", word)
+		}
+		for _, s := range systems {
+			if !slices.Contains(chosen, s.name) {
+				continue
+			}
+			c, err := s.measure(ctx, run)
+			if ctx.Err() != nil {
+				return all, context.Cause(ctx)
+			}
+			if err != nil {
+				c.Failure = err.Error()
+				say("%s, %d servers: %v", s.name, run.servers, err)
+			}
+			say("%s, %d servers: full after %.0f ms, %d of %d checks, %.3f CPU s per 1000, %.1f MiB, out of the table in %.0f ms (median), %.0f ms (p99)",
+				s.name, run.servers, c.Start, c.Done, c.Due, c.CPU1000, c.PSS, c.Removed.Median, c.Removed.P99)
+			all = append(all, c)
+		}
+	}
+	return map[string]any{
+		"table": map[bool]string{true: "the kernel's, looked at every " + kernelLook.String(), false: "a stand-in, for every program"}[run.kernel],
+		"keepbeat": "the scheduler of checks and the resource ldirectord in a process of their own, reading ldirectord.yaml; " +
+			"without cluster, lease and guard",
+		"runs": all,
+	}, nil
 }
 
-func checkServers(ctx context.Context, n int, d time.Duration) (_ *Checks, err error) {
+// measure takes a program through one run. What was measured before an error
+// is returned with it.
+func (s checkSystem) measure(ctx context.Context, run checkRun) (c *Checks, err error) {
+	c = &Checks{System: s.name, Servers: run.servers}
 	servers, err := startServers()
 	if err != nil {
-		return nil, err
+		return c, err
 	}
 	defer func() { err = errors.Join(err, servers.stop()) }()
-	ctx, cancel := context.WithCancel(ctx)
-	scheduler := checks.NewScheduler(checks.Config{})
-	done := make(chan error, 1)
-	go func() { done <- scheduler.Run(ctx) }()
-	defer func() { cancel(); err = errors.Join(err, <-done) }()
-
-	w := &downs{at: map[int]time.Time{}}
-	all := make([]conf.Check, n)
-	for i := range all {
-		all[i] = conf.Check{
-			Type: conf.Negotiate, Service: "http", Target: netip.AddrPortFrom(serverAddress(i), servers.port),
-			Request: "/", Receive: "ok", HTTPMethod: "GET", Interval: checkInterval, Timeout: checkTimeout, Fall: 1, Rise: 1,
-		}
-		defer scheduler.Subscribe(all[i], func(st checks.Status) { w.note(i, st) })()
-	}
-	// The first round comes within a tenth of the interval, then each has its phase.
-	if err := sleep(ctx, 2*checkInterval); err != nil {
-		return nil, err
-	}
-	for i, c := range all {
-		if st, _ := scheduler.Status(c); !st.Up {
-			return nil, fmt.Errorf("server %d of %d is not up before anything has happened: %s", i, n, st.Detail)
-		}
-	}
-	self := os.Getpid()
-	before, began := scheduler.Stats(), time.Now()
-	usedBefore, err := usageOf(self)
+	seen := newWatched(run.servers)
+	table, err := watchTable(ctx, seen, run.kernel)
 	if err != nil {
-		return nil, err
+		return c, err
 	}
-	if err := sleep(ctx, d); err != nil {
-		return nil, err
-	}
-	after, took := scheduler.Stats(), time.Since(began)
-	used, err := usageOf(self)
-	if err != nil {
-		return nil, err
-	}
-	cpu := (used.cpu - usedBefore.cpu).Seconds()
-	runs := after.Runs - before.Runs
-	c := &Checks{
-		Servers: n, Seconds: round(took.Seconds()), Due: uint64(float64(n)*took.Seconds()/checkInterval.Seconds() + 0.5), Done: runs,
-		Missed: after.Missed - before.Missed, CPU1000: round(cpu * 1000 / float64(max(1, runs))), CPU: round(100 * cpu / took.Seconds()),
-		RSS:     round(float64(used.rss) / (1 << 20)),
-		LateP50: late(before, after, 0.5), LateP99: late(before, after, 0.99), LateMax: late(before, after, 1),
-		Budget: Budget{Max: limit(ms(checkInterval + checkTimeout))},
-	}
-	// A tenth of the interval, 100 ms, falls into a class that ends at 131.
-	tenth := checkInterval / 10
-	c.OnTime = c.Missed == 0 && (c.LateMax <= ms(tenth) || after.MaxLate <= tenth)
-	c.OneCore = c.CPU <= 100
+	defer func() { err = errors.Join(err, table.close()) }()
 
-	c.Failed = max(1, n/20)
-	w.watch()
+	began := time.Now()
+	p, err := s.start(table, run.servers, servers.port)
+	if err != nil {
+		return c, err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	for {
+		full, n := seen.filled()
+		if !full.IsZero() {
+			c.Start = ms(full.Sub(began))
+			break
+		}
+		if time.Since(began) > run.patience {
+			return c, fmt.Errorf("%d of %d servers were in the table after %v", n, run.servers, run.patience)
+		}
+		if err := errors.Join(sleep(ctx, 10*time.Millisecond), p.alive()); err != nil {
+			return c, err
+		}
+	}
+	// What is done once at the start does not count: the first round is closer
+	// together than the others.
+	if err := sleep(ctx, 3*checkInterval); err != nil {
+		return c, err
+	}
+	if err := s.steady(ctx, c, run, p, servers); err != nil {
+		return c, err
+	}
+
+	c.Failed = min(run.servers, max(3, run.servers/20))
 	told := time.Now()
 	if err := servers.fail(c.Failed); err != nil {
-		return nil, err
+		return c, err
 	}
-	var noticed []time.Duration
-	for deadline := time.Now().Add(2 * (checkInterval + checkTimeout)); len(noticed) < c.Failed && time.Now().Before(deadline); {
-		if err := sleep(ctx, 50*time.Millisecond); err != nil {
-			return nil, err
+	var removed []time.Duration
+	for end := told.Add(4*(checkInterval+checkTimeout) + 2*time.Duration(run.servers)*time.Millisecond*10); len(removed) < c.Failed && time.Now().Before(end); {
+		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+			return c, err
 		}
-		noticed = w.since(told)
+		removed, c.False = seen.removed(told, servers.port, c.Failed)
 	}
-	if len(noticed) < c.Failed {
-		return nil, fmt.Errorf("%d of %d failed servers were noticed", len(noticed), c.Failed)
+	c.Removed = distribution(removed)
+	if c.OneCore = c.CPU <= 100; s.ours {
+		c.Budget = &Budget{Max: limit(ms(checkInterval + checkTimeout))}
+		met := c.Budget.met(c.Removed)
+		c.FailsMet = &met
 	}
-	c.Noticed = distribution(noticed)
-	c.FailsMet = c.Budget.met(c.Noticed)
+	if len(removed) < c.Failed {
+		return c, fmt.Errorf("%d of %d failed servers have left the table", len(removed), c.Failed)
+	}
 	return c, nil
 }
 
-// downs notes when each check went down.
-type downs struct {
-	mu       sync.Mutex // guards the rest
-	watching bool
-	at       map[int]time.Time
-}
-
-func (w *downs) note(i int, st checks.Status) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.watching && st.Known && !st.Up && w.at[i].IsZero() {
-		w.at[i] = time.Now()
+// steady watches a program that has nothing to do but to check.
+func (s checkSystem) steady(ctx context.Context, c *Checks, run checkRun, p *checkProcess, servers *servers) error {
+	look := func() (u treeUsage, n int, st checks.Stats, at time.Time, err error) {
+		if n, err = servers.answered(); err != nil {
+			return
+		}
+		at = time.Now()
+		if u, err = usageOfTree(p.cmd.Process.Pid); err == nil && s.ours {
+			st, err = p.stats()
+		}
+		return
 	}
-}
-
-func (w *downs) watch() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.watching = true
-}
-
-func (w *downs) since(t time.Time) (all []time.Duration) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, at := range w.at {
-		all = append(all, at.Sub(t))
+	before, nBefore, stBefore, began, err := look()
+	if err != nil {
+		return err
 	}
-	return all
+	if err := sleep(ctx, run.watch); err != nil {
+		return err
+	}
+	after, n, st, at, err := look()
+	if err != nil {
+		return err
+	}
+	took, cpu := at.Sub(began), (after.cpu - before.cpu).Seconds()
+	c.Seconds, c.Done = round(took.Seconds()), uint64(n-nBefore)
+	c.Due = uint64(float64(run.servers)*took.Seconds()/checkInterval.Seconds() + 0.5)
+	c.CPU1000, c.CPU = round(cpu*1000/float64(max(1, c.Done))), round(100*cpu/took.Seconds())
+	c.RSS, c.PSS, c.Processes = round(float64(after.rss)/(1<<20)), round(float64(after.pss)/(1<<20)), after.processes
+	if s.ours {
+		l := &Lateness{Missed: st.Missed - stBefore.Missed, P50: late(stBefore, st, 0.5), P99: late(stBefore, st, 0.99), Max: late(stBefore, st, 1)}
+		// A tenth of the interval, 100 ms, falls into a class that ends at 131.
+		tenth := checkInterval / 10
+		l.OnTime = l.Missed == 0 && (l.Max <= ms(tenth) || st.MaxLate <= tenth)
+		c.Lateness = l
+	}
+	return nil
+}
+
+// stats asks a keepbeat process for its counters.
+func (p *checkProcess) stats() (st checks.Stats, err error) {
+	if _, err := fmt.Fprintln(p.in, "stats"); err != nil {
+		return st, err
+	}
+	line, err := p.out.ReadBytes('\n')
+	if err != nil {
+		return st, err
+	}
+	return st, json.Unmarshal(line, &st)
 }
 
 // late is below how much the share p of the runs between two countings started late.
@@ -201,115 +264,4 @@ func sleep(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// serverAddress is that of server i: all of 127.0.0.0/8 is this machine.
-func serverAddress(i int) netip.Addr {
-	return netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)})
-}
-
-// servers is the process that answers for all real servers.
-type servers struct {
-	cmd  *exec.Cmd
-	in   io.WriteCloser
-	out  *bufio.Reader
-	port uint16
-}
-
-func startServers() (*servers, error) {
-	s := &servers{cmd: exec.Command("/proc/self/exe", "httpd")}
-	s.cmd.Stderr = os.Stderr
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	var err error
-	if s.in, err = s.cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
-	out, err := s.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	s.out = bufio.NewReader(out)
-	if err := s.cmd.Start(); err != nil {
-		return nil, err
-	}
-	var port int
-	if port, err = s.read(); err != nil {
-		return nil, errors.Join(fmt.Errorf("the real servers have not started: %w", err), s.stop())
-	}
-	s.port = uint16(port)
-	return s, nil
-}
-
-func (s *servers) read() (int, error) {
-	line, err := s.out.ReadString('\n')
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(strings.TrimSpace(line))
-}
-
-// fail makes the first n servers answer 500, and returns when they do.
-func (s *servers) fail(n int) error {
-	if _, err := fmt.Fprintln(s.in, n); err != nil {
-		return err
-	}
-	_, err := s.read()
-	return err
-}
-
-func (s *servers) stop() error {
-	s.in.Close() // it ends with its input
-	return s.cmd.Wait()
-}
-
-// httpd is the real servers: one process that answers on all of 127.0.0.0/8. It
-// prints its port, then reads how many of them are to fail, until its input ends.
-func httpd(context.Context, []string) (any, error) {
-	l, err := net.Listen("tcp4", "0.0.0.0:0")
-	if err != nil {
-		return nil, err
-	}
-	var mu sync.Mutex // guards failed
-	failed := map[netip.Addr]bool{}
-	answer := func(status string) []byte {
-		return []byte("HTTP/1.1 " + status + "\r\nServer: bench\r\nContent-Type: text/html\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n")
-	}
-	good, bad := answer("200 OK"), answer("500 Internal Server Error")
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
-					return
-				}
-				mu.Lock()
-				sick := failed[c.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()]
-				mu.Unlock()
-				if sick {
-					c.Write(bad)
-				} else {
-					c.Write(good)
-				}
-			}()
-		}
-	}()
-	fmt.Println(l.Addr().(*net.TCPAddr).Port)
-	in := bufio.NewScanner(os.Stdin)
-	for in.Scan() {
-		n, err := strconv.Atoi(in.Text())
-		if err != nil {
-			return nil, err
-		}
-		mu.Lock()
-		for i := range n {
-			failed[serverAddress(i)] = true
-		}
-		mu.Unlock()
-		fmt.Println(n)
-	}
-	return nil, l.Close()
 }

@@ -18,8 +18,8 @@ declare -A sets=(
 	[fault]="dmsetup e2fsprogs mount"
 	# Servers that the checks are tested against.
 	[checks]="nginx-light tinyproxy-bin postfix dovecot-imapd dovecot-pop3d vsftpd"
-	# What bench-failover PEERS=1 measures beside keepbeat. heartbeat brings its resource scripts and plugins with it.
-	[peers]="keepalived heartbeat"
+	# What bench-failover and bench-checks measure beside keepbeat with PEERS=1. heartbeat brings its resource scripts and plugins with it.
+	[peers]="keepalived heartbeat ldirectord"
 )
 
 wanted=()
