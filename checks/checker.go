@@ -100,6 +100,10 @@ func protocols() map[string]constructor {
 		"dns":    newDNS,
 		"radius": newRadius,
 		"udp":    newUDP,
+		"ldap":   newLDAP, "ldaps": newLDAP,
+		"mysql":  newMySQL,
+		"pgsql":  newPgSQL,
+		"oracle": newOracle,
 	}
 }
 

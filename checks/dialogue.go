@@ -111,6 +111,8 @@ func (s *lineService) open(ctx context.Context) (*dialogue, error) {
 	d := &dialogue{s: s, conn: conn, rw: conn, step: "greeting"}
 	if err = conn.connected(); err == nil && s.tls != nil && !s.c.STARTTLS {
 		d.rw, err = handshake(conn, s.tls)
+	} else if err == nil {
+		conn.listenFirst()
 	}
 	if err != nil {
 		conn.Close()

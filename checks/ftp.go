@@ -146,6 +146,7 @@ func (k *ftp) retrieve(ctx context.Context, d *dialogue, t *tls.Config) (detail 
 	if err := conn.connected(); err != nil {
 		return "", fmt.Errorf("data: %w", err)
 	}
+	conn.listenFirst()
 	if err := d.say("RETR", "RETR "+k.c.Request); err != nil {
 		return "", err
 	}

@@ -89,5 +89,16 @@ func (s *stream) read(n int) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
+// more is true while something that was sent waits to be read.
+func (s *stream) more() bool { return s.r.Buffered() > 0 }
+
+// end says goodbye with p, and leaves it to the server to close first for a
+// moment. Whether that works does not matter: the verdict is there.
+func (s *stream) end(p []byte) {
+	if s.write(p) == nil {
+		s.conn.awaitClose()
+	}
+}
+
 // Close closes the connection.
 func (s *stream) Close() error { return s.conn.Close() }

@@ -17,7 +17,7 @@ declare -A sets=(
 	[model]="spin gcc libc6-dev"
 	[fault]="dmsetup e2fsprogs mount"
 	# Servers that the checks are tested against.
-	[checks]="nginx-light tinyproxy-bin postfix dovecot-imapd dovecot-pop3d vsftpd"
+	[checks]="nginx-light tinyproxy-bin postfix dovecot-imapd dovecot-pop3d vsftpd bind9 slapd mariadb-server-core mariadb-client-core postgresql freeradius"
 	# What bench-failover and bench-checks measure beside keepbeat with PEERS=1. heartbeat brings its resource scripts and plugins with it.
 	[peers]="keepalived heartbeat ldirectord"
 )
