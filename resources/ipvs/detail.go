@@ -18,8 +18,8 @@ type Detail struct {
 	Repairs    uint64          `json:"repairs"`           // how often somebody else's changes were undone
 	LastRepair time.Time       `json:"last_repair,omitzero"`
 	Kernel     *SharedDetail   `json:"kernel,omitempty"` // what all pools of the node share there
-	Blind      string          `json:"blind,omitempty"` // why maintenancedir is not seen
-	Services   []ServiceDetail `json:"services"`        // in the order of the file
+	Blind      string          `json:"blind,omitempty"`  // why maintenancedir is not seen
+	Services   []ServiceDetail `json:"services"`         // in the order of the file
 }
 
 // ServiceDetail is what status shows of a virtual service.

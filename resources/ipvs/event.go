@@ -29,6 +29,6 @@ type event struct {
 	weight  int       // of a server, that it has now or will have when its slow start is over
 	sum     int       // of quorumMet and quorumLost: what the servers weigh that serve
 	why     string
-	found   bool // it was so when the pool started: nothing has changed
+	found   bool // it was so when the pool started, or what is well was learnt then: nobody need be told
 	ending  bool // the pool stops, or the service is dropped: nothing has failed
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/keepbeat/keepbeat/checks"
 	"github.com/keepbeat/keepbeat/conf"
 	"github.com/keepbeat/keepbeat/resources"
+	"github.com/keepbeat/keepbeat/resources/notify"
 )
 
 var errUndone = errors.New("ipvs: somebody else changes this service as fast as it is put right; is another program (ldirectord, keepalived, kube-proxy) managing it?")
@@ -36,6 +37,8 @@ var _ Checks = (*checks.Scheduler)(nil)
 type Config struct {
 	Checks Checks
 	Table  Table // usually a *Kernel; the owner closes it after the resources
+	// Mail delivers mails; nil: as notify.MailConfig does. For tests.
+	Mail func(context.Context, conf.Email, notify.Mail) error
 }
 
 // Maker makes the resources of kind ldirectord.

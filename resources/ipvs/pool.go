@@ -124,7 +124,7 @@ func newPool(m *Maker, env resources.Env, name string, content conf.Pool) *pool 
 	return &pool{
 		maker: m, env: env, log: log, name: name,
 		hooks:   notify.NewHooks(log),
-		mail:    notify.NewMailer(notify.MailConfig{Node: env.Node, Logger: log}),
+		mail:    notify.NewMailer(notify.MailConfig{Node: env.Node, Logger: log, Send: m.cfg.Mail}),
 		lines:   notify.NewLines(log),
 		work:    make(chan struct{}, 1),
 		wake:    make(chan struct{}, 1),

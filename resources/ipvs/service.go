@@ -112,7 +112,7 @@ func (s *service) follow(m *member, v conf.Virtual, r conf.Real, now verdict, in
 		d.events = append(d.events, e)
 	case now.state == StateDown && m.state != StateDown:
 		m.state, m.told = StateDown, in.now
-		e.kind = serverDown
+		e.kind, e.found = serverDown, !s.begun
 		d.events = append(d.events, e)
 	case now.state == StateDown && v.Email.Every > 0 && in.now.Sub(m.told) >= v.Email.Every:
 		m.told = in.now
@@ -155,7 +155,7 @@ func (s *service) vote(v conf.Virtual, hope int, in input, d *decision) {
 	}
 	e := event{kind: quorumMet, at: in.now, virtual: v, sum: d.sum, found: was == undecided}
 	if s.quorum == lost {
-		e.kind = quorumLost
+		e.kind, e.found = quorumLost, !s.begun
 	}
 	d.events = append(d.events, e)
 }
