@@ -1,14 +1,17 @@
 package conf
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestDiffInWords(t *testing.T) {
 	parse := func(groups, pool string) *Spec {
 		t.Helper()
-		s, _, err := ParseSpec(Files{Haresources: []byte(groups), Pools: map[string][]byte{"p.yaml": []byte(pool), "q.yaml": []byte(pool)}}, nil)
+		s, _, err := ParseSpec(Files{Haresources: []byte(groups), Pools: map[string][]byte{"p.yaml": []byte(pool), "q.yaml": []byte(pool), "r.yaml": []byte("virtual: [{address: 10.0.0.1:85, checktype: ping, real: [10.0.0.5 gate]}]")}}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -32,25 +35,31 @@ virtual:
 		to   *Spec
 		want string
 	}{
-		"nothing":           {parse(groups, pool), ""},
-		"weight":            {change("10.0.0.5:80 gate", "10.0.0.5:80 gate 2"), "pool p.yaml: virtual 10.0.0.1:80 tcp: real 10.0.0.5:80: weight 1 -> 2"},
-		"server removed":    {change("10.0.0.5:80 gate, ", ""), "pool p.yaml: virtual 10.0.0.1:80 tcp: real 10.0.0.5:80 removed"},
-		"server added":      {change("10.0.0.6:80 gate", "10.0.0.6:80 gate, 10.0.0.7:80 gate"), "pool p.yaml: virtual 10.0.0.1:80 tcp: real 10.0.0.7:80 added"},
-		"order of servers":  {change("10.0.0.5:80 gate, 10.0.0.6:80 gate", "10.0.0.6:80 gate, 10.0.0.5:80 gate"), "pool p.yaml: virtual 10.0.0.1:80 tcp: real: order 10.0.0.5:80, 10.0.0.6:80 -> 10.0.0.6:80, 10.0.0.5:80"},
-		"scheduler":         {change("fallback", "scheduler: wlc\n    fallback"), "pool p.yaml: virtual 10.0.0.1:80 tcp: scheduler wrr -> wlc"},
-		"check":             {change("real: [10.0.0.5 gate]", "real: [10.0.0.5 gate]\n    receive: o k\n    checkinterval: 1m"), "pool p.yaml: virtual 10.0.0.1:443 tcp: real 10.0.0.5:443: check: receive none -> \"o k\"\npool p.yaml: virtual 10.0.0.1:443 tcp: real 10.0.0.5:443: check: interval 10s -> 1m"},
-		"fallback":          {change("    fallback: 127.0.0.1 gate\n", ""), "pool p.yaml: virtual 10.0.0.1:80 tcp: fallback 127.0.0.1:80 removed"},
-		"fallback changed":  {change("127.0.0.1 gate", "127.0.0.2 masq"), "pool p.yaml: virtual 10.0.0.1:80 tcp: fallback 127.0.0.1:80 removed\npool p.yaml: virtual 10.0.0.1:80 tcp: fallback 127.0.0.2:80 added"},
-		"service added":     {change("virtual:\n", "virtual:\n  - {address: 10.0.0.1:81, service: http, real: [10.0.0.5 gate]}\n"), "pool p.yaml: virtual 10.0.0.1:81 tcp added"},
-		"autoreload":        {change("virtual:", "autoreload: yes\nvirtual:"), "pool p.yaml: autoreload no -> yes"},
-		"resource added":    {regroup("{vip: 10.0.0.1/24}", "{vip: 10.0.0.1/24}, {vip: 10.0.0.2}"), "group web: resource \"vip 10.0.0.2\" added"},
-		"prefix":            {regroup("10.0.0.1/24", "10.0.0.1/32"), "group web: resource \"vip 10.0.0.1\": vip: prefix 24 -> 32"},
-		"prefer":            {regroup("[a, b]", "[b]"), "group web: prefer a, b -> b"},
-		"time-out":          {regroup("{vip: 10.0.0.1/24}", "{vip: 10.0.0.1/24, stop_timeout: 1m}"), "group web: resource \"vip 10.0.0.1\": stop_timeout 20s -> 1m"},
-		"another pool":      {regroup("p.yaml", "q.yaml"), "group web: resource \"ldirectord p.yaml\" removed\ngroup web: resource \"ldirectord q.yaml\" added\npool p.yaml removed (2 virtual services)\npool q.yaml added (2 virtual services)"},
-		"group renamed":     {regroup("web:", "www:"), "group web removed\ngroup www added"},
-		"profile":           {settings, "settings: profile: name default -> fast\nsettings: profile: keepalive 100ms -> 40ms\nsettings: profile: lease 500ms -> 200ms\nsettings: profile: raft_heartbeat 200ms -> 80ms\nsettings: profile: raft_lease 100ms -> 40ms"},
-		"everything is new": {nil, "group web removed\npool p.yaml removed (2 virtual services)"},
+		"nothing":            {parse(groups, pool), ""},
+		"weight":             {change("10.0.0.5:80 gate", "10.0.0.5:80 gate 2"), "pool p.yaml: virtual 10.0.0.1:80 tcp: real 10.0.0.5:80: weight 1 -> 2"},
+		"server removed":     {change("10.0.0.5:80 gate, ", ""), "pool p.yaml: virtual 10.0.0.1:80 tcp: real 10.0.0.5:80 removed"},
+		"server added":       {change("10.0.0.6:80 gate", "10.0.0.6:80 gate, 10.0.0.7:80 gate"), "pool p.yaml: virtual 10.0.0.1:80 tcp: real 10.0.0.7:80 added"},
+		"order of servers":   {change("10.0.0.5:80 gate, 10.0.0.6:80 gate", "10.0.0.6:80 gate, 10.0.0.5:80 gate"), "pool p.yaml: virtual 10.0.0.1:80 tcp: real: order 10.0.0.5:80, 10.0.0.6:80 -> 10.0.0.6:80, 10.0.0.5:80"},
+		"scheduler":          {change("fallback", "scheduler: wlc\n    fallback"), "pool p.yaml: virtual 10.0.0.1:80 tcp: scheduler wrr -> wlc"},
+		"check":              {change("real: [10.0.0.5 gate]", "real: [10.0.0.5 gate]\n    receive: o k\n    checkinterval: 1m"), "pool p.yaml: virtual 10.0.0.1:443 tcp: real 10.0.0.5:443: check: receive none -> \"o k\"\npool p.yaml: virtual 10.0.0.1:443 tcp: real 10.0.0.5:443: check: interval 10s -> 1m"},
+		"fallback":           {change("    fallback: 127.0.0.1 gate\n", ""), "pool p.yaml: virtual 10.0.0.1:80 tcp: fallback 127.0.0.1:80 removed"},
+		"fallback changed":   {change("127.0.0.1 gate", "127.0.0.2 masq"), "pool p.yaml: virtual 10.0.0.1:80 tcp: fallback 127.0.0.1:80 removed\npool p.yaml: virtual 10.0.0.1:80 tcp: fallback 127.0.0.2:80 added"},
+		"fallbacks in order": {change("fallback: 127.0.0.1 gate", "fallback: [10.0.0.9 masq 3, 127.0.0.1 gate]"), "pool p.yaml: virtual 10.0.0.1:80 tcp: fallback 10.0.0.9:80 added"},
+		"fallback's check":   {change("fallback: 127.0.0.1 gate", "fallback: {address: 127.0.0.1, checktype: ping}"), "pool p.yaml: virtual 10.0.0.1:80 tcp: fallback 127.0.0.1:80: check: type on -> ping\npool p.yaml: virtual 10.0.0.1:80 tcp: fallback 127.0.0.1:80: check: target none -> 127.0.0.1:0\npool p.yaml: virtual 10.0.0.1:80 tcp: fallback 127.0.0.1:80: check: interval 0s -> 10s\npool p.yaml: virtual 10.0.0.1:80 tcp: fallback 127.0.0.1:80: check: timeout 0s -> 5s\npool p.yaml: virtual 10.0.0.1:80 tcp: fallback 127.0.0.1:80: check: fall 0 -> 1\npool p.yaml: virtual 10.0.0.1:80 tcp: fallback 127.0.0.1:80: check: rise 0 -> 1"},
+		"tunnel":             {change("10.0.0.5:80 gate", "10.0.0.5:80 ipip gue:6080 csum"), "pool p.yaml: virtual 10.0.0.1:80 tcp: real 10.0.0.5:80: forward gate -> ipip\npool p.yaml: virtual 10.0.0.1:80 tcp: real 10.0.0.5:80: tunnel none -> gue\npool p.yaml: virtual 10.0.0.1:80 tcp: real 10.0.0.5:80: tunnel_port 0 -> 6080\npool p.yaml: virtual 10.0.0.1:80 tcp: real 10.0.0.5:80: tunnel_checksum none -> csum"},
+		"mail":               {change("fallback", "emailalert: a@example.org, b\n    smtp: mail\n    fallback"), "pool p.yaml: virtual 10.0.0.1:80 tcp: email: to none -> a@example.org,b\npool p.yaml: virtual 10.0.0.1:80 tcp: email: server none -> mail"},
+		"quorum and hooks":   {change("fallback", "quorum: 2\n    notify_up: /bin/say\n    slow_start: 1m\n    fallback"), "pool p.yaml: virtual 10.0.0.1:80 tcp: quorum 0 -> 2\npool p.yaml: virtual 10.0.0.1:80 tcp: slow_start 0s -> 1m\npool p.yaml: virtual 10.0.0.1:80 tcp: real 10.0.0.5:80: notify_up none -> /bin/say\npool p.yaml: virtual 10.0.0.1:80 tcp: real 10.0.0.6:80: notify_up none -> /bin/say"},
+		"of a pool":          {change("virtual:", "maintenancedir: /srv/m\ncallback: /bin/say\nexecute: r.yaml\nvirtual:"), "pool p.yaml: executes none -> r.yaml\npool p.yaml: maintenancedir none -> /srv/m\npool p.yaml: callback none -> /bin/say\npool p.yaml: virtual 10.0.0.1:85 tcp added"},
+		"service added":      {change("virtual:\n", "virtual:\n  - {address: 10.0.0.1:81, service: http, real: [10.0.0.5 gate]}\n"), "pool p.yaml: virtual 10.0.0.1:81 tcp added"},
+		"autoreload":         {change("virtual:", "autoreload: yes\nvirtual:"), "pool p.yaml: autoreload no -> yes"},
+		"resource added":     {regroup("{vip: 10.0.0.1/24}", "{vip: 10.0.0.1/24}, {vip: 10.0.0.2}"), "group web: resource \"vip 10.0.0.2\" added"},
+		"prefix":             {regroup("10.0.0.1/24", "10.0.0.1/32"), "group web: resource \"vip 10.0.0.1\": vip: prefix 24 -> 32"},
+		"prefer":             {regroup("[a, b]", "[b]"), "group web: prefer a, b -> b"},
+		"time-out":           {regroup("{vip: 10.0.0.1/24}", "{vip: 10.0.0.1/24, stop_timeout: 1m}"), "group web: resource \"vip 10.0.0.1\": stop_timeout 20s -> 1m"},
+		"another pool":       {regroup("p.yaml", "q.yaml"), "group web: resource \"ldirectord p.yaml\" removed\ngroup web: resource \"ldirectord q.yaml\" added\npool p.yaml removed (2 virtual services)\npool q.yaml added (2 virtual services)"},
+		"group renamed":      {regroup("web:", "www:"), "group web removed\ngroup www added"},
+		"profile":            {settings, "settings: profile: name default -> fast\nsettings: profile: keepalive 100ms -> 40ms\nsettings: profile: lease 500ms -> 200ms\nsettings: profile: raft_heartbeat 200ms -> 80ms\nsettings: profile: raft_lease 100ms -> 40ms"},
+		"everything is new":  {nil, "group web removed\npool p.yaml removed (2 virtual services)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := strings.Join(Diff(base, c.to), "\n")
@@ -112,5 +121,23 @@ func TestDiffOfFencingInWords(t *testing.T) {
 	}
 	if got := Diff(without, base); len(got) != 1 || got[0] != "fencing added (6 devices)" {
 		t.Errorf("fencing that is new: %q", got)
+	}
+}
+
+func TestADifferenceShowsNoSecret(t *testing.T) {
+	spec := func(c Check, also ...Check) *Spec {
+		v := Virtual{Address: netip.MustParseAddrPort("10.0.0.1:80"), Protocol: TCP, Reals: []Real{{Address: netip.MustParseAddrPort("10.0.0.5:80"), Check: c, Also: also}}}
+		return &Spec{Pools: map[string]Pool{"p.yaml": {Virtuals: []Virtual{v}}}}
+	}
+	const token = "hunter2"
+	a := spec(Check{Type: Negotiate, Passwd: token, Body: token}, Check{Type: Negotiate, Service: "radius", Secret: token})
+	b := spec(Check{Type: Negotiate, Passwd: token + token, Headers: "Authorization: " + token}, Check{Type: Negotiate, Service: "radius", Secret: token, Login: "me"}, Check{Type: Ping, Passwd: token})
+	const real = "pool p.yaml: virtual 10.0.0.1:80 tcp: real 10.0.0.5:80: check"
+	want := []string{real + ": passwd changed", real + ": headers added", real + ": body removed", real + " 2: login none -> me", real + " 3 added (ping)"}
+	if d := cmp.Diff(want, Diff(a, b)); d != "" {
+		t.Error(d)
+	}
+	if got := Diff(b, spec(Check{Type: Negotiate, Passwd: token + token, Headers: "Authorization: " + token})); len(got) != 2 || got[0] != real+" 2 removed (negotiate radius)" {
+		t.Errorf("%q", got)
 	}
 }

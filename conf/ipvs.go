@@ -127,6 +127,18 @@ func syncID(cluster string) int {
 	return int(h.Sum32()%255) + 1
 }
 
+// mixed returns a server of another family than the service's; nil: there is none.
+func (v *Virtual) mixed() *Real {
+	for _, servers := range [][]Real{v.Reals, v.Fallbacks} {
+		for i := range servers {
+			if servers[i].Address.Addr().Is6() != v.IPv6 {
+				return &servers[i]
+			}
+		}
+	}
+	return nil
+}
+
 // String is how a difference shows it.
 func (s IPVSSync) String() string {
 	words := []string{s.Interface, fmt.Sprintf("id %d", s.ID), fmt.Sprintf("group %s port %d ttl %d", s.Group, s.Port, s.TTL)}

@@ -75,3 +75,19 @@ ipvs: sync none -> eth1, id 7, group 224.0.0.81 port 8848 ttl 1`
 		t.Error(got)
 	}
 }
+
+// ip_vs_genl_set_cmd of the kernel refuses one while the other is there.
+func TestSynchronisationExcludesTunnelsToTheOtherFamily(t *testing.T) {
+	for name, real := range map[string]string{"real server": "real: ['2001:db8::9 ipip']", "fallback": "real: [10.0.0.9 ipip], fallback: '2001:db8::9 ipip'"} {
+		for _, sync := range []string{"", "\nipvs: {sync: eth1}"} {
+			_, _, err := ParseSpec(Files{
+				Haresources: []byte("groups: {web: {resources: [{vip: 10.0.0.1}, {ldirectord: p.yaml}]}}" + sync),
+				Pools:       map[string][]byte{"p.yaml": []byte("virtual: [{address: 10.0.0.1:80, checktype: ping, " + real + "}]")},
+			}, nil)
+			const want = `p.yaml:1:11: real server 2001:db8::9 is of the other family than virtual 10.0.0.1:80 tcp, and the kernel synchronises no connections while there is such a server; take it out, or "sync" out of "ipvs" in haresources.yaml`
+			if (err != nil) != (sync != "") || err != nil && err.Error() != want {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}

@@ -321,6 +321,11 @@ func (s *specReader) pools() {
 			} else if !ok {
 				services[key] = here
 			}
+			if r := v.mixed(); r != nil && s.spec.IPVS != nil && s.spec.IPVS.Sync != nil {
+				says := &reader{file: here.file}
+				says.errorf(here.at, "real server %s is of the other family than virtual %s, and the kernel synchronises no connections while there is such a server; take it out, or \"sync\" out of \"ipvs\" in haresources.yaml", r.Address.Addr(), v)
+				s.errs = append(s.errs, says.errs...)
+			}
 			if a := v.Address.Addr(); len(s.errs) == 0 && v.Protocol != FWM && !s.groupHas(use.group, a) {
 				s.warns = append(s.warns, Warning{File: here.file, Line: here.at.Line, Column: here.at.Column,
 					Msg: fmt.Sprintf("group %s has no vip %s, so nothing brings this virtual service its packets", quote(use.group), a)})
