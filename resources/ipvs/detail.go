@@ -252,13 +252,14 @@ func (p *pool) realDetail(k Key, r conf.Real, now standing) RealDetail {
 		for c := range checksOf(r) {
 			one := p.checkDetail(c, r)
 			d.Checks = append(d.Checks, one)
+			d.Overdue = d.Overdue || one.Overdue
 			if rank(one.State) > rank(worst.State) {
 				worst = one
 			}
 		}
 	}
 	d.Check, d.Target, d.Answer, d.OK = worst.Check, worst.Target, worst.Answer, worst.OK
-	d.LastCheck, d.TookMS, d.Overdue, d.Since = worst.LastCheck, worst.TookMS, worst.Overdue, worst.Since
+	d.LastCheck, d.TookMS, d.Overdue, d.Since = worst.LastCheck, worst.TookMS, d.Overdue || worst.Overdue, worst.Since
 	if now.why != worst.Answer {
 		d.Reason = now.why
 	}
