@@ -244,15 +244,12 @@ func (h *httpCheck) ask(ctx context.Context, r request, wire []byte) (code int, 
 	defer h.env.buffers.Put(storage)
 	var ans answer
 	var body bodyReader
-	var one *answerReader
 	if h.version == "2" {
-		two := newH2Reader(rw, storage[:], nil)
-		body = two
-		ans, err = two.readHead(r.method == "HEAD")
+		body.two = newH2Reader(rw, storage[:], nil)
+		ans, err = body.two.readHead(r.method == "HEAD")
 	} else {
-		one = newAnswerReader(rw, storage[:])
-		body = one
-		ans, err = one.readHead(r.method == "HEAD")
+		body.one = newAnswerReader(rw, storage[:])
+		ans, err = body.one.readHead(r.method == "HEAD")
 	}
 	if err != nil {
 		return 0, "", "", conn.answerError(err)
@@ -270,7 +267,7 @@ func (h *httpCheck) ask(ctx context.Context, r request, wire []byte) (code int, 
 	if err != nil {
 		return ans.code, "", "", conn.answerError(err)
 	}
-	if one != nil && one.state == bodyDone && (ans.length >= 0 || ans.chunked || r.method == "HEAD") {
+	if body.one != nil && body.one.state == bodyDone && (ans.length >= 0 || ans.chunked || r.method == "HEAD") {
 		conn.awaitClose()
 	}
 	return ans.code, "", detail, nil
