@@ -206,7 +206,7 @@ func TestHostileGreetings(t *testing.T) {
 		{"reset", nil, "RESET", "!greeting: read: connection reset by peer"},
 		{"reset in the middle of a line", nil, "S| \"220 he\"\nRESET", "!greeting: read: connection reset by peer"},
 		{"silent", soon, "HANG", "!greeting: no answer within 500ms"},
-		{"a byte now and then", soon, `DRIP "220 hello, this greeting takes its time"`, "!greeting: no answer within 500ms"},
+		{"a byte now and then", soon, `DRIP "220 hello, this greeting takes all the time that there is, and more than a client would wait"`, "!greeting: no answer within 500ms"},
 		{"no line end", nil, "FLOOD " + long, "!greeting: the server sent a line of more than 4096 bytes"},
 		{"continued without end", nil, `FLOOD "220-and\r\n"`, "!greeting: the server sent more than 65536 bytes"},
 		{"empty lines without end", nil, `FLOOD "\r\n"`, `!greeting: "" does not begin with a code of three digits`},

@@ -27,34 +27,31 @@ const (
 // after it, the login and the query, needs Oracle's own client, and is not
 // tried; the detail says so each time.
 //
-// With database the listener has to accept a connection to that SID (or, with a
-// slash before it, to the service of that name), or to send it on to another
-// port, which is not followed. Without database it has to answer a ping as
-// tnsping makes one.
+// With database the listener has to accept a connection to the service of that
+// name (with a colon before it, to that SID, which is what ldirectord asked
+// for), or to send it on to another port, which is not followed. Without
+// database it has to answer a ping as tnsping makes one.
 type oracleCheck struct {
-	c       conf.Check
-	packet  []byte
-	receive *regexp.Regexp // nil: any answer; on the words of the listener
+	c      conf.Check
+	packet []byte
 }
 
-func newOracle(c conf.Check, e *env) (Checker, error) {
+func newOracle(c conf.Check, _ *env) (Checker, error) {
 	k := &oracleCheck{c: c}
 	if err := needTCPPort(c); err != nil {
 		return nil, err
 	}
 	if i := strings.IndexFunc(c.Database, func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`()='"\`, r) }); i >= 0 || len(c.Database) > 128 {
-		return nil, fmt.Errorf("database %q is neither a SID nor a slash and the name of a service", c.Database)
+		return nil, fmt.Errorf("database %q is neither the name of a service nor a colon and a SID", c.Database)
 	}
 	data := "(COMMAND=ping)"
-	if name, ok := strings.CutPrefix(c.Database, "/"); ok {
-		data = "(SERVICE_NAME=" + name + ")"
-	} else if name != "" {
-		data = "(SID=" + name + ")"
+	if sid, ok := strings.CutPrefix(c.Database, ":"); ok {
+		data = "(SID=" + sid + ")"
+	} else if sid != "" {
+		data = "(SERVICE_NAME=" + c.Database + ")"
 	}
 	k.packet = tnsConnectPacket("(DESCRIPTION=(CONNECT_DATA=" + data + "(CID=(PROGRAM=keepbeat)(HOST=director)(USER=keepbeat))))")
-	var err error
-	k.receive, err = e.wanted(c)
-	return k, err
+	return k, nil
 }
 
 // tnsConnectPacket makes a connect packet.
@@ -122,55 +119,35 @@ var tnsWords = map[string]string{
 
 // judge looks at the listener's answer. Refusal 0 is the answer to a ping.
 func (k *oracleCheck) judge(kind byte, body []byte) (string, error) {
-	var detail string
-	var words []byte
+	const noLogin = " (no login is tried)"
 	switch kind {
 	case tnsAccept:
-		detail = "the listener accepts"
-		words = dataAt(body, 10, 12)
+		return "the listener accepts" + noLogin, nil
 	case tnsRedirect:
-		detail = "the listener sends on to another port"
-		words = dataAt(body, 0, -1)
+		return "the listener sends on to another port" + noLogin, nil
 	case tnsRefuse:
-		words = dataAt(body, 2, -1)
-		number := ""
-		if m := tnsError.FindSubmatch(words); m != nil {
-			number = string(m[1])
-		}
-		switch {
-		case number == "0" && k.c.Database == "":
-			detail = "the listener answers"
-		case number == "":
-			return "", fmt.Errorf("refused: %s", quote(words))
-		case tnsWords[number] != "":
-			return "", fmt.Errorf("refused: TNS-%s, %s", number, tnsWords[number])
-		default:
-			return "", fmt.Errorf("refused: TNS-%s", number)
-		}
 	default:
 		return "", fmt.Errorf("an answer of type %d, wanted accept, redirect or refuse", kind)
 	}
-	if k.receive != nil {
-		if !k.receive.Match(words) {
-			return "", fmt.Errorf("no match for %q in %s", k.c.Receive, quote(words))
-		}
-		detail += fmt.Sprintf(", match for %q", k.c.Receive)
+	words := refusal(body)
+	m := tnsError.FindSubmatch(words)
+	switch {
+	case m == nil:
+		return "", fmt.Errorf("refused: %s", quote(words))
+	case string(m[1]) == "0" && k.c.Database == "":
+		return "the listener answers" + noLogin, nil
+	case tnsWords[string(m[1])] != "":
+		return "", fmt.Errorf("refused: TNS-%s, %s", m[1], tnsWords[string(m[1])])
 	}
-	return detail + " (no login is tried)", nil
+	return "", fmt.Errorf("refused: TNS-%s", m[1])
 }
 
-// dataAt is the data of a packet's body, whose length stands at one place and
-// whose offset from the packet's start at another; without that it follows.
-func dataAt(body []byte, length, offset int) []byte {
-	if len(body) < max(length, offset)+2 {
+// refusal is what a refuse packet says: two reasons of one byte, a length, and
+// the words.
+func refusal(body []byte) []byte {
+	if len(body) < 4 {
 		return nil
 	}
-	n, at := int(binary.BigEndian.Uint16(body[length:])), length+2
-	if offset >= 0 {
-		at = int(binary.BigEndian.Uint16(body[offset:])) - tnsHeader
-	}
-	if at < 0 || at > len(body) || n > len(body)-at {
-		return nil
-	}
-	return body[at : at+n]
+	words := body[4:]
+	return words[:min(len(words), int(binary.BigEndian.Uint16(body[2:])))]
 }

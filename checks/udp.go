@@ -19,7 +19,7 @@ const maxDatagram = 65507
 // link. At most three quarters of the check's time-out.
 const quietWait = 4 * time.Second
 
-// udpCheck is checktype negotiate for udp. With a wanted reply (reply_hex,
+// udpCheck is checktype negotiate for udp. With a wanted reply (reply,
 // reply_min or reply_max) one has to come and be right. Otherwise any reply
 // will do, and so does silence: the server is down when ICMP says that nobody
 // listens or that there is no such host.
@@ -47,7 +47,7 @@ func newUDP(c conf.Check, _ *env) (Checker, error) {
 	}
 	switch {
 	case c.Receive != "":
-		return nil, errors.New("service udp compares bytes: write reply_hex in place of receive")
+		return nil, errors.New("service udp compares bytes: write reply in place of receive")
 	case c.ReplyMin < 0 || c.ReplyMin > maxDatagram || c.ReplyMax < 0 || c.ReplyMax > maxDatagram:
 		return nil, fmt.Errorf("reply_min %d, reply_max %d: both have to be from 0 to %d bytes", c.ReplyMin, c.ReplyMax, maxDatagram)
 	case c.ReplyMax > 0 && max(c.ReplyMin, len(k.prefix)) > c.ReplyMax:
@@ -60,7 +60,7 @@ func newUDP(c conf.Check, _ *env) (Checker, error) {
 func parseReply(s string) (prefix, mask []byte, err error) {
 	zeros := strings.NewReplacer("x", "0", "X", "0").Replace(s)
 	if prefix, err = hex.DecodeString(zeros); err != nil || len(prefix) > maxDatagram {
-		return nil, nil, fmt.Errorf("reply_hex %s: it has to be the hex digits of at most %d bytes, two for each, with x for any digit", quote([]byte(s)), maxDatagram)
+		return nil, nil, fmt.Errorf("reply %s: it has to be the hex digits of at most %d bytes, two for each, with x for any digit", quote([]byte(s)), maxDatagram)
 	}
 	mask = make([]byte, len(prefix))
 	for i := range s {

@@ -183,8 +183,8 @@ func TestUDPChecksThatCannotBe(t *testing.T) {
 		{"no port", func(c *conf.Check) { c.Target = netip.AddrPortFrom(c.Target.Addr(), 0) }, "checktype negotiate of 127.0.0.1 needs a port: give the real server one, or set checkport"},
 		{"payload in half bytes", func(c *conf.Check) { c.Payload = "012" }, `payload "012": it has to be the hex digits of 0 to 65507 bytes, two for each`},
 		{"payload in words", func(c *conf.Check) { c.Payload = "ping" }, `payload "ping": it has to be the hex digits of 0 to 65507 bytes, two for each`},
-		{"reply in half bytes", func(c *conf.Check) { c.ReplyHex = "xxx" }, `reply_hex "xxx": it has to be the hex digits of at most 65507 bytes, two for each, with x for any digit`},
-		{"an expression", func(c *conf.Check) { c.Receive = "x" }, "service udp compares bytes: write reply_hex in place of receive"},
+		{"reply in half bytes", func(c *conf.Check) { c.ReplyHex = "xxx" }, `reply "xxx": it has to be the hex digits of at most 65507 bytes, two for each, with x for any digit`},
+		{"an expression", func(c *conf.Check) { c.Receive = "x" }, "service udp compares bytes: write reply in place of receive"},
 		{"lengths", func(c *conf.Check) { c.ReplyMin = -1 }, "reply_min -1, reply_max 0: both have to be from 0 to 65507 bytes"},
 		{"lengths that exclude each other", func(c *conf.Check) { c.ReplyHex, c.ReplyMax = "010203", 2 }, "no reply can be right: it has to have at least 3 bytes and at most reply_max, 2"},
 	} {
