@@ -95,7 +95,7 @@ func startServer(t *testing.T, p program) *server {
 		}
 	})
 	if p.ready == nil {
-		p.ready = func() error { return listens(p.port) }
+		p.ready = func() error { return listensAt(local(p.port)) }
 	}
 	s.waitUntil(p.ready)
 	return s
@@ -136,8 +136,8 @@ func ids(t *testing.T, name string) (uid, gid int) {
 	return uid, gid
 }
 
-func listens(port uint16) error {
-	c, err := net.DialTimeout("tcp", netip.AddrPortFrom(loopback4, port).String(), time.Second)
+func listensAt(a netip.AddrPort) error {
+	c, err := net.DialTimeout("tcp", a.String(), time.Second)
 	if err == nil {
 		c.Close()
 	}

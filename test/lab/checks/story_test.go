@@ -2,6 +2,7 @@ package checks
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"regexp"
 	"strings"
@@ -14,7 +15,7 @@ import (
 
 const (
 	// patience is the time-out of a check that is expected to end by itself.
-	patience = time.Minute
+	patience = 30 * time.Second
 	// shortly is the time-out of one that is expected to run into it.
 	shortly = 700 * time.Millisecond
 	// slack is how much later than its time-out a check may end on a busy machine.
@@ -44,7 +45,9 @@ func (s story) tell(t *testing.T) {
 	if s.slow != 0 {
 		pause = s.slow
 	}
-	t.Run("up", func(t *testing.T) { succeeds(t, s.check, s.up) })
+	if !t.Run("up", func(t *testing.T) { succeeds(t, s.check, s.up) }) {
+		return // the rest would tell the same
+	}
 	if s.six {
 		t.Run("up by IPv6", func(t *testing.T) {
 			succeeds(t, at(s.check, netip.AddrPortFrom(loopback6, s.check.Target.Port())), s.up)
@@ -129,6 +132,34 @@ func matches(t *testing.T, got, words string) {
 	if !regexp.MustCompile(words).MatchString(got) {
 		t.Errorf("got  %s\nwant %s", got, words)
 	}
+}
+
+// pool is the text of a pool with one virtual service at that port and one real
+// server, on loopback; keys are further lines of the virtual service.
+func pool(virtual, real uint16, keys ...string) string {
+	text := fmt.Sprintf("virtual:\n  - address: 192.0.2.1:%d\n    real: [127.0.0.1:%d masq]\n    checktype: negotiate\n", virtual, real)
+	for _, k := range keys {
+		text += "    " + k + "\n"
+	}
+	return text
+}
+
+// replace puts what is known late into the keys of a pool.
+func replace(keys []string, word, by string) []string {
+	out := make([]string, len(keys))
+	for i, k := range keys {
+		out[i] = strings.ReplaceAll(k, word, by)
+	}
+	return out
+}
+
+// receive wants another answer, tlsName a certificate for another server.
+func receive(pattern string) func(*conf.Check) {
+	return func(c *conf.Check) { c.Receive = pattern }
+}
+
+func tlsName(name string) func(*conf.Check) {
+	return func(c *conf.Check) { c.TLSVerify, c.TLSName = true, name }
 }
 
 // pooled is the check that a pool in YAML gives the first real server of its
