@@ -119,6 +119,7 @@ func run(configPath string, logger *slog.Logger) error {
 	}
 
 	edits := autoreload.New(local.ConfDir, logger)
+	calls := newCallbacks(local.Name, local.ConfDir, data.SpecDir, logger)
 	boot := link.Boot(rand.Uint64() | 1) // 0 is "none"
 	cfg := cluster.Config{
 		Local: local, UUID: data.UUID, Boot: boot, Version: version,
@@ -146,6 +147,7 @@ func run(configPath string, logger *slog.Logger) error {
 		},
 		Write: func(v uint64, files conf.Files) error {
 			return edits.Write(v, files, func() error {
+				calls.before(v)
 				unapplied, err := conf.WriteBack(local.ConfDir, data.SpecDir, v, files, time.Now())
 				for _, path := range unapplied {
 					logger.Warn("a local edit that was not applied has been put aside; compare and `keepbeat apply` what you still want", "file", path)
@@ -153,6 +155,7 @@ func run(configPath string, logger *slog.Logger) error {
 				if err != nil {
 					return err
 				}
+				calls.after(v, files)
 				if err := conf.Forget(data.SpecDir, v); err != nil {
 					logger.Warn("old versions of the specification cannot be removed", "err", err)
 				}
@@ -218,6 +221,10 @@ func run(configPath string, logger *slog.Logger) error {
 	node, err := cluster.New(cfg)
 	if err != nil {
 		return err
+	}
+	if director {
+		calls.spec = func() *conf.Spec { return node.State().Spec }
+		start("callbacks", calls.run)
 	}
 	start("links", mesh.Run)
 	start("control socket", func(ctx context.Context) error {
