@@ -3,6 +3,7 @@ package conf
 import (
 	"cmp"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -256,6 +257,11 @@ func (p *poolReader) checkServer(at *yaml.Node, plan *checkPlan, v *Virtual, r *
 		if *p.checks > maxChecks {
 			return nil
 		}
+		if p.try != nil {
+			if err := p.try(c); err != nil {
+				return fmt.Errorf("the check of %s: %s", realName(r.Address), oneLine(err.Error()))
+			}
+		}
 		switch {
 		case i == 0:
 			r.Check = c
@@ -264,6 +270,25 @@ func (p *poolReader) checkServer(at *yaml.Node, plan *checkPlan, v *Virtual, r *
 		}
 	}
 	return nil
+}
+
+// tryOnce is Files.Try without repetition; nil: there is none.
+func (s *specReader) tryOnce() func(Check) error {
+	if s.files.Try == nil {
+		return nil
+	}
+	if s.tried == nil {
+		s.tried = map[Check]bool{}
+	}
+	return func(c Check) error {
+		like := c
+		like.Target, like.Args = netip.AddrPortFrom(netip.Addr{}, c.Target.Port()), ""
+		if s.tried[like] {
+			return nil
+		}
+		s.tried[like] = true
+		return s.files.Try(c)
+	}
 }
 
 func complete(k *planned, v *Virtual, r *Real) (Check, error) {
@@ -295,3 +320,12 @@ func complete(k *planned, v *Virtual, r *Real) (Check, error) {
 	c.Target = netip.AddrPortFrom(addr, port)
 	return c, nil
 }
+
+// String names the check, without what it sends: that may be a secret.
+func (c Check) String() string { return c.kind() + " " + c.Target.String() }
+
+// GoString is String: %#v must not show secrets either.
+func (c Check) GoString() string { return c.String() }
+
+// LogValue is String, so that no log shows more.
+func (c Check) LogValue() slog.Value { return slog.StringValue(c.String()) }

@@ -111,7 +111,7 @@ func headerLine(name, value string) (string, error) {
 	if why, refused := refusedHeaders[strings.ToLower(name)]; refused {
 		return "", fmt.Errorf("header %s cannot be given: %s", quote(name), why)
 	}
-	value = strings.TrimSpace(value)
+	value = strings.Trim(value, " \t")
 	if strings.ContainsFunc(value, func(c rune) bool { return unicode.IsControl(c) && c != '\t' }) {
 		return "", fmt.Errorf("the value of header %s has a control character or a line break", quote(name))
 	}

@@ -74,7 +74,7 @@ func (s *specReader) pool(p *poolReader, name string, use poolUse) (Pool, []loca
 			continue
 		}
 		part := newPoolReader(filepath.Join(filepath.Dir(s.files.Name), x.name))
-		part.names, part.reals, part.virtuals = p.names, p.reals, p.virtuals
+		part.names, part.reals, part.virtuals, part.checks, part.try = p.names, p.reals, p.virtuals, p.checks, p.try
 		part.part, part.whole, part.wholeName = true, p.whole, p.wholeName
 		s.poolAt[x.name] = poolUse{group: use.group, by: name, at: x.at}
 		more, moreAt := s.pool(part, x.name, use)

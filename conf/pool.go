@@ -44,6 +44,7 @@ type poolReader struct {
 	at                       []*yaml.Node      // of Pool.Virtuals
 	virtuals, reals          *int              // so far, in all files of the pool
 	checks                   *int              // of all these servers
+	try                      func(Check) error // Files.Try
 	part                     bool              // another file executes this one
 	whole                    *Pool             // what the pool's own file says
 	wholeName                string

@@ -26,6 +26,10 @@ type Files struct {
 	// Resolver looks up the names of hosts that the pools have, when ParseSpec
 	// reads them; nil: this machine's. It is not part of the files.
 	Resolver Resolver `json:"-"`
+	// Try looks at each check that differs from the others in more than the
+	// address, as checks.NewChecker does: at what this machine has to have for
+	// it. Its error becomes one of the file. nil: what the files say is enough.
+	Try func(Check) error `json:"-"`
 }
 
 // specReader reads one haresources.yaml and what it names.
@@ -40,6 +44,7 @@ type specReader struct {
 	vipAt   map[netip.Addr]*yaml.Node
 	poolAt  map[string]poolUse
 	names   *names // of hosts
+	tried   map[Check]bool
 	fence   fenceReader
 	root    *yaml.Node
 }
@@ -310,7 +315,7 @@ func (s *specReader) pools() {
 			continue
 		}
 		p := newPoolReader(filepath.Join(dir, name))
-		p.names = s.names
+		p.names, p.try = s.names, s.tryOnce()
 		pool, at := s.pool(p, name, use)
 		for i, v := range pool.Virtuals {
 			key, here := v.String(), at[i]

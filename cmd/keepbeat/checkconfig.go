@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"gopkg.in/yaml.v3"
 
+	"github.com/keepbeat/keepbeat/checks"
 	"github.com/keepbeat/keepbeat/conf"
 )
 
@@ -215,7 +216,13 @@ func (k *checker) spec(dir string, local *conf.Local) {
 }
 
 func (k *checker) parse(files conf.Files, local *conf.Local) {
+	if k.here {
+		files = trying(files, local)
+	}
 	spec, warnings, err := conf.ParseSpec(files, local)
+	if few := tooFewDescriptors(spec, local, checks.Descriptors()); few != "" && k.here {
+		fmt.Fprintln(k.stderr, "warning: "+few)
+	}
 	if err == nil && k.here && local != nil {
 		err = checkDevices(spec.Fencing, local, func(w string) { fmt.Fprintln(k.stderr, "warning: "+w) })
 	}
