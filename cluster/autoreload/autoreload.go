@@ -78,7 +78,8 @@ func (w *Watcher) edits() (names []string, version uint64, err error) {
 		names = append(names, conf.HaresourcesName)
 	}
 	for name, data := range now.Pools {
-		if was, ok := w.written.Pools[name]; !ok || !bytes.Equal(was, data) {
+		// One that was not there is named by a file that was edited, and that one decides.
+		if was, ok := w.written.Pools[name]; ok && !bytes.Equal(was, data) {
 			names = append(names, name)
 		}
 	}

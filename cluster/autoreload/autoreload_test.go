@@ -127,6 +127,34 @@ func TestAnEditedFileIsAppliedAgainstTheVersionItWasMadeFrom(t *testing.T) {
 	}
 }
 
+// A pool begins to execute a file, and then that file is edited.
+func TestAFileThatAPoolExecutesIsAppliedLikeThePool(t *testing.T) {
+	w, n := prepare(t, "web.yaml")
+	const executing = "execute: mail.yaml\n"
+	put(t, n.dir, "mail.yaml", "# mail\n")
+	put(t, n.dir, "web.yaml", executing)
+	if w.look(t.Context(), n); n.calls != 1 || n.fault != "" {
+		t.Fatalf("%d applies, fault %q", n.calls, n.fault)
+	}
+	if !w.relevant("mail.yaml") || w.relevant("other.yaml") {
+		t.Error("changes of the part are not looked at, or those of other files are")
+	}
+	part := files(groupsOne, executing)
+	part.Pools["mail.yaml"] = []byte("# mail\n")
+	if err := w.Write(4, part, func() error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	n.version = 4
+	put(t, n.dir, "mail.yaml", "# mail of another server\n")
+	if w.look(t.Context(), n); n.calls != 1 {
+		t.Error("a part that does not reload by itself was applied")
+	}
+	n.auto["mail.yaml"] = true
+	if w.look(t.Context(), n); n.calls != 2 {
+		t.Error("the part was not applied")
+	}
+}
+
 func TestWhatTheDaemonWroteIsNoEdit(t *testing.T) {
 	w, n := prepare(t, conf.HaresourcesName, "web.yaml")
 	w.look(t.Context(), n)

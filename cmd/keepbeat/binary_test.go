@@ -233,6 +233,22 @@ func TestCheckConfigNamesEveryFaultOfEveryFile(t *testing.T) {
 	}
 }
 
+func TestCheckConfigFollowsWhatAPoolExecutes(t *testing.T) {
+	dir := config(t)
+	write(t, filepath.Join(dir, "web.yaml"), "execute: mail.yaml\nvirtual:\n  - address: 10.0.0.200:80\n    real: [10.0.0.5:80 gate]\n")
+	write(t, filepath.Join(dir, "mail.yaml"), "virtual:\n  - address: 10.0.0.200:25\n    checktype: connect\n    reel: []\n")
+	want := filepath.Join(dir, "mail.yaml") + `:4:5: unknown key "reel"; did you mean "real"?`
+	for _, path := range []string{dir, filepath.Join(dir, "haresources.yaml"), filepath.Join(dir, "web.yaml")} {
+		if r := command(t, "keepbeat", "check-config", path); r.code != 1 || !strings.HasPrefix(r.stderr, want) {
+			t.Errorf("%s: %+v", path, r)
+		}
+	}
+	write(t, filepath.Join(dir, "mail.yaml"), "virtual:\n  - address: 10.0.0.200:25\n    checktype: connect\n    real: [10.0.0.5 gate]\n")
+	if r := command(t, "keepbeat", "check-config", dir); r.code != 0 || r.stderr != "" || !strings.Contains(r.out, filepath.Join(dir, "mail.yaml")) {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestCheckConfigMarksWarningsAndPasses(t *testing.T) {
 	dir := config(t)
 	write(t, filepath.Join(dir, "ha.yaml"), "cluster: test\nnodes: {director1: {}, director2: {}, arbiter: {role: witness}}\nlinks: [{bcast: eth1}]\n")
