@@ -136,9 +136,12 @@ func run(configPath string, logger *slog.Logger) error {
 			if err != nil {
 				return nil, files, err
 			}
-			spec, warnings, err := conf.ParseSpec(files, now)
+			spec, warnings, err := conf.ParseSpec(trying(files, now), now)
 			for _, w := range warnings {
 				logger.Warn(w.String())
+			}
+			if few := tooFewDescriptors(spec, now, checks.Descriptors()); few != "" {
+				logger.Warn(few)
 			}
 			if err == nil {
 				err = checkDevices(spec.Fencing, now, func(w string) { logger.Warn(w) })
