@@ -15,9 +15,9 @@ import (
 )
 
 // responderEnv has the test binary be a server that Debian does not have, or
-// none that is small: news and SIP. Its arguments are in the other two.
+// none that is small: news, SIP and gRPC. Its arguments are in the other two.
 const (
-	responderEnv     = "KEEPBEAT_CHECKS_RESPONDER" // nntp, sip
+	responderEnv     = "KEEPBEAT_CHECKS_RESPONDER" // nntp, sip, grpc, grpcs
 	responderPortEnv = "KEEPBEAT_CHECKS_PORT"
 	responderDirEnv  = "KEEPBEAT_CHECKS_DIR" // with server.crt and server.key
 )
@@ -75,6 +75,10 @@ func respond(kind string) error {
 		l, err := net.Listen("tcp", at.String())
 		if err != nil {
 			return err
+		}
+		if strings.HasPrefix(kind, "grpc") {
+			go func() { ended <- grpcServe(l, cert, kind == "grpcs") }()
+			continue
 		}
 		go func() {
 			for {
