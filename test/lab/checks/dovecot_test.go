@@ -68,7 +68,7 @@ service pop3-login {
   }
 }
 `, dir, cert, key, users, uid, gid, d.imap, d.imaps, d.pop, d.pops))
-	d.server = startServer(t, program{args: []string{"dovecot", "-F", "-c", config}, port: d.pops})
+	d.server = startServer(t, program{args: []string{"dovecot", "-F", "-c", config}, ready: listening(d.imap, d.imaps, d.pop, d.pops)})
 	return d
 }
 

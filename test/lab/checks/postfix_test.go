@@ -64,7 +64,7 @@ tlsmgr    unix  - - n 1000 1 tlsmgr
 proxymap  unix  - - n -    - proxymap
 postlog   unix-dgram n - n - 1 postlogd
 `)
-	p.server = startServer(t, program{args: []string{"postfix", "-c", filepath.Join(dir, "etc"), "start-fg"}, port: p.smtps})
+	p.server = startServer(t, program{args: []string{"postfix", "-c", filepath.Join(dir, "etc"), "start-fg"}, ready: listening(p.smtp, p.submission, p.smtps)})
 	return p
 }
 

@@ -95,7 +95,7 @@ func startServer(t *testing.T, p program) *server {
 		}
 	})
 	if p.ready == nil {
-		p.ready = func() error { return listensAt(local(p.port)) }
+		p.ready = listening(p.port)
 	}
 	s.waitUntil(p.ready)
 	return s
@@ -142,6 +142,18 @@ func listensAt(a netip.AddrPort) error {
 		c.Close()
 	}
 	return err
+}
+
+// listening is ready when all of the ports are.
+func listening(ports ...uint16) (ready func() error) {
+	return func() error {
+		for _, port := range ports {
+			if err := listensAt(local(port)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 // waitUntil asks until the server is ready.
