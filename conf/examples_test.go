@@ -27,7 +27,7 @@ func TestEveryExampleLoads(t *testing.T) {
 			if err == nil {
 				t.Fatalf("a host that is not among the nodes was accepted: %v", names)
 			}
-			first := map[string]string{"heartbeat-2": "director1", "ipv6": "lb1", "masq": "gw1", "fwmark-ipip": "LB1", "pair-fencing": "lb01", "pair-ping": "lb2", "pair-serial": "director2", "pools": "lb2"}[filepath.Base(dir)]
+			first := map[string]string{"heartbeat-2": "director1", "ipv6": "lb1", "masq": "gw1", "fwmark-ipip": "LB1", "pair-fencing": "lb01", "pair-ping": "lb2", "pair-serial": "director2", "pools": "lb2", "checks": "lb1"}[filepath.Base(dir)]
 			local, warns, err := ParseLocal(filepath.Join(dir, "ha.yaml"), data, first)
 			if err != nil {
 				t.Fatal(err)

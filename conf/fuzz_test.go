@@ -108,7 +108,11 @@ func checkSpec(t *testing.T, s *Spec) {
 	if s.Fencing != nil {
 		checkFencing(t, s.Fencing)
 	}
+	if s.IPVS != nil {
+		checkKernelSettings(t, s.IPVS)
+	}
 	for _, p := range s.Pools {
+		checkPool(t, p)
 		for _, v := range p.Virtuals {
 			if v.Protocol == 0 || v.Scheduler == "" || v.Netmask == 0 || (v.Protocol == FWM) == v.Address.IsValid() || (v.Protocol == FWM) != (v.FWMark != 0) {
 				t.Errorf("%+v", v)
@@ -194,7 +198,7 @@ func FuzzParseHaresources(f *testing.F) {
 }
 
 func FuzzParsePool(f *testing.F) {
-	seed(f, "testdata/ldirectord/*", "examples/*/[lwmt]*.yaml")
+	seed(f, "testdata/ldirectord/*", "examples/*/[lwmst]*.yaml")
 	groups := []byte("groups: {web: {resources: [{vip: 10.0.0.1}, {ldirectord: p.yaml}]}}")
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if strings.Contains(string(data), "->") && len(data) > 10_000 {
