@@ -88,8 +88,9 @@ const (
 	pgEmpty     = 'I'
 )
 
-// pgTypes are all that a server can send.
-const pgTypes = "123ACDEGHIKNRSTVWZcdnstv"
+// pgTypes are all that a server can send to a client that logs in and asks; not
+// COPY, which a query could begin and which has no rows.
+const pgTypes = "ACDEIKNRSTZv"
 
 // What an authentication message asks for.
 const (
@@ -317,7 +318,7 @@ func (p *pgConn) query(text string, rows *sqlRows) error {
 			if err := pgValues(body, rows); err != nil {
 				return err
 			}
-		default: // COPY and what else a query cannot begin
+		default:
 			return fmt.Errorf("%w: type %q", errPg, kind)
 		}
 	}
