@@ -13,19 +13,19 @@ import (
 // site is a running nginx with its ports and files.
 type site struct {
 	*server
-	http, h2c, https, strict uint16
-	a, client                string // certificates: of a.example, of whom strict lets in
-	clientKey                string
-	page                     string
+	http, h2c, https, strict, old uint16
+	a, client                     string // certificates: of a.example, of whom strict lets in
+	clientKey                     string
+	page                          string
 }
 
-// nginx starts one with four doors: HTTP/1 and HTTP/2 in clear, TLS for
-// a.example and, to those who name no other, b.example, and TLS for clients
-// with a certificate.
+// nginx starts one with five doors: HTTP/1 and HTTP/2 in clear, TLS for
+// a.example and, to those who name no other, b.example, TLS for clients with a
+// certificate, and TLS of 1999.
 func nginx(t *testing.T) *site {
 	t.Helper()
 	dir := directory(t)
-	s := &site{http: freePort(t), h2c: freePort(t), https: freePort(t), strict: freePort(t), page: strings.Repeat("a page\n", 2000)}
+	s := &site{http: freePort(t), h2c: freePort(t), https: freePort(t), strict: freePort(t), old: freePort(t), page: strings.Repeat("a page\n", 2000)}
 	aCert, aKey := certificateOf(t, dir, "a.example", "a")
 	bCert, bKey := certificateOf(t, dir, "b.example", "b")
 	s.client, s.clientKey = certificateOf(t, dir, "director", "client")
@@ -60,8 +60,9 @@ http {
 	server { %[5]s server_name b.example; ssl_certificate %[8]s; ssl_certificate_key %[9]s; %[2]s }
 	server { %[5]s server_name a.example; ssl_certificate %[6]s; ssl_certificate_key %[7]s; %[2]s }
 	server { %[10]s server_name a.example; ssl_certificate %[6]s; ssl_certificate_key %[7]s; ssl_protocols TLSv1.2 TLSv1.3; ssl_client_certificate %[11]s; ssl_verify_client on; %[2]s }
+	server { %[12]s server_name old; ssl_certificate %[6]s; ssl_certificate_key %[7]s; ssl_protocols TLSv1; ssl_ciphers AES128-SHA:ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0; %[2]s }
 }
-`, dir, locations, listen(s.http, ""), listen(s.h2c, "http2"), listen(s.https, "ssl http2"), aCert, aKey, bCert, bKey, listen(s.strict, "ssl http2"), s.client))
+`, dir, locations, listen(s.http, ""), listen(s.h2c, "http2"), listen(s.https, "ssl http2"), aCert, aKey, bCert, bKey, listen(s.strict, "ssl http2"), s.client, listen(s.old, "ssl")))
 	s.server = startServer(t, program{args: []string{"nginx", "-c", config, "-p", dir}, port: s.http})
 	return s
 }
@@ -72,33 +73,36 @@ func negotiate(service string, port uint16) conf.Check {
 }
 
 func TestNginx(t *testing.T) {
-	absent := func(c *conf.Check) { c.Receive = "absent" }
-	for name, tell := range map[string]func(s *site) story{
-		"http": func(s *site) story {
-			c := negotiate("http", s.http)
-			c.Receive = "plain by HTTP/1.1"
-			return story{check: c, wrong: absent, wrongly: `^HTTP 200, no match for "absent" in 18 bytes$`}
+	for name, tell := range map[string]func(t *testing.T, s *site) story{
+		"http": func(t *testing.T, s *site) story {
+			return story{
+				check: pooled(t, pool(80, s.http, "receive: plain by HTTP/1.1")),
+				wrong: receive("absent"), wrongly: `^HTTP 200, no match for "absent" in 18 bytes$`,
+			}
 		},
-		"HTTP/2 in clear": func(s *site) story {
-			c := negotiate("http", s.h2c)
-			c.HTTPVersion, c.Receive = "2", "plain by HTTP/2.0"
-			return story{check: c, wrong: absent, wrongly: `^HTTP 200, no match for "absent" in 18 bytes$`}
+		"HTTP/2 in clear": func(t *testing.T, s *site) story {
+			return story{
+				check: pooled(t, pool(80, s.h2c, `http_version: "2"`, "receive: plain by HTTP/2.0")),
+				wrong: receive("absent"), wrongly: `^HTTP 200, no match for "absent" in 18 bytes$`,
+			}
 		},
-		"https": func(s *site) story {
-			c := negotiate("https", s.https)
-			c.TLSVerify, c.TLSCA, c.VirtualHost, c.Receive = true, s.a, "a.example", "a.example by HTTP/1.1"
-			return story{check: c, wrong: func(c *conf.Check) { c.TLSName = "b.example" }, wrongly: `^certificate: x509: certificate is valid for b.example, not|^certificate: x509: certificate signed by unknown authority`}
+		"https": func(t *testing.T, s *site) story {
+			return story{
+				check: pooled(t, pool(443, s.https, "tls_verify: yes", "tls_ca: "+s.a, "virtualhost: a.example", "receive: a.example by HTTP/1.1")),
+				wrong: tlsName("b.example"), wrongly: `^certificate: x509: certificate is valid for b.example, not|^certificate: x509: certificate signed by unknown authority`,
+			}
 		},
-		"https with a client certificate by HTTP/2": func(s *site) story {
-			c := negotiate("https", s.strict)
-			c.TLSVerify, c.TLSCA, c.TLSName, c.VirtualHost, c.TLSMin = true, s.a, "a.example", "a.example", "1.3"
-			c.TLSCert, c.TLSKey, c.HTTPVersion, c.Receive = s.client, s.clientKey, "2", "a.example by HTTP/2.0"
-			return story{check: c, wrong: func(c *conf.Check) { c.TLSCert, c.TLSKey = "", "" }, wrongly: "^HTTP 400, wanted 2xx$"}
+		"https with a client certificate by HTTP/2": func(t *testing.T, s *site) story {
+			return story{
+				check: pooled(t, pool(443, s.strict, "tls_verify: yes", "tls_ca: "+s.a, "virtualhost: a.example", `tls_min: "1.3"`,
+					"tls_cert: "+s.client, "tls_key: "+s.clientKey, `http_version: "2"`, "receive: a.example by HTTP/2.0")),
+				wrong: func(c *conf.Check) { c.TLSCert, c.TLSKey = "", "" }, wrongly: "^HTTP 400, wanted 2xx$",
+			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := nginx(t)
-			st := tell(s)
+			st := tell(t, s)
 			st.server, st.six = s.server, true
 			st.up = fmt.Sprintf("^HTTP 200, match for %q$", st.check.Receive)
 			st.tell(t)
@@ -171,6 +175,16 @@ func TestNginxKnowsTheSiteByName(t *testing.T) {
 			})
 		}
 	}
+}
+
+func TestNginxWithTLSOf1999(t *testing.T) {
+	s := nginx(t)
+	c := negotiate("https", s.old)
+	succeeds(t, c, "^HTTP 200$")
+	c.TLSMin = "1.0"
+	succeeds(t, c, "^HTTP 200$")
+	c.TLSMin = "1.2"
+	fails(t, c, patience, "^TLS handshake: remote error: tls: protocol version not supported$")
 }
 
 func TestNginxWantsAClientCertificate(t *testing.T) {

@@ -19,8 +19,7 @@ Group nogroup
 Timeout 60
 MaxClients 50
 `, port))
-	c := negotiate("http_proxy", port)
-	c.Request, c.Receive = fmt.Sprintf("http://127.0.0.1:%d/", origin.http), "^plain by HTTP/1"
+	c := pooled(t, pool(3128, port, fmt.Sprintf("request: http://127.0.0.1:%d/", origin.http), "receive: ^plain by HTTP/1"))
 	story{
 		server: startServer(t, program{args: []string{"tinyproxy", "-d", "-c", config}, port: port}),
 		check:  c, six: true,
