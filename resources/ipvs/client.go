@@ -228,17 +228,23 @@ func (c *client) list(keys []Key, dests bool) ([]Entry, error) {
 	}
 	var entries []Entry
 	var seen map[Key]bool
-	err := c.dump(cmdGetService, nil,
-		func() { entries, seen = nil, make(map[Key]bool, len(keys)) },
-		func(payload []byte) error {
-			s, ok, err := decodeService(payload)
-			// A change during the dump may show a service twice.
-			if err == nil && ok && ours[s.Key] && !seen[s.Key] {
-				seen[s.Key] = true
-				entries = append(entries, Entry{Service: s})
-			}
-			return err
-		})
+	begin := func() { entries, seen = nil, make(map[Key]bool, len(keys)) }
+	each := func(payload []byte) error {
+		s, ok, err := decodeService(payload)
+		// A change during the dump may show a service twice.
+		if err == nil && ok && ours[s.Key] && !seen[s.Key] {
+			seen[s.Key] = true
+			entries = append(entries, Entry{Service: s})
+		}
+		return err
+	}
+	var err error
+	if len(keys) <= few {
+		begin()
+		err = c.get(keys, each)
+	} else {
+		err = c.dump(cmdGetService, nil, begin, each)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -249,6 +255,20 @@ func (c *client) list(keys []Key, dests bool) ([]Entry, error) {
 	}
 	sortEntries(entries)
 	return entries, nil
+}
+
+// few services are asked for one by one: what one server's failure costs must
+// not grow with the services of the others.
+const few = 8
+
+func (c *client) get(keys []Key, each func(payload []byte) error) error {
+	for _, k := range keys {
+		err := c.request(cmdGetService, func(m *message) { m.service(Service{Key: k}, false) }, each)
+		if err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.EAFNOSUPPORT) { // then it is not there
+			return fmt.Errorf("reading the IPVS table: %w", err)
+		}
+	}
+	return nil
 }
 
 func (c *client) listDests(e *Entry) error {

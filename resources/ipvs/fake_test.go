@@ -222,6 +222,18 @@ func (c *fakeConn) request(b []byte) {
 			intr = unix.NLM_F_DUMP_INTR
 		}
 		c.dump(cmd, attrs, seq, unix.NLM_F_MULTI|intr)
+	case cmd == 4:
+		e := k.services[fakeKey(tree(attrs[1]))]
+		if e == nil {
+			ack(unix.ESRCH)
+			return
+		}
+		m := &message{b: []byte{1, 1, 0, 0}}
+		s := e.Service
+		s.Flags |= 2 // hashed
+		m.service(s, true)
+		c.answer(fakeFamily, 0, seq, m.b)
+		ack(0)
 	case cmd == 13:
 		m := &message{b: []byte{12, 1, 0, 0}}
 		for i, seconds := range k.timeouts {

@@ -127,14 +127,14 @@ func TestKernelThresholds(t *testing.T) {
 	k := newLabKernel(t)
 	v := virtual("10.0.0.4:80", real("10.0.1.5:80", conf.Gate, 1))
 	v.Reals[0].Upper, v.Reals[0].Lower = 1000, 800
-	become(t, k, Wanted([]conf.Virtual{v}, always))
+	become(t, k, Wanted([]conf.Virtual{v}, allUp))
 	if out := ipvsadm(t, "-L", "-n", "--thresholds"); !regexp.MustCompile(`10\.0\.1\.5:80\s+1000\s+800\s`).MatchString(out) {
 		t.Errorf("ipvsadm sees other thresholds:\n%s", out)
 	}
 }
 
-func always(Key, conf.Real) bool { return true }
-func never(Key, conf.Real) bool  { return false }
+func allUp(Key, conf.Real) bool  { return true }
+func noneUp(Key, conf.Real) bool { return false }
 
 func TestKernelSchedulers(t *testing.T) {
 	k := newLabKernel(t)
@@ -149,7 +149,7 @@ func TestKernelSchedulers(t *testing.T) {
 		}
 		all = append(all, v)
 	}
-	become(t, k, Wanted(all, always))
+	become(t, k, Wanted(all, allUp))
 
 	// From each to the next, in place.
 	ops := []string{}
@@ -157,7 +157,7 @@ func TestKernelSchedulers(t *testing.T) {
 		all[i].Scheduler = all[(i+1)%len(all)].Scheduler
 		ops = append(ops, all[i].Scheduler)
 	}
-	become(t, k, Wanted(all, always))
+	become(t, k, Wanted(all, allUp))
 	if len(ops) == 0 {
 		t.Error("nothing was tried")
 	}
@@ -199,9 +199,9 @@ func kernelZoo() []conf.Virtual {
 func TestKernelEveryKindOfService(t *testing.T) {
 	k := newLabKernel(t)
 	zoo := kernelZoo()
-	all := keys(Wanted(zoo, always))
-	become(t, k, Wanted(zoo, always))
-	become(t, k, Wanted(zoo, never))
+	all := keys(Wanted(zoo, allUp))
+	become(t, k, Wanted(zoo, allUp))
+	become(t, k, Wanted(zoo, noneUp))
 	for i := range zoo { // what was persistent is not any more, and the other way round
 		if zoo[i].Persistent > 0 {
 			zoo[i].Persistent = 0
@@ -224,8 +224,8 @@ func TestKernelEveryKindOfService(t *testing.T) {
 			zoo[i].Reals[j].Weight = min(zoo[i].Reals[j].Weight, 65535)
 		}
 	}
-	become(t, k, Wanted(zoo, always), all...)
-	become(t, k, Wanted(zoo, never), all...)
+	become(t, k, Wanted(zoo, allUp), all...)
+	become(t, k, Wanted(zoo, noneUp), all...)
 	become(t, k, nil, all...)
 }
 
@@ -233,9 +233,9 @@ func TestKernelEveryKindOfService(t *testing.T) {
 func TestKernelFallbackOnThisNode(t *testing.T) {
 	k := newLabKernel(t)
 	v := web()
-	become(t, k, Wanted([]conf.Virtual{v}, never))
+	become(t, k, Wanted([]conf.Virtual{v}, noneUp))
 	v.Fallbacks[0].Forward = conf.Masq
-	become(t, k, Wanted([]conf.Virtual{v}, never))
+	become(t, k, Wanted([]conf.Virtual{v}, noneUp))
 }
 
 func TestKernelLeavesOtherServicesAlone(t *testing.T) {
@@ -246,7 +246,7 @@ func TestKernelLeavesOtherServicesAlone(t *testing.T) {
 	ipvsadm(t, "-A", "-f", "7", "-s", "sh")
 	ipvsadm(t, "-A", "--sctp-service", "10.0.0.1:80", "-s", "rr")
 	before := saved(t)
-	wanted := Wanted([]conf.Virtual{web()}, always)
+	wanted := Wanted([]conf.Virtual{web()}, allUp)
 	if _, err := settle(t.Context(), k, wanted, keys(wanted), true); err != nil {
 		t.Fatal(err)
 	}
@@ -266,7 +266,7 @@ func TestKernelSaysWhatItRefuses(t *testing.T) {
 	v := web()
 	v.Scheduler = "nosuch"
 	bad := virtual("10.0.0.7:80", real("224.0.0.1:80", conf.Gate, 1), real("10.0.1.5:80", conf.Gate, 1))
-	wanted := Wanted([]conf.Virtual{v, bad}, always)
+	wanted := Wanted([]conf.Virtual{v, bad}, allUp)
 	got, err := settle(t.Context(), k, wanted, keys(wanted), true)
 	if err != nil {
 		t.Fatal(err)
@@ -362,7 +362,7 @@ func many(services, reals int) []conf.Virtual {
 func TestKernelTimes(t *testing.T) {
 	k := newLabKernel(t)
 	for _, shape := range [][2]int{{1, 1000}, {1000, 10}} {
-		wanted := Wanted(many(shape[0], shape[1]), always)
+		wanted := Wanted(many(shape[0], shape[1]), allUp)
 		all := keys(wanted)
 		for range 3 {
 			begin := time.Now()

@@ -78,7 +78,7 @@ func TestKernelSyncDaemons(t *testing.T) {
 
 	// The kernel's daemon cannot tell of a server of the other family.
 	v := virtual("10.0.0.5:80", real("[2001:db8::5]:80", conf.IPIP, 1))
-	wanted := Wanted([]conf.Virtual{v}, always)
+	wanted := Wanted([]conf.Virtual{v}, allUp)
 	refused, err := k.Apply(t.Context(), Diff(wanted, nil))
 	if err != nil || len(refused) != 1 || !strings.Contains(refused[0].Err.Error(), "not while connections are synchronised") {
 		t.Errorf("%v, %v", refused, err)
