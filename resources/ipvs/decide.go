@@ -26,15 +26,17 @@ func (p *pool) input(k Key, now time.Time) input {
 			return st.Last
 		},
 		assumed: func(a netip.AddrPort) bool { return p.assumed[server{k, a}] },
+		stood:   func(a netip.AddrPort) bool { return p.stood[server{k, a}] },
 		order:   p.order,
 		file:    p.file,
 	}
 }
 
 // decide steps the services, and returns what the table ought to hold, sorted
-// by key. Of two with the same key the first counts. What was decided otherwise
-// than before becomes dirty: a difference in the table is then no damage done
-// by somebody else. p.mu is held.
+// by key. Of two with the same key the first counts. While the pool is intact,
+// one that is not dirty and whose time has not come is as it was. What was
+// decided otherwise than before becomes dirty: a difference in the table is then
+// no damage done by somebody else. p.mu is held.
 func (p *pool) decide(virtuals []conf.Virtual, dirty map[Key]bool, now time.Time) []Entry {
 	entries := make([]Entry, 0, len(virtuals))
 	seen := make(map[Key]bool, len(virtuals))
@@ -44,6 +46,11 @@ func (p *pool) decide(virtuals []conf.Virtual, dirty map[Key]bool, now time.Time
 			continue
 		}
 		seen[k] = true
+		due, timed := p.due[k]
+		if old, decided := p.written[k]; decided && p.intact && !dirty[k] && (!timed || due.After(now)) {
+			entries = append(entries, old)
+			continue
+		}
 		s := p.services[k]
 		if s == nil {
 			s = &service{}
@@ -111,6 +118,9 @@ func (p *pool) seekRemoved(ctx context.Context) error {
 			there := slices.ContainsFunc(e.Dests, func(d Dest) bool { return d.Address == want.Address })
 			if !there && want.Weight > 0 && p.services[k] != nil && p.refusal(k, want.Address) == nil {
 				p.services[k].removed(want.Address, now)
+				p.dirty[k] = true
+				p.log.Info("a real server that somebody has removed comes back with weight 0 until its next check",
+					"service", k.String(), "real", want.Address.String())
 			}
 		}
 	}

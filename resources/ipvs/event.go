@@ -1,6 +1,7 @@
 package ipvs
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/keepbeat/keepbeat/conf"
@@ -24,11 +25,19 @@ const (
 type event struct {
 	kind    eventKind
 	at      time.Time
-	virtual conf.Virtual
-	real    conf.Real // of serverUp, serverDown, stillDown, fallbackOn
-	weight  int       // of a server, that it has now or will have when its slow start is over
-	sum     int       // of quorumMet and quorumLost: what the servers weigh that serve
+	virtual *conf.Virtual
+	real    *conf.Real // of serverUp, serverDown, stillDown, fallbackOn; otherwise nil
+	weight  int        // of a server, that it has now or will have when its slow start is over
+	sum     int        // of quorumMet and quorumLost: what the servers weigh that serve
 	why     string
 	found   bool // it was so when the pool started, or what is well was learnt then: nobody need be told
 	ending  bool // the pool stops, or the service is dropped: nothing has failed
+}
+
+// server is the address of the server that the event is about; invalid: of none.
+func (e event) server() netip.AddrPort {
+	if e.real == nil {
+		return netip.AddrPort{}
+	}
+	return plain(e.real.Address)
 }

@@ -21,7 +21,9 @@ type input struct {
 	// assumed: the server was found serving in the table when the pool was
 	// started for the first time in this process.
 	assumed func(netip.AddrPort) bool
-	order   func(netip.AddrPort) (Order, bool)
+	// stood: the fallback was found standing in for the servers then.
+	stood func(netip.AddrPort) bool
+	order func(netip.AddrPort) (Order, bool)
 	// file is the name of the file in maintenancedir that takes a server out; empty: none does.
 	file func(conf.Real) string
 }

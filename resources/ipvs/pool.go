@@ -47,6 +47,7 @@ type pool struct {
 	wide     *conf.IPVS // what the specification says of the kernel as a whole
 	watched  map[conf.Check]*watch
 	assumed  map[server]bool // unknown, but found serving in the table at our first start
+	stood    map[server]bool // fallbacks that were found standing in for the servers then
 	orders   map[netip.AddrPort]Order
 	files    map[string]bool // names in maintenancedir that are about our servers
 	blind    string          // why maintenancedir is not seen; empty: it is, or there is none
@@ -285,7 +286,7 @@ func (p *pool) assume(ctx context.Context, keys []Key) error {
 	if err != nil {
 		return err
 	}
-	assumed := map[server]bool{}
+	assumed, stood := map[server]bool{}, map[server]bool{}
 	for _, e := range entries {
 		var serving []server
 		for _, d := range e.Dests {
@@ -294,7 +295,8 @@ func (p *pool) assume(ctx context.Context, keys []Key) error {
 			}
 		}
 		if len(serving) == 1 && fallbacks[serving[0]] {
-			continue // it stands in for the servers: no sign of its own health
+			stood[serving[0]] = true // for the servers: no sign of its own health as one of them
+			continue
 		}
 		for _, s := range serving {
 			assumed[s] = true
@@ -302,7 +304,7 @@ func (p *pool) assume(ctx context.Context, keys []Key) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.begun, p.assumed = true, assumed
+	p.begun, p.assumed, p.stood = true, assumed, stood
 	return nil
 }
 

@@ -60,7 +60,7 @@ func (s *service) step(v conf.Virtual, in input) decision {
 		}
 		st := standing{verdict: judge(r, m.state, v.Alpha, in)}
 		d.wake(in.now, st.until)
-		s.follow(&m, v, r, st.verdict, in, &d)
+		s.follow(&m, &v, &v.Reals[i], st.verdict, in, &d)
 		switch {
 		case st.serves:
 			d.up++
@@ -85,8 +85,8 @@ func (s *service) step(v conf.Virtual, in input) decision {
 		members[a], d.reals[i] = m, st
 	}
 	s.members = members
-	s.vote(v, hope, in, &d)
-	s.standIn(v, in, &d)
+	s.vote(&v, hope, in, &d)
+	s.standIn(&v, in, &d)
 	d.entry = entryOf(v, d)
 	s.begun = true
 	return d
@@ -96,7 +96,7 @@ func (s *service) step(v conf.Virtual, in input) decision {
 const heldLook = time.Second
 
 // follow takes a verdict into what is remembered of a server.
-func (s *service) follow(m *member, v conf.Virtual, r conf.Real, now verdict, in input, d *decision) {
+func (s *service) follow(m *member, v *conf.Virtual, r *conf.Real, now verdict, in input, d *decision) {
 	if v.SlowStart <= 0 || !now.serves {
 		m.rising = time.Time{}
 	}
@@ -146,7 +146,7 @@ func (m member) holds(r conf.Real, in input) bool {
 }
 
 // vote decides on quorum.
-func (s *service) vote(v conf.Virtual, hope int, in input, d *decision) {
+func (s *service) vote(v *conf.Virtual, hope int, in input, d *decision) {
 	was := s.quorum
 	s.quorum = was.next(d.sum, hope, v.Quorum, v.Hysteresis)
 	d.quorum = s.quorum
@@ -162,12 +162,12 @@ func (s *service) vote(v conf.Virtual, hope int, in input, d *decision) {
 
 // standIn finds the fallback that answers. It answers for as long as quorum is
 // lost and, before anything is decided, when nothing else does.
-func (s *service) standIn(v conf.Virtual, in input, d *decision) {
+func (s *service) standIn(v *conf.Virtual, in input, d *decision) {
 	d.backups = make([]verdict, len(v.Fallbacks))
 	for i, f := range v.Fallbacks {
 		before := ""
-		if plain(f.Address) == s.fallback {
-			before = StateUp // it goes on while a check that was changed knows nothing
+		if a := plain(f.Address); a == s.fallback || !s.begun && in.stood(a) {
+			before = StateUp // it goes on while a check that is new knows nothing
 		}
 		b := judge(f, before, false, in)
 		if f.Weight == 0 && b.state == StateUp && b.why == "" {
@@ -188,7 +188,7 @@ func (s *service) standIn(v conf.Virtual, in input, d *decision) {
 	}
 	e := event{kind: fallbackOff, at: in.now, virtual: v, found: !s.begun}
 	if now.IsValid() {
-		e.kind, e.real = fallbackOn, v.Fallbacks[d.fallback]
+		e.kind, e.real = fallbackOn, &v.Fallbacks[d.fallback]
 	}
 	s.fallback = now
 	d.events = append(d.events, e)
@@ -199,17 +199,17 @@ func (s *service) standIn(v conf.Virtual, in input, d *decision) {
 func (s *service) end(v conf.Virtual, now time.Time) []event {
 	var events []event
 	if v.Omega {
-		for _, r := range v.Reals {
+		for i, r := range v.Reals {
 			if s.members[plain(r.Address)].state == StateUp {
-				events = append(events, event{kind: serverDown, at: now, virtual: v, real: r, why: "the pool stops", ending: true})
+				events = append(events, event{kind: serverDown, at: now, virtual: &v, real: &v.Reals[i], why: "the pool stops", ending: true})
 			}
 		}
 	}
 	switch {
 	case s.quorum == met && v.Omega:
-		events = append(events, event{kind: quorumLost, at: now, virtual: v, ending: true})
+		events = append(events, event{kind: quorumLost, at: now, virtual: &v, ending: true})
 	case s.quorum == lost:
-		events = append(events, event{kind: fallbackOff, at: now, virtual: v, ending: true})
+		events = append(events, event{kind: fallbackOff, at: now, virtual: &v, ending: true})
 	}
 	return events
 }

@@ -56,13 +56,14 @@ type story struct {
 	health  map[string]checks.Status
 	checked time.Time
 	assumed map[netip.AddrPort]bool
+	stood   map[netip.AddrPort]bool
 	orders  map[netip.AddrPort]Order
 	file    string
 }
 
 func newStory(t *testing.T) *story {
 	return &story{t: t, v: virtual("10.0.0.1:80"), now: noon, health: map[string]checks.Status{},
-		assumed: map[netip.AddrPort]bool{}, orders: map[netip.AddrPort]Order{}}
+		assumed: map[netip.AddrPort]bool{}, stood: map[netip.AddrPort]bool{}, orders: map[netip.AddrPort]Order{}}
 }
 
 func (y *story) play(text string) string {
@@ -175,6 +176,8 @@ func (y *story) happens(line string) string {
 			delete(y.health, words[1])
 		case "found":
 			y.assumed[ap(words[1])] = true
+		case "stood":
+			y.stood[ap(words[1])] = true
 		case "drain", "disable", "weight":
 			o := Order{Action: map[string]Action{"drain": Drain, "disable": Disable, "weight": SetWeight}[words[0]], By: "alice"}
 			for _, w := range words[2:] {
@@ -218,6 +221,7 @@ func (y *story) happens(line string) string {
 		health:  func(c conf.Check) checks.Status { return y.health[c.Target.String()] },
 		checked: func(conf.Check) time.Time { return y.checked },
 		assumed: func(a netip.AddrPort) bool { return y.assumed[a] },
+		stood:   func(a netip.AddrPort) bool { return y.stood[a] },
 		order:   func(a netip.AddrPort) (Order, bool) { o, found := y.orders[a]; return o, found },
 		file: func(r conf.Real) string {
 			if r.Address.String() == y.file {
@@ -242,8 +246,8 @@ func (y *story) happens(line string) string {
 
 func tellEvent(e event) string {
 	s := [...]string{"", "up", "down", "still down", "quorum", "no quorum", "fallback on", "fallback off"}[e.kind]
-	if e.real.Address.IsValid() {
-		s += " " + e.real.Address.String()
+	if e.server().IsValid() {
+		s += " " + e.server().String()
 	}
 	if e.kind == serverUp {
 		s += fmt.Sprintf(" weight %d", e.weight)

@@ -23,7 +23,7 @@ func (p *pool) deliver() {
 	for _, e := range events {
 		p.logEvent(e)
 		for _, h := range hooksOf(e) {
-			h.Env = append(p.environment(e.virtual), h.Env...)
+			h.Env = append(p.environment(*e.virtual), h.Env...)
 			p.hooks.Add(h)
 		}
 		if line := monitorLine(e); line != "" {
@@ -36,8 +36,8 @@ func (p *pool) deliver() {
 }
 
 func (p *pool) logEvent(e event) {
-	service := slog.String("service", KeyOf(e.virtual).String())
-	real := slog.String("real", plain(e.real.Address).String())
+	service := slog.String("service", KeyOf(*e.virtual).String())
+	real := slog.String("real", e.server().String())
 	log := func(level slog.Level, msg string, args ...any) {
 		p.log.Log(context.Background(), level, msg, append([]any{service}, args...)...)
 	}
@@ -52,7 +52,7 @@ func (p *pool) logEvent(e event) {
 	case e.kind == quorumLost:
 		log(slog.LevelWarn, "virtual service has no quorum", "sum", e.sum, "quorum", max(e.virtual.Quorum, 1))
 	case e.kind == fallbackOn:
-		log(slog.LevelWarn, "the fallback answers", "fallback", plain(e.real.Address).String())
+		log(slog.LevelWarn, "the fallback answers", "fallback", e.server().String())
 	case e.kind == fallbackOff && !e.found:
 		log(slog.LevelInfo, "the fallback answers no more")
 	}
@@ -84,7 +84,7 @@ func serviceName(v conf.Virtual) string {
 //	quorum_up, quorum_down   SERVICE up|down SUM QUORUM
 //	fallbackcommand          start|stop SERVICE PROTOCOL [NAME]
 func hooksOf(e event) []notify.Hook {
-	v := e.virtual
+	v := *e.virtual
 	subject := KeyOf(v).String()
 	var hooks []notify.Hook
 	add := func(what, path string, args ...string) {
@@ -93,7 +93,7 @@ func hooksOf(e event) []notify.Hook {
 		}
 	}
 	server := func(path, state string) {
-		a := plain(e.real.Address).String()
+		a := e.server().String()
 		add("notify "+a, path, serviceName(v), a, state, strconv.Itoa(e.weight))
 	}
 	vote := func(path, state string) {
@@ -190,20 +190,20 @@ func alertOf(e event) string {
 	if e.found || e.ending {
 		return ""
 	}
-	service := titleOf(e.virtual)
+	service := titleOf(*e.virtual)
 	switch e.kind {
 	case serverUp:
-		return fmt.Sprintf("real server %s is up again (service %s)", plain(e.real.Address), service)
+		return fmt.Sprintf("real server %s is up again (service %s)", e.server(), service)
 	case serverDown:
-		return fmt.Sprintf("real server %s is down (service %s): %s", plain(e.real.Address), service, e.why)
+		return fmt.Sprintf("real server %s is down (service %s): %s", e.server(), service, e.why)
 	case stillDown:
-		return fmt.Sprintf("real server %s is still down (service %s): %s", plain(e.real.Address), service, e.why)
+		return fmt.Sprintf("real server %s is still down (service %s): %s", e.server(), service, e.why)
 	case quorumMet:
 		return fmt.Sprintf("service %s has quorum again", service)
 	case quorumLost:
 		return fmt.Sprintf("service %s has no quorum: its servers weigh %d, it needs %d", service, e.sum, max(e.virtual.Quorum, 1))
 	case fallbackOn:
-		return fmt.Sprintf("service %s: the fallback %s answers", service, plain(e.real.Address))
+		return fmt.Sprintf("service %s: the fallback %s answers", service, e.server())
 	}
 	return ""
 }
