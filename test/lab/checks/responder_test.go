@@ -15,9 +15,9 @@ import (
 )
 
 // responderEnv has the test binary be a server that Debian does not have, or
-// none that is small: news, SIP and gRPC. Its arguments are in the other two.
+// none that is small: news, SIP, gRPC and an Oracle listener. Its arguments are in the other two.
 const (
-	responderEnv     = "KEEPBEAT_CHECKS_RESPONDER" // nntp, sip, grpc, grpcs
+	responderEnv     = "KEEPBEAT_CHECKS_RESPONDER" // nntp, sip, grpc, grpcs, tns
 	responderPortEnv = "KEEPBEAT_CHECKS_PORT"
 	responderDirEnv  = "KEEPBEAT_CHECKS_DIR" // with server.crt and server.key
 )
@@ -60,6 +60,9 @@ func respond(kind string) error {
 		return err
 	}
 	serve := func(c net.Conn) { nntpServe(c, cert) }
+	if kind == "tns" {
+		serve = tnsServe
+	}
 	ended := make(chan error)
 	// The TCP port of 127.0.0.1 is the last to be opened, since it is what says "ready".
 	for _, a := range []netip.Addr{loopback6, loopback4} {
