@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -96,19 +97,25 @@ func TestWithoutTheFileAServerIsUp(t *testing.T) {
 
 func TestAFileThatIsJustBeingWrittenIsReadAgain(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "switch")
-	f, err := os.Create(path) // as a shell does for `echo down >switch`
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	k, err := NewChecker(conf.Check{Type: conf.File, Path: path})
-	if err != nil {
-		t.Fatal(err)
-	}
-	time.AfterFunc(switchPause/10, func() { f.WriteString("down\n") })
-	if got, err := k.Check(t.Context()); err == nil {
-		t.Errorf("up: %s", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		f, err := os.Create(path) // as a shell does for `echo down >switch`
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		k, err := NewChecker(conf.Check{Type: conf.File, Path: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(switchPause/2, func() {
+			if _, err := f.WriteString("down\n"); err != nil {
+				t.Error(err)
+			}
+		})
+		if got, err := k.Check(t.Context()); err == nil || Local(err) {
+			t.Errorf("got %q, %v; want down", got, err)
+		}
+	})
 }
 
 func TestAFileThatCannotBeReadIsNoVerdict(t *testing.T) {

@@ -103,7 +103,7 @@ func TestJitterPutsEachStartOffByAPartOfItAndLosesNone(t *testing.T) {
 						defer stop()
 						c := target(9)
 						c.Jitter = jitter
-						begin, phase := time.Now(), time.Duration(placeOf(c)%uint64(c.Interval))
+						begin, phase := time.Now(), phaseIn(c.Interval, placeOf(c))
 						s.Subscribe(c, nil)
 						const seconds = 200
 						time.Sleep(seconds*time.Second + phase + min(jitter, c.Interval))
@@ -172,4 +172,25 @@ func TestNothingIsLostWhenIntervalsChangeAtRandom(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestPlacesAreSpreadOverAnyInterval(t *testing.T) {
+	for _, i := range []time.Duration{shortest, 99 * time.Millisecond, time.Second, 7 * time.Second, 10 * time.Second, time.Hour} {
+		places := map[time.Duration]int{}
+		for n := range 10_000 {
+			p := phaseIn(i, placeOf(target(n)))
+			if p < 0 || p >= i {
+				t.Fatalf("interval %v: a place at %v", i, p)
+			}
+			places[p.Truncate(i/50)]++
+		}
+		for p, n := range places { // 200 each, if all were even
+			if n > 300 {
+				t.Errorf("interval %v: %d of 10,000 checks in the fiftieth at %v", i, n, p)
+			}
+		}
+		if len(places) < 50 {
+			t.Errorf("interval %v: %d places", i, len(places))
+		}
+	}
 }
