@@ -53,7 +53,7 @@ func WriteBack(dir, keep string, version uint64, files Files, now time.Time) (un
 			if rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
 				return unapplied, rerr
 			}
-			if err := replace(path, data, 0o644); err != nil {
+			if err := replace(path, data, modeOf(path, data)); err != nil {
 				return unapplied, err
 			}
 		}

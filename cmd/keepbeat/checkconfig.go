@@ -212,6 +212,9 @@ func (k *checker) spec(dir string, local *conf.Local) {
 		k.say(dir, nil, err)
 		return
 	}
+	for _, w := range conf.Exposed(files) {
+		fmt.Fprintln(k.stderr, w)
+	}
 	k.parse(files, local)
 }
 
