@@ -10,7 +10,7 @@ import (
 )
 
 // startMariaDB starts MariaDB with a database "shop" and a user who may read it.
-func startMariaDB(t *testing.T) (s *server, port uint16, ca string) {
+func startMariaDB(t *testing.T, more ...string) (s *server, port uint16, ca string) {
 	dir := directory(t)
 	port = freePort(t)
 	cert, key := certificate(t, dir)
@@ -35,11 +35,11 @@ CREATE USER empty;
 CREATE USER tlsonly IDENTIFIED BY 'tls-password' REQUIRE SSL;
 FLUSH PRIVILEGES;
 `)
-	return startServer(t, program{args: []string{
+	return startServer(t, program{args: append([]string{
 		"mariadbd", "--no-defaults", "--user=root", "--datadir=" + data, fmt.Sprintf("--port=%d", port), "--bind-address=127.0.0.1,::1",
 		"--socket=" + dir + "/socket", "--pid-file=" + dir + "/pid", "--init-file=" + init, "--skip-name-resolve",
 		"--innodb-log-file-size=4M", "--innodb-buffer-pool-size=16M", "--ssl-cert=" + cert, "--ssl-key=" + key,
-	}, port: port}), port, cert
+	}, more...), port: port}), port, cert
 }
 
 func mysqlAt(port uint16) conf.Check {
@@ -98,4 +98,20 @@ func TestMariaDB(t *testing.T) {
 		server: s, check: c, six: true, up: `^match for "\^second\$"$`,
 		wrong: func(c *conf.Check) { c.Receive = "third" }, wrongly: `^no match for "third" in 2 rows$`,
 	}.tell(t)
+}
+
+// A server counts clients that hang up before they have logged in, of all
+// addresses but 127.0.0.1, and in the end blocks them.
+func TestMariaDBDoesNotBlockWhoChecksWithoutLogin(t *testing.T) {
+	_, port, _ := startMariaDB(t, "--skip-name-resolve=0", "--max-connect-errors=2")
+	c := conf.Check{Type: conf.Negotiate, Service: "mysql", Target: local(port), Source: netip.MustParseAddr("127.0.0.2")}
+	for range 5 {
+		succeeds(t, c, "^greets as")
+	}
+	connect := c
+	connect.Type, connect.Service = conf.Connect, ""
+	for range 5 {
+		succeeds(t, connect, "^connected$")
+	}
+	fails(t, c, patience, "^error 1129: .*blocked")
 }
