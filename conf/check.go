@@ -197,7 +197,7 @@ func (p *poolReader) one(plan *checkPlan, c *checkFields, v *Virtual) {
 		out.Path, out.Dynamic = from.Path, from.Dynamic
 		plan.ok = p.needs(c, "checktype file of virtual "+v.String(), "the path of the file", "path")
 	}
-	if out.Type == Ping && from.Count > 1 {
+	if out.Type == Ping && from.Count != defaultPingCount {
 		out.Count = from.Count
 	}
 	switch out.Type {

@@ -140,7 +140,7 @@ virtual:
       - {address: 10.0.0.12, forward: gate, login: real, passwd_file: /etc/p, checkinterval: 5s, checkinterval_down: 5s, failurecount: 4, checktimeout: 7s, starttls: no, checkport: 144}
       - {address: 10.0.0.13, forward: gate, service: imaps, tls_verify: yes, jitter: 0s}
       - {address: 10.0.0.14, forward: gate, checktype: connect, negotiatetimeout: 2s}
-      - {address: 10.0.0.15, forward: gate, checktype: ping, checkcount: 3}
+      - {address: 10.0.0.15, forward: gate, checktype: ping, checkcount: 5}
       - {address: 10.0.0.16, forward: gate, checktype: external, checkcommand: /bin/c, user: nobody, dynamic: yes}
       - {address: 10.0.0.17, forward: gate, checktype: external-perl, checkcommand: /bin/c}
       - {address: 10.0.0.18, forward: gate, checktype: file, path: /run/../run/switch}
@@ -155,7 +155,7 @@ virtual:
 		"negotiate imap 10.0.0.12:144 login=real passwd_file=/etc/p" + from + " interval=5s jitter=100ms timeout=7s fall=4 rise=3",
 		"negotiate imaps 10.0.0.13:143 login=virtual passwd=one tls_verify=true tls_min=1.2" + from + " interval=1s interval_down=3s timeout=4s fall=2 rise=3",
 		"connect 10.0.0.14:143" + from + " interval=1s interval_down=3s jitter=100ms timeout=2s fall=2 rise=3",
-		"ping 10.0.0.15:0 count=3" + from + timing,
+		"ping 10.0.0.15:0 count=5" + from + timing,
 		"external 10.0.0.16:143 command=/bin/c args=10.0.0.1 143 10.0.0.16 143 user=nobody dynamic=true" + timing,
 		"external 10.0.0.17:143 command=/bin/c args=10.0.0.1 143 10.0.0.17 143 perl=true" + timing,
 		"file 10.0.0.18:0 path=/run/switch" + timing,

@@ -188,13 +188,13 @@ var checkKeys = []checkKey{
 	{"rise", 0, "Successes in a row until it is up again, 1 to 1000. Default 1.", func(p *poolReader, c *checkFields, n *yaml.Node) {
 		set(&c.check.Rise, p.integer(1, 1000), n)
 	}},
-	{"checkcount", 0, "ping: echo requests until the check has failed, 1 to 100. Default 1.", func(p *poolReader, c *checkFields, n *yaml.Node) {
+	{"checkcount", 0, "ping: echo requests, spread over the time-out, until the check has failed, 1 to 100. Default 3: one lost packet is no dead server.", func(p *poolReader, c *checkFields, n *yaml.Node) {
 		set(&c.check.Count, p.integer(1, maxPingCount), n)
 	}},
 	{"request", takesRequest, "What is asked for. http, https: a path, by default /; http_proxy: a URL http://... that is fetched through the server; grpc, grpcs: the service whose health is asked, by default the server's; dns: a name, or an address for its PTR record; ftp: a file; ldap, ldaps: the DN that is read; mysql, pgsql: a query; simpletcp: a text with \\n, \\r, \\t, \\\\ and \\xNN; sip: a URI, by default sip:LOGIN.", func(p *poolReader, c *checkFields, n *yaml.Node) {
 		set(&c.check.Request, p.requestText, n)
 	}},
-	{"receive", takesReceive, "Regular expression (RE2) that has to match: http, https, http_proxy: the body; dns: one of the answers; ftp: the file; ldap, ldaps: the DN; mysql, pgsql: a value; simpletcp: a line of the answer; services of mail and news: the greeting. Default: anything.", func(p *poolReader, c *checkFields, n *yaml.Node) {
+	{"receive", takesReceive, "Regular expression (RE2) that has to match: http, https, http_proxy: the body; dns: one of the answers; ftp: the file; ldap, ldaps: the DN or a value; mysql, pgsql: a value; simpletcp: a line of the answer; services of mail and news: the greeting. Default: anything.", func(p *poolReader, c *checkFields, n *yaml.Node) {
 		set(&c.check.Receive, p.receive, n)
 	}},
 	{"login", takesUser, "Name to log in with; of radius the User-Name, of sip who asks. Default: no login; anonymous of ftp, ldirectord@HOST of sip.", func(p *poolReader, c *checkFields, n *yaml.Node) {
@@ -208,7 +208,7 @@ var checkKeys = []checkKey{
 		set(&c.check.PasswdFile, p.path, n)
 		c.check.Passwd = ""
 	}},
-	{"database", takesDatabase, "mysql, pgsql: the database; oracle: the service name that the listener is asked for.", func(p *poolReader, c *checkFields, n *yaml.Node) {
+	{"database", takesDatabase, "mysql, pgsql: the database; oracle: the service name that the listener is asked for, or a colon and the SID; without it the listener is pinged.", func(p *poolReader, c *checkFields, n *yaml.Node) {
 		set(&c.check.Database, p.text, n)
 	}},
 	{"secret", takesSecret, "radius: the shared secret. It is replicated with the file and never shown.", func(p *poolReader, c *checkFields, n *yaml.Node) {

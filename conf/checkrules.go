@@ -168,6 +168,10 @@ func (p *poolReader) http(c *checkFields, s *service, out *planned) {
 		bad("%s", request, checkRequest(out.Request))
 	case s.name == "http_proxy" && out.Request == "":
 		p.needs(c, "service http_proxy", "the URL that is fetched through it: http://www.example.org/", "request")
+	case isURL && strings.Contains(host, "@"):
+		bad("request holds a user and a password; put them into headers, as Authorization", request)
+	case s.name == "http_proxy" && out.HTTPVersion == "2":
+		bad("http_version 2 is not spoken with a proxy; write 1.0 or 1.1", []string{"http_version"})
 	case s.name == "http_proxy" && (scheme != "http" || !isURL || host == ""):
 		bad("request %s is not a URL that a proxy fetches; write it like http://www.example.org/", request, quote(out.Request))
 	case s.name != "http_proxy" && isURL && (scheme == "http" || scheme == "https"):
@@ -232,8 +236,8 @@ func (p *poolReader) logins(c *checkFields, s *service, out *planned) bool {
 			p.needs(c, who, "the secret that it shares with the server (or secret_file)", "secret", "secret_file")
 		}
 	case "mysql", "pgsql":
-		if out.Login == "" && out.Request != "" {
-			p.needs(c, "the request of "+who, "the name of the user who asks", "login")
+		if out.Login == "" && out.Request+out.Database != "" {
+			p.needs(c, "request or database of "+who, "the name of the user who asks", "login")
 		}
 	case "imap", "imaps", "pop", "pops", "ldap", "ldaps":
 		if out.Login != "" && !passwd {

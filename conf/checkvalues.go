@@ -23,6 +23,8 @@ const (
 	maxDatagram  = 65507 // the payload of UDP over IPv4
 	maxConnects  = 10_000
 	maxPingCount = 100
+	// defaultPingCount is left out of Check, which means the same.
+	defaultPingCount = 3
 )
 
 // parseStatus makes "204,200-203" into the canonical "200-204"; the default, 200-299, into "".
@@ -39,8 +41,8 @@ func parseStatus(s string) (string, error) {
 		switch {
 		case errA != nil || errB != nil || len(from) != 3 || len(to) != 3:
 			return "", fmt.Errorf("status %s is not a code or a range of codes; write it like 200 or 200-299,401", quote(part))
-		case a < 200 || b > 999:
-			return "", fmt.Errorf("status %s is out of range: an answer ends with a code from 200 to 999", quote(part))
+		case a < 200 || b > 599:
+			return "", fmt.Errorf("status %s is out of range: an answer ends with a code from 200 to 599", quote(part))
 		case a > b:
 			return "", fmt.Errorf("status %s runs backwards; the smaller code comes first", quote(part))
 		}

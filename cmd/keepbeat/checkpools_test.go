@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keepbeat/keepbeat/checks"
 	"github.com/keepbeat/keepbeat/conf"
 )
 
@@ -54,5 +55,35 @@ func TestAConfigurationSaysHowManyDescriptorsItNeeds(t *testing.T) {
 	}
 	if said := tooFewDescriptors(spec, nodeOf(conf.Witness), 150); said != "" {
 		t.Error(said)
+	}
+}
+
+// Whatever a pool may name can be asked.
+func TestEveryServiceHasItsCheck(t *testing.T) {
+	keys := map[string]string{
+		"dns":        "request: www.example.org",
+		"http_proxy": "request: http://www.example.org/",
+		"radius":     "login: me, passwd: x, secret: y",
+		"mysql":      "login: me, request: SELECT 1",
+		"pgsql":      "login: me, database: shop",
+	}
+	for _, service := range conf.Services() {
+		for _, protocol := range []string{"tcp", "udp"} {
+			more := keys[service]
+			if more != "" {
+				more = ", " + more
+			}
+			text := "virtual: [{address: \"[2001:db8::1]:99\", real: [\"[2001:db8::2] gate\"], protocol: " + protocol + ", service: " + service + more + "}]\n"
+			spec, _, err := conf.ParseSpec(poolFiles(text), nil)
+			if err != nil {
+				if !strings.Contains(err.Error(), "speaks") {
+					t.Error(err)
+				}
+				continue
+			}
+			if _, err := checks.NewChecker(spec.Pools["p.yaml"].Virtuals[0].Reals[0].Check); err != nil {
+				t.Errorf("%s by %s: %v", service, protocol, err)
+			}
+		}
 	}
 }
