@@ -32,7 +32,7 @@ func (raw *rawIPVS) fields(r *reader) []field {
 		{"timeouts", "How long an idle connection stays in the table, a mapping.", keep(&raw.timeouts)},
 		{"expire_nodest_conn", "Whether the connections of a real server that was removed end at once, so that the clients are told; otherwise their packets are dropped until the server is back. Default: as the kernel has it.", into(&raw.nodest, r.boolean)},
 		{"expire_quiescent_template", "Whether persistence ends with a real server's weight 0: its clients go elsewhere with their next connection. Default: as the kernel has it.", into(&raw.quiescent, r.boolean)},
-		{"conn_reuse_mode", "What happens when a client uses a port again: 0 nothing, 1 it is scheduled anew when the old connection is over, 2 and 3 also in more of its states. Default: as the kernel has it.", into(&raw.reuse, r.integer(0, 3))},
+		{"conn_reuse_mode", "What happens when a client uses a port again: 0 it comes to the same real server, 1 it is scheduled anew when the old connection is in TIME_WAIT (as masq sees it), 2 and 3 also in FIN_WAIT, the last state that gate sees. Default: as the kernel has it.", into(&raw.reuse, r.integer(0, 3))},
 		{"sloppy_tcp", "Whether a TCP connection may begin without a SYN, so that one that was not synchronised goes on after a move. Default: as the kernel has it.", into(&raw.slop, r.boolean)},
 		{"sync", "Synchronisation of the connection table: the kernel of the owner sends, the others receive; a mapping, or the interface. Default: none.", keep(&raw.sync)},
 	}
@@ -86,6 +86,11 @@ func (s *specReader) ipvs(n *yaml.Node) {
 	if *v != (IPVS{}) {
 		s.spec.IPVS = v
 	}
+}
+
+// expiresTemplates says that persistence ends with weight 0.
+func (s *Spec) expiresTemplates() bool {
+	return s.IPVS != nil && s.IPVS.ExpireQuiescentTemplate != nil && *s.IPVS.ExpireQuiescentTemplate
 }
 
 func given[T any](o opt[T]) *T {

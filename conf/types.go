@@ -160,7 +160,7 @@ type IPVS struct {
 
 	ExpireNodestConn        *bool `json:"expire_nodest_conn,omitempty"`        // connections of a server that was removed end at once
 	ExpireQuiescentTemplate *bool `json:"expire_quiescent_template,omitempty"` // persistence ends with weight 0
-	ConnReuseMode           *int  `json:"conn_reuse_mode,omitempty"`           // 0 to 3, bits: 1 a client port used again is scheduled anew, 2 also of a TCP connection that is not over
+	ConnReuseMode           *int  `json:"conn_reuse_mode,omitempty"`           // 0 to 3: a client port used again goes to 0 the same server; 1 another when the old connection is in TIME_WAIT; 2, 3 also in FIN_WAIT
 	SloppyTCP               *bool `json:"sloppy_tcp,omitempty"`                // a connection may begin without a SYN
 
 	Sync *IPVSSync `json:"sync,omitempty"` // nil: connections are not synchronised
