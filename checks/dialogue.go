@@ -255,8 +255,8 @@ func (d *dialogue) greeting(line []byte) (detail string, err error) {
 // since it has worked up to here; otherwise judge is handed its lines, and says
 // which is the last and whether it is well. The server then closes first, so
 // that the TIME_WAIT socket is its.
-func (d *dialogue) goodbye(command string, judge func(line []byte) (last, well bool)) error {
-	if err := d.say(command, command); err != nil {
+func (d *dialogue) goodbye(step, command string, judge func(line []byte) (last, well bool)) error {
+	if err := d.say(step, command); err != nil {
 		return unlessClosed(err)
 	}
 	for {
@@ -287,7 +287,7 @@ func unlessClosed(err error) error {
 
 // quit is goodbye where answers have codes.
 func (d *dialogue) quit() error {
-	return d.goodbye("QUIT", func(line []byte) (last, well bool) {
+	return d.goodbye("QUIT", "QUIT", func(line []byte) (last, well bool) {
 		code, more, ok := replyCode(line)
 		return !more, ok && code/100 == 2
 	})

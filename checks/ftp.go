@@ -28,10 +28,12 @@ type ftp struct {
 }
 
 func newFTP(c conf.Check, e *env) (Checker, error) {
-	if c.Login == "" { // as ldirectord
-		if c.Login = "anonymous"; c.Passwd == "" && c.PasswdFile == "" {
-			c.Passwd = "ldirectord@" + hostname()
-		}
+	// As ldirectord, which takes this password for any user.
+	if c.Login == "" {
+		c.Login = "anonymous"
+	}
+	if c.Passwd == "" && c.PasswdFile == "" {
+		c.Passwd = "ldirectord@" + hostname()
 	}
 	s, err := newLineService(c, e, false)
 	if err != nil {
@@ -146,6 +148,7 @@ func (k *ftp) retrieve(ctx context.Context, d *dialogue, t *tls.Config) (detail 
 	if err := conn.connected(); err != nil {
 		return "", fmt.Errorf("data: %w", err)
 	}
+	conn.listenFirst()
 	conn.listenFirst()
 	if err := d.say("RETR", "RETR "+k.c.Request); err != nil {
 		return "", err

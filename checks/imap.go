@@ -64,7 +64,7 @@ func (k *imap) Check(ctx context.Context) (string, error) {
 		}
 		detail = "logged in"
 	}
-	return detail, d.goodbye("k3 LOGOUT", func(line []byte) (last, well bool) {
+	return detail, d.goodbye("LOGOUT", "k3 LOGOUT", func(line []byte) (last, well bool) {
 		switch imapParse(line, "k3") {
 		case imapOK:
 			return true, true

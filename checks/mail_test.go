@@ -80,7 +80,7 @@ func TestIMAP(t *testing.T) {
 		{"STARTTLS refused", starttls, "S: * OK\nC: k1 STARTTLS\nS: k1 NO", `!STARTTLS: "k1 NO", wanted OK of k1`},
 		{"STARTTLS of one that knows us already", starttls, "S: * PREAUTH x\nHANG", `!greeting: "* PREAUTH x", wanted * OK, for STARTTLS`},
 		{"closed at LOGOUT", nil, "S: * OK\nC: k3 LOGOUT\nS: * BYE", "* OK"},
-		{"a complaint at LOGOUT", nil, "S: * OK\nC: k3 LOGOUT\nS: k3 BAD", `!k3 LOGOUT: "k3 BAD", wanted goodbye`},
+		{"a complaint at LOGOUT", nil, "S: * OK\nC: k3 LOGOUT\nS: k3 BAD", `!LOGOUT: "k3 BAD", wanted goodbye`},
 	})
 	converse(t, "imaps", []talk{
 		{"TLS from the start", asAlice, "TLS\nS: * OK\n" + login + "S: k2 OK\n" + logout, "logged in"},

@@ -58,7 +58,7 @@ func (k *pop) Check(ctx context.Context) (string, error) {
 		}
 		detail = "logged in"
 	}
-	return detail, d.goodbye("QUIT", func(line []byte) (last, well bool) { return true, positive(line) })
+	return detail, d.goodbye("QUIT", "QUIT", func(line []byte) (last, well bool) { return true, positive(line) })
 }
 
 func popCommand(d *dialogue, step, line string) error {

@@ -142,25 +142,7 @@ func (u *udpConn) Close() error {
 }
 
 // local is the address that the kernel chose on this side, or none.
-func (u *udpConn) local() (a netip.Addr) {
-	rc, err := u.f.SyscallConn()
-	if err != nil {
-		return a
-	}
-	rc.Control(func(fd uintptr) {
-		sa, err := unix.Getsockname(int(fd))
-		if err != nil {
-			return
-		}
-		switch sa := sa.(type) {
-		case *unix.SockaddrInet4:
-			a = netip.AddrFrom4(sa.Addr)
-		case *unix.SockaddrInet6:
-			a = netip.AddrFrom16(sa.Addr)
-		}
-	})
-	return a
-}
+func (u *udpConn) local() netip.Addr { return localAddr(u.f).Addr() }
 
 // plainError takes the name of the descriptor out of an error.
 func plainError(err error) error {
