@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	maxLine  = 1000   // bytes of a line, without its end
-	maxLines = 10_000 // that wait for a disk
+	maxLine  = 1000    // bytes of a line, without its end
+	maxLines = 100_000 // that wait for a disk: more than a pool has servers that change at once
 )
 
 // Lines appends lines to files.

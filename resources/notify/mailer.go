@@ -69,6 +69,7 @@ func (m *Mailer) Add(to conf.Email, line string) {
 	if b == nil {
 		if len(m.order) == mailBoxes {
 			m.mu.Unlock()
+			m.cfg.Logger.Error("an alert is not mailed: too many mails wait", "to", to.To, "alert", line)
 			return
 		}
 		b = &box{due: time.Now().Add(collect)}
