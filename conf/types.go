@@ -427,7 +427,7 @@ type Check struct {
 	// Connects is ldirectord's checktype N: so many plain connects follow each
 	// negotiate that succeeded; a connect that fails is followed by a negotiate.
 	Connects int `json:"connects,omitempty"`
-	Count    int `json:"count,omitempty"` // Ping: checkcount, echoes until it has failed; 0 counts as 1
+	Count    int `json:"count,omitempty"` // Ping: checkcount, echoes until it has failed; 0 counts as 3
 
 	// Request and Receive mean what the service makes of them: path and
 	// expression on the body (http), DN and expression on it (ldap), query and
