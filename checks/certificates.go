@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +22,9 @@ type certificates struct {
 // ones they hold.
 const maxCertificates = 1000
 
+// maxPEM bounds a file, in bytes: all authorities of a distribution take a quarter.
+const maxPEM = 1 << 20
+
 // authorities is the file of a tls_ca.
 func (s *certificates) authorities(path string) *fresh[*x509.CertPool] {
 	s.mu.Lock()
@@ -34,7 +36,7 @@ func (s *certificates) authorities(path string) *fresh[*x509.CertPool] {
 	if f == nil {
 		f = &fresh[*x509.CertPool]{paths: []string{path}, what: "tls_ca"}
 		f.load = func() (*x509.CertPool, error) {
-			pem, err := os.ReadFile(path)
+			pem, err := readRegular(path, maxPEM)
 			if err != nil {
 				return nil, fmt.Errorf("tls_ca: %w", err)
 			}
@@ -69,13 +71,13 @@ func (s *certificates) pair(cert, key string) *fresh[*tls.Certificate] {
 }
 
 func loadPair(cert, key string) (*tls.Certificate, error) {
-	certPEM, err := os.ReadFile(cert)
+	certPEM, err := readRegular(cert, maxPEM)
 	if err != nil {
 		return nil, fmt.Errorf("tls_cert: %w", err)
 	}
 	keyPEM, where := certPEM, ""
 	if key != "" {
-		if keyPEM, err = os.ReadFile(key); err != nil {
+		if keyPEM, err = readRegular(key, maxPEM); err != nil {
 			return nil, fmt.Errorf("tls_key: %w", err)
 		}
 		where = " with tls_key " + key

@@ -40,7 +40,7 @@ func newGRPC(c conf.Check, e *env) (Checker, error) {
 		return nil, fmt.Errorf("http_version %q: gRPC is spoken over 2 only; leave it out", c.HTTPVersion)
 	}
 	if host == "" {
-		host = c.Target.String()
+		host = defaultHost(c)
 	}
 	scheme := "http"
 	var err error

@@ -27,11 +27,13 @@ var ownFields = map[string]string{
 }
 
 // parseHeaders reads "Name: value" lines and adds the default fields that are
-// missing. Its errors show no value, since some are secrets.
+// missing. Its errors show no value, nor what may be one: some are secrets.
 func parseHeaders(s string) ([]headerField, error) {
 	var own []headerField
 	has := map[string]bool{}
+	n := 0
 	for line := range strings.Lines(s) {
+		n++
 		line = strings.TrimRight(line, "\r\n")
 		if line == "" {
 			continue
@@ -42,7 +44,7 @@ func parseHeaders(s string) ([]headerField, error) {
 		value = strings.Trim(value, " \t")
 		switch {
 		case !colon || !isToken(name):
-			return nil, fmt.Errorf("headers: %q is no name of a header field; write each line as in \"X-Name: value\"", name)
+			return nil, fmt.Errorf("headers: line %d does not begin with the name of a header field and a colon, as \"X-Name: value\" does", n)
 		case instead != "":
 			return nil, fmt.Errorf("headers: %s is set by %q", name, instead)
 		case mine:

@@ -4,11 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
-
-	"golang.org/x/sys/unix"
 )
 
 // maxSecret bounds a file with a password or secret, in bytes.
@@ -22,26 +18,12 @@ func readSecret(value, file string) ([]byte, error) {
 	if file == "" {
 		return []byte(value), nil
 	}
-	// Without O_NONBLOCK the open of a pipe would wait for somebody to write.
-	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, secretError(file, err)
-	}
-	defer f.Close()
-	if fi, err := f.Stat(); err != nil {
-		return nil, secretError(file, err)
-	} else if !fi.Mode().IsRegular() {
-		return nil, secretError(file, errors.New("it is not a regular file"))
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	b, err := readRegular(file, maxSecret)
 	if err != nil {
 		return nil, secretError(file, err)
 	}
 	b = bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
-	switch {
-	case len(b) > maxSecret:
-		return nil, secretError(file, fmt.Errorf("it holds more than %d bytes", maxSecret))
-	case len(b) == 0: // LDAP takes an empty password for no password, and says yes
+	if len(b) == 0 { // LDAP takes an empty password for no password, and says yes
 		return nil, secretError(file, errors.New("it is empty"))
 	}
 	return b, nil
