@@ -99,7 +99,8 @@ func (k *simpleTCP) Check(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	if err := unix.Shutdown(conn.fd, unix.SHUT_WR); err != nil {
+	// ENOTCONN: the server has reset the connection, which reading tells.
+	if err := unix.Shutdown(conn.fd, unix.SHUT_WR); err != nil && err != unix.ENOTCONN {
 		return "", conn.fail("shutdown", err)
 	}
 	answer, err := k.read(conn)
