@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"reflect"
 	"slices"
 	"time"
 
@@ -275,12 +274,16 @@ func (n *Node) tellProblems(st *state.State) {
 			problems[g.Name] = stoppingWhy
 		}
 	}
+	var unsettled map[string]string
+	if st.Format >= 3 {
+		unsettled = n.manager.Unsettled()
+	}
 	me := st.Nodes[n.self]
-	if len(problems) == 0 && len(me.Problems) == 0 || reflect.DeepEqual(problems, me.Problems) {
+	if maps.Equal(problems, me.Problems) && maps.Equal(unsettled, me.Unsettled) {
 		return
 	}
 	n.jobs.start("problems", n.wake, func(ctx context.Context) error {
-		_, err := n.cons.Propose(ctx, state.Command{Problems: &state.Problems{Node: n.self, Incarnation: me.Incarnation, Problems: problems}})
+		_, err := n.cons.Propose(ctx, state.Command{Problems: &state.Problems{Node: n.self, Incarnation: me.Incarnation, Problems: problems, Unsettled: unsettled}})
 		return err
 	})
 }

@@ -107,7 +107,7 @@ func (n *Node) sayProblems(ctx context.Context, change func(map[string]string)) 
 		problems = map[string]string{}
 	}
 	change(problems)
-	r, err := n.propose(ctx, state.Command{Problems: &state.Problems{Node: n.self, Incarnation: me.Incarnation, Problems: problems}})
+	r, err := n.propose(ctx, state.Command{Problems: &state.Problems{Node: n.self, Incarnation: me.Incarnation, Problems: problems, Unsettled: me.Unsettled}})
 	if err != nil {
 		return err
 	}

@@ -149,6 +149,21 @@ func (g *group) ready() error {
 	return nil
 }
 
+// settling says what the group's resources are still waiting for here.
+func (g *group) settling() error {
+	g.mu.Lock()
+	members := slices.Clone(g.members)
+	g.mu.Unlock()
+	for _, mb := range members {
+		if s, ok := mb.res.(Settler); ok {
+			if err := s.Settled(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (g *group) status() GroupStatus {
 	g.mu.Lock()
 	s := GroupStatus{Name: g.name, Phase: g.phase, Epoch: g.shown}

@@ -221,6 +221,20 @@ func (m *Manager) Ready() map[string]string {
 	return problems
 }
 
+// Unsettled returns, for the groups that would better start here a little later, why.
+func (m *Manager) Unsettled() map[string]string {
+	m.mu.Lock()
+	groups := slices.Collect(maps.Values(m.groups))
+	m.mu.Unlock()
+	why := map[string]string{}
+	for _, g := range groups {
+		if err := g.settling(); err != nil {
+			why[g.name] = err.Error()
+		}
+	}
+	return why
+}
+
 // Status returns the state of every group here, sorted by name.
 func (m *Manager) Status() []GroupStatus {
 	m.mu.Lock()

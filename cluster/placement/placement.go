@@ -27,7 +27,8 @@ type Exclude map[string]string // node -> why
 //
 // The order: the node that an operator chose, then `prefer`, then the other
 // directors by name. A group stays where it is, unless its node cannot have
-// it, an operator chose another, or auto_failback is on and a better one is there.
+// it, an operator chose another, or auto_failback is on and a better one is there
+// and settled (state.Node.Unsettled): nothing is lost by waiting for that.
 // One that nobody owns is nowhere while something of it still belongs to another.
 func Place(s *state.State, g *conf.Group, without Exclude) Want {
 	var held state.Held
@@ -66,6 +67,8 @@ func place(s *state.State, g *conf.Group, without Exclude, held state.Held) Want
 		}
 	case now.Owner != "" && can(now.Owner) && (!g.AutoFailback || able[0] == now.Owner || !better(g, able[0], now.Owner)):
 		w.Node, w.Reason = now.Owner, "stays"
+	case now.Owner != "" && can(now.Owner) && unsettled(s, g.Name, able[0]) != "":
+		w.Node, w.Reason = now.Owner, "stays: "+able[0]+" is preferred and not settled yet ("+unsettled(s, g.Name, able[0])+")"
 	default:
 		w.Node, w.Reason = able[0], reason(g, now, able[0], w.Refused)
 	}
@@ -143,6 +146,12 @@ func unable(s *state.State, g state.Group, node string, without Exclude) string 
 		return fmt.Sprintf("failed there: %s: %s", f.Resource, f.Error)
 	}
 	return ""
+}
+
+// unsettled says why a node would better have the group a little later.
+func unsettled(s *state.State, group, node string) string {
+	n := s.Nodes[node]
+	return cmp.Or(n.Unsettled[group], n.Unsettled[""])
 }
 
 // Moves returns the commands that bring the groups to where they should be:

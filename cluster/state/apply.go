@@ -156,7 +156,10 @@ func (e *edit) admit(a Admit) Result {
 	n.Incarnation++
 	n.Valid, n.Since, n.Why, n.LongLease, n.Left, n.Format = true, e.at, why, 0, false, a.Format
 	if newStart {
-		n.Problems = nil
+		n.Problems, n.Unsettled = nil, nil
+		if e.Format >= 3 && e.Spec != nil && e.Spec.IPVS != nil && e.Spec.IPVS.Sync != nil {
+			n.Unsettled = map[string]string{"": "it has just started"}
+		}
 	}
 	e.setNode(n)
 	e.note("", a.Node, fmt.Sprintf("admitted as incarnation %d: %s", n.Incarnation, why))
@@ -475,6 +478,9 @@ func (e *edit) problems(p Problems) Result {
 		}
 	}
 	n.Problems = p.Problems
+	if e.Format >= 3 {
+		n.Unsettled = p.Unsettled
+	}
 	e.setNode(n)
 	return Result{}
 }

@@ -138,6 +138,7 @@ type Problems struct {
 	Node        string            `json:"node"`
 	Incarnation uint64            `json:"incarnation"`
 	Problems    map[string]string `json:"problems"`
+	Unsettled   map[string]string `json:"unsettled,omitempty"` // see Node.Unsettled
 }
 
 // Forgive lets a node that failed a group be tried again.

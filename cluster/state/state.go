@@ -88,8 +88,11 @@ type Node struct {
 	LongLease time.Duration `json:"long_lease,omitempty"`
 	// Problems says, by group, why the node could not run it: "eth1: no carrier".
 	Problems map[string]string `json:"problems,omitempty"`
-	Since    time.Time         `json:"since,omitzero"` // of Valid, by the proposer's clock
-	Why      string            `json:"why,omitempty"`
+	// Unsettled says, by group, why the node could run it and would better a
+	// little later; under "": why it has not said so of any group yet. Only auto_failback heeds it.
+	Unsettled map[string]string `json:"unsettled,omitempty"`
+	Since     time.Time         `json:"since,omitzero"` // of Valid, by the proposer's clock
+	Why       string            `json:"why,omitempty"`
 }
 
 // Group is what the log says of a group.
