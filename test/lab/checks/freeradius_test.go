@@ -68,33 +68,31 @@ server default {
 	}
 }
 `, dir, users, port))
-	c := radiusAt(port)
+	c := radiusAt(t, port)
 	return startServer(t, program{args: []string{"freeradius", "-f", "-d", dir}, ready: func() error { _, err := run(t, c, shortly); return err }}), port
 }
 
-func radiusAt(port uint16) conf.Check {
-	return conf.Check{
-		Type: conf.Negotiate, Service: "radius", Target: local(port), Login: "probe",
-		Passwd: "a probe-password of more than 16 bytes", Secret: "lab-secret",
-	}
+func radiusAt(t *testing.T, port uint16) conf.Check {
+	t.Helper()
+	return pooled(t, pool(1812, port, "protocol: udp", "login: probe", "passwd: a probe-password of more than 16 bytes", "secret: lab-secret"))
 }
 
 func TestFreeRADIUS(t *testing.T) {
 	s, port := startFreeRADIUS(t)
 	t.Run("situations", func(t *testing.T) {
-		c := radiusAt(port)
+		c := radiusAt(t, port)
 		c.Login = "token"
 		fails(t, c, patience, `^Access-Reject: "not you"$`)
 		// Debian 12's version still answers without, unless it is told to.
 		c.Login, c.Passwd = "signed", "signed-password"
 		succeeds(t, c, "^Access-Accept$")
-		c = radiusAt(port)
+		c = radiusAt(t, port)
 		c.Secret = "another secret"
 		// FreeRADIUS does not answer what is signed with another secret.
 		fails(t, c, shortly, "no answer within")
 	})
 	story{
-		server: s, network: "udp", check: radiusAt(port), six: true, up: "^Access-Accept",
+		server: s, network: "udp", check: radiusAt(t, port), six: true, up: "^Access-Accept",
 		wrong: func(c *conf.Check) { c.Passwd = "another password" }, wrongly: "^Access-Reject",
 	}.tell(t)
 }

@@ -42,17 +42,15 @@ FLUSH PRIVILEGES;
 	}, more...), port: port}), port, cert
 }
 
-func mysqlAt(port uint16) conf.Check {
-	return conf.Check{
-		Type: conf.Negotiate, Service: "mysql", Target: local(port), Login: "probe", Passwd: "probe-password",
-		Database: "shop", Request: "SELECT * FROM director",
-	}
+func mysqlAt(t *testing.T, port uint16) conf.Check {
+	t.Helper()
+	return pooled(t, pool(3306, port, "login: probe", "passwd: probe-password", "database: shop", "request: SELECT * FROM director"))
 }
 
 func TestMariaDB(t *testing.T) {
 	s, port, ca := startMariaDB(t)
 	t.Run("situations", func(t *testing.T) {
-		c := mysqlAt(port)
+		c := mysqlAt(t, port)
 		c.Request = "SELECT * FROM director WHERE enabled = 2"
 		fails(t, c, patience, "^the query gave no row$")
 		c.Request = "SELECT * FROM cellar"
@@ -77,13 +75,13 @@ func TestMariaDB(t *testing.T) {
 		succeeds(t, c, "^logged in")
 	})
 	t.Run("without login", func(t *testing.T) {
-		c := conf.Check{Type: conf.Negotiate, Service: "mysql", Target: local(port)}
+		c := pooled(t, pool(3306, port))
 		succeeds(t, c, `^greets as ".*MariaDB`)
 		c.STARTTLS = true
 		succeeds(t, c, `^greets as ".*MariaDB`)
 	})
 	t.Run("TLS", func(t *testing.T) {
-		c := mysqlAt(port)
+		c := mysqlAt(t, port)
 		c.Login, c.Passwd, c.Database, c.Request = "tlsonly", "tls-password", "", "SELECT 1"
 		fails(t, c, patience, "^error 1045: ")
 		c.STARTTLS, c.TLSVerify, c.TLSCA, c.TLSName = true, true, ca, "localhost"
@@ -92,7 +90,7 @@ func TestMariaDB(t *testing.T) {
 		c.TLSName = "example.org"
 		fails(t, c, patience, "^certificate: ")
 	})
-	c := mysqlAt(port)
+	c := mysqlAt(t, port)
 	c.Receive = "^second$"
 	story{
 		server: s, check: c, six: true, up: `^match for "\^second\$"$`,
@@ -104,7 +102,7 @@ func TestMariaDB(t *testing.T) {
 // addresses but 127.0.0.1, and in the end blocks them.
 func TestMariaDBDoesNotBlockWhoChecksWithoutLogin(t *testing.T) {
 	_, port, _ := startMariaDB(t, "--skip-name-resolve=0", "--max-connect-errors=2")
-	c := conf.Check{Type: conf.Negotiate, Service: "mysql", Target: local(port), Source: netip.MustParseAddr("127.0.0.2")}
+	c := pooled(t, pool(3306, port, "checksource: 127.0.0.2"))
 	for range 5 {
 		succeeds(t, c, "^greets as")
 	}

@@ -47,8 +47,13 @@ zone "2.0.192.in-addr.arpa" { type primary; file "192.0.2"; };
 	return startServer(t, program{args: []string{"named", "-g", "-n", "1", "-c", file, "-D", filepath.Base(dir)}, port: port}), port
 }
 
-func dnsAt(port uint16, kind, name, receive string) conf.Check {
-	return conf.Check{Type: conf.Negotiate, Service: "dns", Target: local(port), UDP: true, RecordType: kind, Request: name, Receive: receive}
+func dnsAt(t *testing.T, port uint16, kind, name, receive string) conf.Check {
+	t.Helper()
+	keys := []string{"request: " + name, fmt.Sprintf("receive: '%s'", receive)}
+	if kind != "" {
+		keys = append(keys, "record_type: "+kind)
+	}
+	return pooled(t, pool(53, port, keys...))
 }
 
 func TestNamed(t *testing.T) {
@@ -69,7 +74,7 @@ func TestNamed(t *testing.T) {
 	} {
 		t.Run(strings.TrimSpace(tc.kind+" "+tc.name), func(t *testing.T) {
 			for _, udp := range []bool{true, false} {
-				c := dnsAt(port, tc.kind, tc.name, tc.receive)
+				c := dnsAt(t, port, tc.kind, tc.name, tc.receive)
 				c.UDP = udp
 				succeeds(t, c, tc.up)
 				succeeds(t, at(c, netip.AddrPortFrom(loopback6, port)), tc.up)
@@ -77,12 +82,12 @@ func TestNamed(t *testing.T) {
 		})
 	}
 	t.Run("failures", func(t *testing.T) {
-		fails(t, dnsAt(port, "", "nothing.example.com", ""), patience, "^RCODE NXDOMAIN$")
-		fails(t, dnsAt(port, "", "www.example.org", ""), patience, "^RCODE REFUSED$")
-		fails(t, dnsAt(port, "MX", "www.example.com", ""), patience, "^no MX record in 0 answers$")
+		fails(t, dnsAt(t, port, "", "nothing.example.com", ""), patience, "^RCODE NXDOMAIN$")
+		fails(t, dnsAt(t, port, "", "www.example.org", ""), patience, "^RCODE REFUSED$")
+		fails(t, dnsAt(t, port, "MX", "www.example.com", ""), patience, "^no MX record in 0 answers$")
 	})
 	story{
-		server: s, network: "udp", check: dnsAt(port, "A", "www.example.com", `^192\.0\.2\.80$`), six: true,
+		server: s, network: "udp", check: dnsAt(t, port, "A", "www.example.com", `^192\.0\.2\.80$`), six: true,
 		up:    `^A 192\.0\.2\.80, match`,
 		wrong: func(c *conf.Check) { c.Receive = `192\.0\.2\.81` }, wrongly: `no match for .* in 1 answers, the first: 192\.0\.2\.80`,
 	}.tell(t)
@@ -90,7 +95,7 @@ func TestNamed(t *testing.T) {
 
 func TestNamedByTCP(t *testing.T) {
 	s, port := startNamed(t)
-	c := dnsAt(port, "A", "www.example.com", "")
+	c := dnsAt(t, port, "A", "www.example.com", "")
 	c.UDP = false
 	story{
 		server: s, check: c, six: true, up: `^A 192\.0\.2\.80$`,
@@ -101,11 +106,9 @@ func TestNamedByTCP(t *testing.T) {
 // keepalived's UDP check, of a server that answers and of one that need not.
 func TestUDPOfNamed(t *testing.T) {
 	s, port := startNamed(t)
-	c := conf.Check{
-		Type: conf.Negotiate, Service: "udp", Target: local(port),
-		Payload:  "abcd01000001000000000000" + "03777777076578616d706c6503636f6d00" + "00010001", // www.example.com A
-		ReplyHex: "abcd8xx0", ReplyMin: 49, ReplyMax: 512,
-	}
+	c := pooled(t, pool(5300, port, "protocol: udp", "service: udp",
+		`payload: '\xab\xcd\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\x03com\0\0\x01\0\x01'`, // www.example.com A
+		"reply: abcd8xx0", "reply_min: 49", "reply_max: 512"))
 	story{
 		server: s, network: "udp", check: c, six: true, up: "^reply of 49 bytes$",
 		wrong: func(c *conf.Check) { c.ReplyHex = "abce" }, wrongly: "^reply of 49 bytes begins with abcd8.*, wanted abce$",

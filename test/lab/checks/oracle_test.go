@@ -57,7 +57,7 @@ func tnsServe(c net.Conn) {
 
 func TestOracleListener(t *testing.T) {
 	s, port, _ := startResponder(t, "tns")
-	c := conf.Check{Type: conf.Negotiate, Service: "oracle", Target: local(port)}
+	c := pooled(t, pool(1521, port))
 	succeeds(t, c, `^the listener answers \(no login is tried\)$`)
 	c.Database = ":SHOP"
 	succeeds(t, c, `^the listener accepts \(no login is tried\)$`)
@@ -65,7 +65,7 @@ func TestOracleListener(t *testing.T) {
 	succeeds(t, c, `^the listener sends on to another port \(no login is tried\)$`)
 	c.Database = ":CELLAR"
 	fails(t, c, patience, "^refused: TNS-12505, the listener does not know this SID$")
-	c.Database = "shop"
+	c = pooled(t, pool(1521, port, "database: shop"))
 	story{
 		server: s, check: c, six: true, up: `^the listener accepts`,
 		wrong: func(c *conf.Check) { c.Database = "cellar" }, wrongly: "^refused: TNS-12514, the listener does not know this service$",

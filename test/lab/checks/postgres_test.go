@@ -56,24 +56,25 @@ host all clear all password
 host all md5 all md5
 host all probe all scram-sha-256
 `)
-	return startServer(t, program{user: "postgres", port: port, args: []string{
+	// It listens before it serves, which a check without login tells apart.
+	c := pooled(t, pool(5432, port))
+	ready := func() error { _, err := run(t, c, shortly); return err }
+	return startServer(t, program{user: "postgres", ready: ready, args: []string{
 		filepath.Join(bin, "postgres"), "-D", data, "-p", fmt.Sprint(port), "-c", "listen_addresses=127.0.0.1,::1",
 		"-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "hba_file=" + hba,
 		"-c", "ssl=on", "-c", "ssl_cert_file=" + cert, "-c", "ssl_key_file=" + key,
 	}}), port, cert
 }
 
-func pgsqlAt(port uint16) conf.Check {
-	return conf.Check{
-		Type: conf.Negotiate, Service: "pgsql", Target: local(port), Login: "probe", Passwd: "probe-password",
-		Database: "postgres", Request: "SELECT * FROM director",
-	}
+func pgsqlAt(t *testing.T, port uint16) conf.Check {
+	t.Helper()
+	return pooled(t, pool(5432, port, "login: probe", "passwd: probe-password", "database: postgres", "request: SELECT * FROM director"))
 }
 
 func TestPostgres(t *testing.T) {
 	s, port, ca := startPostgres(t)
 	t.Run("situations", func(t *testing.T) {
-		c := pgsqlAt(port)
+		c := pgsqlAt(t, port)
 		c.Request = "SELECT * FROM director WHERE enabled = 2"
 		fails(t, c, patience, "^the query gave no row$")
 		c.Request = "SELECT * FROM cellar"
@@ -96,7 +97,7 @@ func TestPostgres(t *testing.T) {
 		fails(t, c, patience, "^error 28P01: ")
 	})
 	t.Run("ways to authenticate", func(t *testing.T) {
-		c := pgsqlAt(port)
+		c := pgsqlAt(t, port)
 		c.Request = "SELECT 1"
 		for _, user := range []string{"md5", "clear"} {
 			c.Login, c.Passwd = user, user+"-password"
@@ -106,20 +107,20 @@ func TestPostgres(t *testing.T) {
 		}
 	})
 	t.Run("without login", func(t *testing.T) {
-		c := conf.Check{Type: conf.Negotiate, Service: "pgsql", Target: local(port)}
+		c := pooled(t, pool(5432, port))
 		succeeds(t, c, "^accepts logins, not of keepbeat$")
 		c.STARTTLS = true
 		succeeds(t, c, "^accepts logins, not of keepbeat$")
 	})
 	t.Run("TLS", func(t *testing.T) {
-		c := pgsqlAt(port)
+		c := pgsqlAt(t, port)
 		c.STARTTLS, c.TLSVerify, c.TLSCA, c.TLSName = true, true, ca, "localhost"
 		succeeds(t, c, "gave a row")
 		succeeds(t, at(c, netip.AddrPortFrom(loopback6, port)), "gave a row")
 		c.TLSName = "example.org"
 		fails(t, c, patience, "^certificate: ")
 	})
-	c := pgsqlAt(port)
+	c := pgsqlAt(t, port)
 	c.Receive = "^second$"
 	story{
 		server: s, check: c, six: true, up: `^match for "\^second\$"$`,

@@ -51,8 +51,9 @@ directory %s/data
 	return startServer(t, program{args: []string{"slapd", "-d", "0", "-f", file, "-h", urls}, port: tls}), plain, tls, cert
 }
 
-func ldapAt(service string, port uint16) conf.Check {
-	return conf.Check{Type: conf.Negotiate, Service: service, Target: local(port), Request: "ou=people,dc=example,dc=com"}
+func ldapAt(t *testing.T, service string, port uint16) conf.Check {
+	t.Helper()
+	return pooled(t, pool(10389, port, "service: "+service, "request: ou=people,dc=example,dc=com"))
 }
 
 func TestSlapd(t *testing.T) {
@@ -62,7 +63,7 @@ func TestSlapd(t *testing.T) {
 		return c
 	}
 	t.Run("situations", func(t *testing.T) {
-		c := ldapAt("ldap", plain)
+		c := ldapAt(t, "ldap", plain)
 		succeeds(t, c, `^entry "ou=people,dc=example,dc=com"$`)
 		c.Receive = "^ou=people,"
 		succeeds(t, c, "match for")
@@ -77,13 +78,13 @@ func TestSlapd(t *testing.T) {
 		fails(t, c, patience, "^search: noSuchObject$")
 		c.Request = "no DN"
 		fails(t, c, patience, "^search: invalidDNSyntax")
-		c = monitor(ldapAt("ldap", plain))
+		c = monitor(ldapAt(t, "ldap", plain))
 		succeeds(t, c, "^entry")
 		c.Passwd = "another password"
 		fails(t, c, patience, "^bind: invalidCredentials$")
 	})
 	t.Run("STARTTLS", func(t *testing.T) {
-		c := monitor(ldapAt("ldap", plain))
+		c := monitor(ldapAt(t, "ldap", plain))
 		c.STARTTLS = true
 		succeeds(t, c, "^entry")
 		c.TLSVerify, c.TLSCA, c.TLSName = true, ca, "localhost"
@@ -93,15 +94,15 @@ func TestSlapd(t *testing.T) {
 		fails(t, c, patience, "^StartTLS: certificate: ")
 	})
 	t.Run("ldaps", func(t *testing.T) {
-		c := monitor(ldapAt("ldaps", secure))
+		c := monitor(ldapAt(t, "ldaps", secure))
 		c.TLSVerify, c.TLSCA, c.TLSName = true, ca, "localhost"
 		succeeds(t, c, "^entry")
 		c.TLSCA = ""
 		fails(t, c, patience, "^certificate: ")
-		fails(t, ldapAt("ldaps", plain), patience, "TLS handshake")
+		fails(t, ldapAt(t, "ldaps", plain), patience, "TLS handshake")
 	})
 	story{
-		server: s, check: ldapAt("ldap", plain), six: true, up: `^entry "ou=people,dc=example,dc=com"$`,
+		server: s, check: ldapAt(t, "ldap", plain), six: true, up: `^entry "ou=people,dc=example,dc=com"$`,
 		wrong: func(c *conf.Check) { c.Receive = "ou=machines" }, wrongly: `no match for "ou=machines" in entry .* and its [0-9]+ values`,
 	}.tell(t)
 }
@@ -109,7 +110,7 @@ func TestSlapd(t *testing.T) {
 func TestSlapdWithTLS(t *testing.T) {
 	s, _, secure, _ := startSlapd(t)
 	story{
-		server: s, check: ldapAt("ldaps", secure), six: true, up: "^entry",
+		server: s, check: ldapAt(t, "ldaps", secure), six: true, up: "^entry",
 		wrong: func(c *conf.Check) { c.Request = "dc=example,dc=org" }, wrongly: "^search: ",
 	}.tell(t)
 }
