@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/smtp"
 	"os"
+	"strings"
 
 	"github.com/keepbeat/keepbeat/conf"
 )
@@ -47,10 +48,7 @@ const maxReply = 256 << 10
 // STARTTLS it is used, and as between mail servers its certificate is not
 // verified: an alert that is not sent helps nobody.
 func bySMTP(ctx context.Context, server string, m Mail) (err error) {
-	host, port, err := net.SplitHostPort(server)
-	if err != nil {
-		host, port = server, "25"
-	}
+	host, port := hostPort(server)
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("smtp %s: %w", server, err)
@@ -110,6 +108,15 @@ func bySMTP(ctx context.Context, server string, m Mail) (err error) {
 		return hopeless{fmt.Errorf("delivered, but not to all: %w", refused)}
 	}
 	return nil
+}
+
+// hostPort takes HOST[:PORT] apart; an IPv6 address without a port needs no brackets.
+func hostPort(server string) (host, port string) {
+	host, port, err := net.SplitHostPort(server)
+	if err != nil {
+		return strings.Trim(server, "[]"), "25"
+	}
+	return host, port
 }
 
 // bounding is a connection of which no more than a bounded number of bytes is read.

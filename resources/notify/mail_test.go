@@ -343,6 +343,17 @@ func TestSMTP(t *testing.T) {
 	})
 }
 
+func TestServersOfMail(t *testing.T) {
+	for server, want := range map[string]string{
+		"mail.example.org": "mail.example.org 25", "mail.example.org:587": "mail.example.org 587", "10.0.0.1": "10.0.0.1 25",
+		"2001:db8::1": "2001:db8::1 25", "[2001:db8::1]": "2001:db8::1 25", "[2001:db8::1]:26": "2001:db8::1 26",
+	} {
+		if host, port := hostPort(server); host+" "+port != want {
+			t.Errorf("%s: %s %s", server, host, port)
+		}
+	}
+}
+
 func TestSendmail(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "mail")
 	m := composed(t, to, "real server 10.0.0.5:80 is down")
