@@ -228,7 +228,7 @@ var checkKeys = []checkKey{
 	{"status", takesHTTP, "http, https, http_proxy: the codes that are fine, like 200-299,401, or a list. Default 200-299.", func(p *poolReader, c *checkFields, n *yaml.Node) {
 		set(&c.check.Status, p.status, n)
 	}},
-	{"digest", takesHTTP, "http, https, http_proxy: md5:... or sha256:... of the body. Default: it is not looked at.", func(p *poolReader, c *checkFields, n *yaml.Node) {
+	{"digest", takesHTTP, "http, https, http_proxy: md5:... or sha256:... of the body as it comes, which has to be shorter than 1 MiB. Default: it is not looked at.", func(p *poolReader, c *checkFields, n *yaml.Node) {
 		set(&c.check.Digest, p.parsed("md5:... or sha256:...", parseDigest), n)
 	}},
 	{"headers", takesHTTP, "http, https, http_proxy: more headers of the request, a mapping, or a list of lines \"Name: value\".", func(p *poolReader, c *checkFields, n *yaml.Node) {
@@ -237,7 +237,7 @@ var checkKeys = []checkKey{
 	{"body", takesHTTP, "http, https, http_proxy: what POST, PUT or OPTIONS sends.", func(p *poolReader, c *checkFields, n *yaml.Node) {
 		set(&c.check.Body, p.body, n)
 	}},
-	{"http_version", takesHTTP, "http, https, http_proxy: 1.0, 1.1 or 2. Default 1.1.", func(p *poolReader, c *checkFields, n *yaml.Node) {
+	{"http_version", takesHTTP, "http, https: 1.0, 1.1 or 2, which https agrees on by ALPN and http takes for granted; http_proxy: 1.0 or 1.1. Default 1.1.", func(p *poolReader, c *checkFields, n *yaml.Node) {
 		set(&c.check.HTTPVersion, word(p, "1.0", "1.1", "2"), n)
 	}},
 	{"urls", takesHTTP, "http, https, http_proxy: several requests, a list of mappings with " + strings.Join(urlKeys, ", ") + "; the server is up while all of them succeed. What an entry does not say is that of the server. A real server with a request or receive of its own is asked for that alone.", func(_ *poolReader, c *checkFields, n *yaml.Node) {
@@ -267,10 +267,10 @@ var checkKeys = []checkKey{
 	{"tls_name", takesTLS, "Name that is sent as SNI and verified. Default: virtualhost, or the real server's address.", func(p *poolReader, c *checkFields, n *yaml.Node) {
 		set(&c.check.TLSName, p.virtualhost, n)
 	}},
-	{"tls_ca", takesTLS, "With tls_verify: file of the PEM certificates that are trusted, an absolute path on each director. Default: the system's.", func(p *poolReader, c *checkFields, n *yaml.Node) {
+	{"tls_ca", takesTLS, "With tls_verify: file of the PEM certificates that are trusted, an absolute path on each director. This and the files of tls_cert and tls_key are read again when they change. Default: the system's.", func(p *poolReader, c *checkFields, n *yaml.Node) {
 		set(&c.check.TLSCA, p.path, n)
 	}},
-	{"tls_min", takesTLS, "The oldest version that is accepted: 1.0, 1.1, 1.2 or 1.3. Default 1.0.", func(p *poolReader, c *checkFields, n *yaml.Node) {
+	{"tls_min", takesTLS, "The oldest version that is accepted: 1.0, 1.1, 1.2 or 1.3. Below 1.2, RSA key exchange and 3DES are offered, too, as old servers need; SSL 3.0, RC4 and Diffie Hellman without elliptic curves never. Default 1.0.", func(p *poolReader, c *checkFields, n *yaml.Node) {
 		set(&c.check.TLSMin, word(p, "1.0", "1.1", "1.2", "1.3"), n)
 	}},
 	{"tls_cert", takesTLS, "The client's certificate, a PEM file on each director, an absolute path. Default: none.", func(p *poolReader, c *checkFields, n *yaml.Node) {
