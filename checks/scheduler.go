@@ -182,7 +182,8 @@ func (s *Scheduler) Subscribe(c conf.Check, notify func(Status)) (cancel func())
 	} else if e.run != nil && e.run.dropped {
 		// The run that the last cancel ended has not returned yet. If it never
 		// does, the new subscribers are to hear of it.
-		s.schedule(e, time.Now().Add(e.check.Timeout+grace))
+		e.verdict = time.Now()
+		s.schedule(e, e.verdict.Add(e.check.Timeout+grace))
 	}
 	e.subs = append(e.subs, sub)
 	if e.status.Known {
