@@ -1,6 +1,7 @@
 package checks
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -81,6 +82,9 @@ func loadPair(cert, key string) (*tls.Certificate, error) {
 			return nil, fmt.Errorf("tls_key: %w", err)
 		}
 		where = " with tls_key " + key
+	}
+	if bytes.Contains(keyPEM, []byte("ENCRYPTED")) { // RFC 7468, 11, and RFC 1421, 4.6.1.1
+		return nil, fmt.Errorf("tls_cert %s%s: the key has a password; take that away (openssl pkey -in FILE), nobody could type it", cert, where)
 	}
 	// Its errors hold nothing of a key.
 	p, err := tls.X509KeyPair(certPEM, keyPEM)

@@ -260,6 +260,7 @@ func TestTLSSettingsThatCannotBeAreToldAtValidation(t *testing.T) {
 		return p
 	}
 	onlyCert, onlyKey, other, rubbish := at("cert", cert), at("key", key), at("other", otherKey), at("rubbish", []byte("secret rubbish"))
+	locked := at("locked", []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAA==\n-----END ENCRYPTED PRIVATE KEY-----\n"))
 	for _, tc := range []struct {
 		c    conf.Check
 		want string
@@ -272,6 +273,7 @@ func TestTLSSettingsThatCannotBeAreToldAtValidation(t *testing.T) {
 		{conf.Check{TLSCert: "/dev/zero"}, "tls_cert: read /dev/zero: it is not a regular file"},
 		{conf.Check{TLSCert: at("huge", make([]byte, maxPEM+1))}, "tls_cert: read " + filepath.Join(dir, "huge") + ": it holds more than 1048576 bytes"},
 		{conf.Check{TLSCert: onlyCert, TLSKey: "/nonexistent"}, "tls_key: open /nonexistent: no such file or directory"},
+		{conf.Check{TLSCert: onlyCert, TLSKey: locked}, "tls_cert " + onlyCert + " with tls_key " + locked + ": the key has a password; take that away (openssl pkey -in FILE), nobody could type it"},
 		{conf.Check{TLSCert: onlyCert}, "tls_cert " + onlyCert + ": tls: found a certificate rather than a key in the PEM for the private key"},
 		{conf.Check{TLSCert: onlyCert, TLSKey: other}, "tls_cert " + onlyCert + " with tls_key " + other + ": tls: private key does not match public key"},
 		{conf.Check{TLSCert: rubbish, TLSKey: rubbish}, "tls_cert " + rubbish + " with tls_key " + rubbish + ": tls: failed to find any PEM data in certificate input"},
