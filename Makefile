@@ -49,7 +49,7 @@ install: build
 	ln -sf keepbeat $(DESTDIR)$(SBINDIR)/hb_takeover
 	ln -sf keepbeat $(DESTDIR)$(SBINDIR)/cl_status
 	for page in docs/man/*.[58]; do install -D -m 644 $$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}; done
-	install -D -m 644 scripts/keepbeat.service $(DESTDIR)$(UNITDIR)/keepbeat.service
+	for unit in scripts/*.service; do install -D -m 644 $$unit $(DESTDIR)$(UNITDIR)/$${unit##*/}; done
 
 clean:
 	rm -rf bin dist

@@ -60,6 +60,7 @@ func (n *Node) act(ctx context.Context) {
 		}
 		n.putBack()
 		n.followSpec(st)
+		n.followOrders(st)
 		n.beAdmitted(st)
 		if !n.director {
 			if n.admitted(st) {

@@ -25,6 +25,7 @@ func (n *Node) lead(ctx context.Context) {
 	next := time.NewTimer(0)
 	defer next.Stop()
 	failures := map[string]time.Time{} // when this node first saw each failure
+	orders := map[uint64]time.Time{}   // when it first saw each order for real servers
 	lives := map[string]life{}
 	var since time.Time
 	beat := n.selfReset.register("leader")
@@ -50,6 +51,7 @@ func (n *Node) lead(ctx context.Context) {
 		quiet := n.revokeSilent(st, lives)
 		n.place(st, since)
 		n.forgive(st, failures)
+		n.endOrders(st, orders)
 		n.orderFencing(st)
 		n.upgrade(st)
 		n.growQuorum(st)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -58,6 +59,9 @@ type Config struct {
 	Registry    resources.Registry // of a director
 	Journal     resources.Journal
 	Keys        *KeyRing // nil: keys cannot be changed while it runs
+	// RealOrders is told what operators have ordered for real servers, each time
+	// it changes, and may keep the map; nil: nobody is.
+	RealOrders func(map[netip.AddrPort]conf.RealOrder)
 	// Files reads and checks this node's own specification files.
 	Files func() (*conf.Spec, conf.Files, error)
 	// Write puts a version of the files into this node's configuration directory.
@@ -130,6 +134,11 @@ type Node struct {
 	namesSet   []string  // what the links were told last; the actor's own
 	present    bool      // this daemon has been admitted; the actor's own
 	hears      int       // how many the links know before the log names the nodes, when that is more than ha.yaml; the actor's own
+
+	// What the pools were told last of orders for real servers; the actor's own.
+	orders      map[netip.AddrPort]conf.RealOrder
+	ordersTold  bool
+	ordersIndex uint64
 
 	mu           sync.Mutex                  // guards what follows
 	nodesWritten uint64                      // of the change of nodes that stands in ha.yaml

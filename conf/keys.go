@@ -36,6 +36,7 @@ func Keys() []KeyDoc {
 		node          *yaml.Node
 		group         Group
 		vip           VIP
+		sides         []RealServer
 		virtual       rawVirtual
 		resourceExtra options
 		ipvs          rawIPVS
@@ -54,9 +55,11 @@ func Keys() []KeyDoc {
 	add("haresources.yaml", "groups.NAME.resources[]", []field{
 		{"vip", "A virtual IP address: ADDRESS[/PREFIX[/INTERFACE[:LABEL]]][/BROADCAST], or a mapping.", nil},
 		{"ldirectord", "An IPVS pool: the plain name of its file, ldirectord.yaml.", nil},
+		{"realserver", "This machine as a real server: virtual addresses that it takes without answering for them on the wire, each `ADDRESS [gate|ipip]`; one or a list.", nil},
 	})
 	add("haresources.yaml", "groups.NAME.resources[]", s.optionFields(&resourceExtra))
 	add("haresources.yaml", "groups.NAME.resources[].vip", s.vipFields(&vip, &address, &address))
+	add("realserver.yaml", "", r.realServerFields(&sides, &node))
 	add("haresources.yaml", "fencing", s.fencingFields(&fencing, &node, &node))
 	add("haresources.yaml", "fencing.devices.NAME", s.deviceFields(&device))
 	add("haresources.yaml", "fencing.devices.NAME.params.NAME", s.paramFields(&text, &text))

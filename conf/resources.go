@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,7 +22,7 @@ const (
 )
 
 // Kinds returns the kinds of resources that are built.
-func Kinds() []Kind { return []Kind{KindVIP, KindLdirectord} }
+func Kinds() []Kind { return []Kind{KindVIP, KindLdirectord, KindRealServer} }
 
 func kindList() string {
 	s := ""
@@ -53,7 +54,7 @@ func (s *specReader) optionFields(o *options) []field {
 	timeout := s.duration(10*time.Millisecond, day)
 	return []field{
 		{"name", "Name, unique in the group. Default: kind and argument, \"vip 192.168.56.200\".", into(&o.name, s.text)},
-		{"class", "What makes it safe to start the resource elsewhere: guarded (the kernel cuts it off), fenced (only a stop that was reported, or fencing), shared (two copies are harmless). Default: guarded for vip and ldirectord.", into(&o.class, s.class)},
+		{"class", "What makes it safe to start the resource elsewhere: guarded (the kernel cuts it off), fenced (only a stop that was reported, or fencing), shared (two copies are harmless). Default: guarded for vip and ldirectord, shared for realserver.", into(&o.class, s.class)},
 		{"start_timeout", "How long a start may take, 10ms to 24h. Default 20s.", into(&o.start, timeout)},
 		{"stop_timeout", "How long a stop may take, 10ms to 24h. Default 20s.", into(&o.stop, timeout)},
 		{"monitor_timeout", "How long a look at the resource may take, 10ms to 24h. Default 20s.", into(&o.monitor, timeout)},
@@ -93,7 +94,7 @@ func (s *specReader) resource(g *Group, n *yaml.Node) {
 		switch f := isOption(key.Value); {
 		case f != nil:
 			f.read(value)
-		case key.Value != string(KindVIP) && key.Value != string(KindLdirectord):
+		case !slices.Contains(Kinds(), Kind(key.Value)):
 			unknown = append(unknown, key)
 		case kindKey != nil:
 			s.errorf(key, "a resource has one kind, and this one is %s already; put %s into an entry of its own with a \"-\" before it", quote(kindKey.Value), quote(key.Value))
@@ -162,6 +163,12 @@ func (s *specReader) kind(g *Group, key, value *yaml.Node) (Resource, bool) {
 			return r, false
 		}
 		r.Pool = name
+	case KindRealServer:
+		r.Class = Shared // every real server has the address
+		var ok bool
+		if r.RealServer, ok = s.realServers(value); !ok {
+			return r, false
+		}
 	}
 	return r, true
 }
@@ -173,6 +180,8 @@ func (s *specReader) finish(g *Group, n *yaml.Node, r Resource, o options) {
 		r.Name = "vip " + r.VIP.Address.String()
 	case KindLdirectord:
 		r.Name = "ldirectord " + r.Pool
+	case KindRealServer:
+		r.Name = "realserver " + r.RealServer[0].Address.String()
 	}
 	r.Name = o.name.or(r.Name)
 	r.Class = o.class.or(r.Class)

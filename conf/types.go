@@ -152,14 +152,14 @@ type Spec struct {
 }
 
 // IPVS are the settings that a kernel has once for all its virtual services,
-// `ipvs:` of haresources.yaml. Every director has them while it is part of the
-// cluster; what they replaced is put back. A nil pointer and a zero time-out
-// leave the kernel's value alone.
+// `ipvs:` of haresources.yaml. A director has them while a pool is started on
+// it; what they replaced is put back. A nil pointer and a zero time-out leave
+// the kernel's value alone, but for ExpireQuiescentTemplate.
 type IPVS struct {
 	Timeouts IPVSTimeouts `json:"timeouts,omitzero"`
 
 	ExpireNodestConn        *bool `json:"expire_nodest_conn,omitempty"`        // connections of a server that was removed end at once
-	ExpireQuiescentTemplate *bool `json:"expire_quiescent_template,omitempty"` // persistence ends with weight 0
+	ExpireQuiescentTemplate *bool `json:"expire_quiescent_template,omitempty"` // persistence ends with weight 0; nil: true while a started pool has a service that is persistent and quiescent
 	ConnReuseMode           *int  `json:"conn_reuse_mode,omitempty"`           // 0 to 3: a client port used again goes to 0 the same server; 1 another when the old connection is in TIME_WAIT; 2, 3 also in FIN_WAIT
 	SloppyTCP               *bool `json:"sloppy_tcp,omitempty"`                // a connection may begin without a SYN
 
@@ -221,6 +221,7 @@ type Kind string
 const (
 	KindVIP        Kind = "vip"
 	KindLdirectord Kind = "ldirectord"
+	KindRealServer Kind = "realserver"
 )
 
 // Resource is one member of a group.
@@ -234,8 +235,16 @@ type Resource struct {
 	MonitorTimeout  time.Duration `json:"monitor_timeout"`  // default 20 s
 	MonitorInterval time.Duration `json:"monitor_interval"` // default 10 s; kernel events are seen at once whatever it is
 
-	VIP  *VIP   `json:"vip,omitempty"`  // kind vip
-	Pool string `json:"pool,omitempty"` // kind ldirectord: key of Spec.Pools
+	VIP        *VIP         `json:"vip,omitempty"`        // kind vip
+	Pool       string       `json:"pool,omitempty"`       // kind ldirectord: key of Spec.Pools
+	RealServer []RealServer `json:"realserver,omitempty"` // kind realserver
+}
+
+// RealServer is a virtual address that a machine takes without answering for it
+// on the wire: the other side of forward methods gate and ipip. It is comparable.
+type RealServer struct {
+	Address netip.Addr `json:"address"`
+	Forward Forward    `json:"forward"` // Gate or IPIP
 }
 
 // VIP is a virtual IP address.

@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 type fake struct {
 	Fencer // not asked here
 	NodeChanger
+	RealOrderer
 	mu       sync.Mutex // guards what follows
 	witness  bool
 	err      error // of every command

@@ -92,6 +92,16 @@ func (c *Client) RemoveKey(ctx context.Context, k Key) (r cluster.KeyChange, err
 	return r, c.do(ctx, http.MethodPost, "/v1/keys/remove", k, &r)
 }
 
+// OrderReal gives an order for a real server.
+func (c *Client) OrderReal(ctx context.Context, r Real) (done Reals, err error) {
+	return done, c.do(ctx, http.MethodPost, "/v1/real", r, &done)
+}
+
+// RealOrders asks which real servers have an order.
+func (c *Client) RealOrders(ctx context.Context) (r Reals, err error) {
+	return r, c.do(ctx, http.MethodGet, "/v1/real", nil, &r)
+}
+
 // Fence has a node fenced.
 func (c *Client) Fence(ctx context.Context, f Fence) (r Fenced, err error) {
 	return r, c.do(ctx, http.MethodPost, "/v1/fence", f, &r)

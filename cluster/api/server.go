@@ -39,6 +39,7 @@ type Node interface {
 	RemoveKey(ctx context.Context, index int) (cluster.KeyChange, error)
 	Fencer
 	NodeChanger
+	RealOrderer
 }
 
 // Config is what Serve is given.
@@ -107,6 +108,8 @@ func handler(cfg Config, a access) http.Handler {
 	mux.HandleFunc("POST /v1/quorum/confirm", s.quorumConfirm)
 	mux.HandleFunc("POST /v1/node/add", s.addNode)
 	mux.HandleFunc("POST /v1/node/remove", s.removeNode)
+	mux.HandleFunc("GET /v1/real", s.realOrders)
+	mux.HandleFunc("POST /v1/real", s.orderReal)
 	mux.HandleFunc("POST /v1/keys/add", s.addKey)
 	mux.HandleFunc("POST /v1/keys/use", s.useKey)
 	mux.HandleFunc("POST /v1/keys/remove", s.removeKey)

@@ -51,6 +51,8 @@ func (e *edit) apply(c Command) Result {
 		return e.longLease(*c.LongLease)
 	case c.Spec != nil:
 		return e.setSpec(*c.Spec)
+	case c.Reals != nil:
+		return e.setReals(*c.Reals)
 	case c.Fence != nil:
 		return e.fence(*c.Fence)
 	case c.Fenced != nil:
@@ -551,6 +553,7 @@ func (e *edit) setSpec(s SetSpec) Result {
 			e.Longer = Longer{was, e.Index}
 		}
 	}
+	e.dropOrders(s.Spec)
 	e.Spec, e.SpecFiles = s.Spec, s.Files
 	e.SpecInfo = SpecInfo{Version: s.Base + 1, From: s.From, At: e.at}
 	by := ""

@@ -36,6 +36,7 @@ type Command struct {
 	Forgive   *Forgive   `json:"forgive,omitempty"`
 	LongLease *LongLease `json:"long_lease,omitempty"`
 	Spec      *SetSpec   `json:"spec,omitempty"`
+	Reals     *SetReals  `json:"reals,omitempty"`
 	Fence     *Fence     `json:"fence,omitempty"`
 	Fenced    *Fenced    `json:"fenced,omitempty"`
 	Members   *Members   `json:"members,omitempty"`

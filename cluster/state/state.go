@@ -5,6 +5,7 @@ package state
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -19,7 +20,8 @@ import (
 //
 //	1: the first
 //	2: fencing, members, clean admissions
-const Format = 2
+//	3: orders for real servers, nodes that are not settled
+const Format = 3
 
 // firstFormat is what a cluster begins with.
 const firstFormat = 1
@@ -44,6 +46,10 @@ type State struct {
 	// specification, or of their resources, and have not reported stopped.
 	Leaving   map[string]conf.Group `json:"leaving,omitempty"`
 	Decisions []Decision            `json:"decisions,omitempty"` // oldest first, at most maxDecisions
+
+	// Orders are what operators have ordered for real servers, by address as it
+	// stands in the specification.
+	Orders map[netip.AddrPort]conf.RealOrder `json:"orders,omitempty"`
 
 	Members *Members                `json:"members,omitempty"` // nil: `nodes:` of ha.yaml
 	Fencing map[string]FenceRequest `json:"fencing,omitempty"` // by node: what is under way

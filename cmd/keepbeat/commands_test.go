@@ -34,6 +34,7 @@ type fakeDaemon struct {
 	moved   []cluster.Moved
 	changes cluster.Changes
 	groups  []cluster.GroupStatus
+	reals   []cluster.RealOrdered
 	asked   []string
 	restart func()
 	keys    []cluster.NodeKeys

@@ -139,7 +139,7 @@ Exit codes: 0 done, 1 refused or failed (the reason is on stderr), 2 usage,
 		a.statusCommand(), a.whyCommand(), a.historyCommand(),
 		a.standbyCommand(), a.takeoverCommand(),
 		a.fenceCommand(), a.quorumCommand(), a.nodeCommand(),
-		a.applyCommand(), a.checkConfigCommand(), a.keysCommand(), a.versionCommand(),
+		a.applyCommand(), a.checkConfigCommand(), a.keysCommand(), a.realCommand(), a.realserverCommand(), a.versionCommand(),
 	)
 	return root
 }

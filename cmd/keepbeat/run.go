@@ -33,6 +33,7 @@ import (
 	"github.com/keepbeat/keepbeat/fencing/watchdog"
 	"github.com/keepbeat/keepbeat/resources"
 	"github.com/keepbeat/keepbeat/resources/ipvs"
+	"github.com/keepbeat/keepbeat/resources/realserver"
 	"github.com/keepbeat/keepbeat/resources/vip"
 )
 
@@ -43,20 +44,24 @@ const stopLimit = 4 * time.Minute
 type agents struct {
 	registry resources.Registry
 	vips     *vip.Maker
+	pools    *ipvs.Maker
 	checks   *checks.Scheduler
 	close    func() error
 }
 
-func newAgents(logger *slog.Logger) agents {
+func newAgents(local *conf.Local, logger *slog.Logger) agents {
 	scheduler := checks.NewScheduler(checks.Config{Logger: logger})
 	kernel := ipvs.NewKernel(ipvs.KernelConfig{Logger: logger})
 	vips := vip.NewMaker(vip.Config{Logger: logger})
+	pools := ipvs.NewMaker(ipvs.Config{Checks: scheduler, Table: kernel})
 	return agents{
 		registry: resources.Registry{
 			conf.KindVIP:        vips,
-			conf.KindLdirectord: ipvs.NewMaker(ipvs.Config{Checks: scheduler, Table: kernel}),
+			conf.KindLdirectord: pools,
+			conf.KindRealServer: realserver.Maker{Host: realserver.New(local.RunDir)},
 		},
 		vips:   vips,
+		pools:  pools,
 		checks: scheduler,
 		close:  func() error { return errors.Join(vips.Close(), kernel.Close()) },
 	}
@@ -183,10 +188,11 @@ func run(configPath string, logger *slog.Logger) error {
 			start("guard", func(ctx context.Context) error { g.Run(ctx); return nil })
 			cfg.Guard = g
 		}
-		a := newAgents(logger)
+		a := newAgents(local, logger)
 		defer a.close()
 		start("checks", a.checks.Run)
 		cfg.Registry = a.registry
+		cfg.RealOrders = a.pools.SetOrders
 		if local.Quorum == conf.QuorumPing {
 			w := wire.New(wire.Config{Vips: a.vips, Logger: logger})
 			defer w.Close()
@@ -466,7 +472,7 @@ func release(configPath string, logger *slog.Logger) error {
 		c.Close()
 		return errors.New("keepbeat runs on this machine; use `systemctl stop keepbeat` or `keepbeat standby`")
 	}
-	a := newAgents(logger)
+	a := newAgents(local, logger)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	err = resources.Release(ctx, journal(local), a.registry, local.Name, logger)

@@ -241,7 +241,7 @@ func (p *pool) realDetail(k Key, r conf.Real, now standing) RealDetail {
 		Address: r.Address.String(), Host: r.Host, Forward: r.Forward.String(), Weight: r.Weight, Wanted: -1,
 		Check: checkName(r.Check), State: now.state, Rising: now.rising, Removed: now.held, File: p.file(r),
 	}
-	if o, found := p.order(plain(r.Address)); found && !o.over(time.Now()) {
+	if o, found := p.order(plain(r.Address)); found {
 		d.Order = &o
 	}
 	if err := p.refusal(k, plain(r.Address)); err != nil {

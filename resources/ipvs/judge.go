@@ -34,7 +34,6 @@ type verdict struct {
 	serves bool   // requests may go to it: up, or not checked yet and it serves already
 	weight int    // that it ought to have while it serves, 0 to 65535
 	why    string // it is down, or has another weight than the configured one; empty: nothing to say
-	until  time.Time
 }
 
 // judge says what is thought of a server that was in a state before; empty: in
@@ -52,12 +51,6 @@ func judge(r conf.Real, before string, alpha bool, in input) verdict {
 		v.serves = before == StateUp || before == "" && !alpha && in.assumed(a)
 	}
 	o, ordered := in.order(a)
-	if ordered && o.over(in.now) {
-		ordered = false
-	}
-	if ordered {
-		v.until = o.Until
-	}
 	switch name := in.file(r); {
 	case name != "":
 		v.state, v.serves, v.why = StateDown, false, "maintenance: the file "+name+" is there"

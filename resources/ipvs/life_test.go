@@ -135,13 +135,13 @@ func TestOrdersOfOperators(t *testing.T) {
 		}
 		r.update(p, conf.Pool{Virtuals: []conf.Virtual{a, b}})
 		r.did("an update changes nothing of it")
-		// For port 0: every port of the address. It ends by itself.
-		r.maker.SetOrders(map[netip.AddrPort]Order{ap("10.0.0.6:0"): {Action: SetWeight, Weight: 9, Until: time.Now().Add(time.Minute)}})
+		// For port 0: every port of the address.
+		r.maker.SetOrders(map[netip.AddrPort]Order{ap("10.0.0.6:0"): {Action: SetWeight, Weight: 9}})
 		synctest.Wait()
 		r.did("another", "-e -t 10.0.0.1:80 -r 10.0.0.5:80 -g -w 1", "-e -t 10.0.0.1:80 -r 10.0.0.6:80 -g -w 9", "-e -t 10.0.0.2:8080 -r 10.0.0.5:80 -m -w 4")
-		time.Sleep(time.Minute)
+		r.maker.SetOrders(nil)
 		synctest.Wait()
-		r.did("its time is over", "-e -t 10.0.0.1:80 -r 10.0.0.6:80 -g -w 2")
+		r.did("it is taken back", "-e -t 10.0.0.1:80 -r 10.0.0.6:80 -g -w 2")
 		if p.Detail().(Detail).Repairs != 0 {
 			t.Error("an order was taken for damage")
 		}

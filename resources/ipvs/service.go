@@ -59,7 +59,6 @@ func (s *service) step(v conf.Virtual, in input) decision {
 			m.late = s.begun
 		}
 		st := standing{verdict: judge(r, m.state, v.Alpha, in)}
-		d.wake(in.now, st.until)
 		s.follow(&m, &v, &v.Reals[i], st.verdict, in, &d)
 		switch {
 		case st.serves:
@@ -173,7 +172,6 @@ func (s *service) standIn(v *conf.Virtual, in input, d *decision) {
 		if f.Weight == 0 && b.state == StateUp && b.why == "" {
 			b.weight = 1
 		}
-		d.wake(in.now, b.until)
 		d.backups[i] = b
 		if d.fallback < 0 && b.serves && b.weight > 0 && (s.quorum == lost || s.quorum == undecided && d.sum == 0) {
 			d.fallback = i

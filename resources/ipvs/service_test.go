@@ -179,13 +179,9 @@ func (y *story) happens(line string) string {
 		case "stood":
 			y.stood[ap(words[1])] = true
 		case "drain", "disable", "weight":
-			o := Order{Action: map[string]Action{"drain": Drain, "disable": Disable, "weight": SetWeight}[words[0]], By: "alice"}
+			o := Order{Action: map[string]conf.RealAction{"drain": Drain, "disable": Disable, "weight": SetWeight}[words[0]], By: "alice"}
 			for _, w := range words[2:] {
-				if d, timed := strings.CutPrefix(w, "until="); timed {
-					o.Until = noon.Add(y.duration(d))
-				} else {
-					o.Weight = y.number(w)
-				}
+				o.Weight = y.number(w)
 			}
 			y.orders[ap(words[1])] = o
 		case "enable":

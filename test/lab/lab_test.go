@@ -432,27 +432,36 @@ test -e /proc/sys/kernel/unprivileged_bpf_disabled
 	}
 }
 
-func TestTheServiceUnitIsValid(t *testing.T) {
-	unit, err := os.ReadFile("../../scripts/keepbeat.service")
-	if err != nil {
-		t.Fatal(err)
+func TestTheServiceUnitsAreValid(t *testing.T) {
+	units, err := filepath.Glob("../../scripts/*.service")
+	if err != nil || len(units) < 2 {
+		t.Fatal("units", units, err)
 	}
-	// systemd looks whether the programs are there; the one of this unit is installed elsewhere.
+	// systemd looks whether the programs are there; the one of these units is installed elsewhere.
 	stub := filepath.Join(t.TempDir(), "keepbeat")
 	if err := os.WriteFile(stub, []byte("#!/bin/sh\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "keepbeat.service")
-	if err := os.WriteFile(path, bytes.ReplaceAll(unit, []byte("/usr/sbin/keepbeat"), []byte(stub)), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, "systemd-analyze", "verify", "--man=no", "--recursive-errors=no", path).CombinedOutput()
-	if err != nil {
-		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
-	}
-	if strings.Contains(string(out), "keepbeat.service") {
-		t.Errorf("systemd has something to say about the unit:\n%s", out)
+	for _, source := range units {
+		name := filepath.Base(source)
+		t.Run(name, func(t *testing.T) {
+			unit, err := os.ReadFile(source)
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(t.TempDir(), name)
+			if err := os.WriteFile(path, bytes.ReplaceAll(unit, []byte("/usr/sbin/keepbeat"), []byte(stub)), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			out, err := exec.CommandContext(ctx, "systemd-analyze", "verify", "--man=no", "--recursive-errors=no", path).CombinedOutput()
+			if err != nil {
+				t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+			}
+			if strings.Contains(string(out), name) {
+				t.Errorf("systemd has something to say about the unit:\n%s", out)
+			}
+		})
 	}
 }
