@@ -28,10 +28,11 @@ type dnsCheck struct {
 	c        conf.Check
 	question dns.Question
 	receive  *regexp.Regexp // nil: any record of the type
+	env      *env
 }
 
 func newDNS(c conf.Check, e *env) (Checker, error) {
-	d := &dnsCheck{c: c}
+	d := &dnsCheck{c: c, env: e}
 	if err := needTCPPort(c); err != nil {
 		return nil, err
 	}
@@ -90,7 +91,9 @@ func (d *dnsCheck) askUDP(ctx context.Context, query []byte) (detail string, cut
 		return "", false, err
 	}
 	defer conn.Close()
-	err = conn.ask(query, make([]byte, bufSize), func(answer []byte) error {
+	buf := d.env.buffers.Get().(*[bufSize]byte)
+	defer d.env.buffers.Put(buf)
+	err = conn.ask(query, buf[:], func(answer []byte) error {
 		var err error
 		detail, cut, err = d.judge(query, answer)
 		return err

@@ -34,10 +34,10 @@ const (
 )
 
 const (
-	radiusHeader = 20   // code, identifier, length, authenticator
-	radiusMax    = 4096 // RFC 2865, 3
-	maxRadiusPw  = 128  // RFC 2865, 5.2
-	maxAttribute = 253  // value of one, RFC 2865, 5
+	radiusHeader = 20      // code, identifier, length, authenticator
+	radiusMax    = bufSize // RFC 2865, 3: 4,096 bytes
+	maxRadiusPw  = 128     // RFC 2865, 5.2
+	maxAttribute = 253     // value of one, RFC 2865, 5
 )
 
 // radiusCheck is checktype negotiate for radius: a login by PAP that the server
@@ -49,9 +49,12 @@ const (
 // somebody on the way turn a reject into an accept (CVE-2024-3596). All that he
 // wins here is that a server counts as up, so they are not refused; the detail
 // says it.
-type radiusCheck struct{ c conf.Check }
+type radiusCheck struct {
+	c   conf.Check
+	env *env
+}
 
-func newRadius(c conf.Check, _ *env) (Checker, error) {
+func newRadius(c conf.Check, e *env) (Checker, error) {
 	if err := needTCPPort(c); err != nil {
 		return nil, err
 	}
@@ -70,7 +73,7 @@ func newRadius(c conf.Check, _ *env) (Checker, error) {
 	case c.Receive != "":
 		return nil, errors.New("service radius wants an accept and looks at nothing else: take receive out")
 	}
-	return radiusCheck{c}, nil
+	return radiusCheck{c, e}, nil
 }
 
 func (k radiusCheck) Check(ctx context.Context) (string, error) {
@@ -95,7 +98,9 @@ func (k radiusCheck) Check(ctx context.Context) (string, error) {
 	rand.Read(x.id[:])
 	request := x.request(k.c.Login, password, conn.local())
 	var detail string
-	err = conn.ask(request, make([]byte, radiusMax), func(p []byte) error {
+	buf := k.env.buffers.Get().(*[bufSize]byte)
+	defer k.env.buffers.Put(buf)
+	err = conn.ask(request, buf[:radiusMax], func(p []byte) error {
 		var err error
 		detail, err = x.judge(p, password)
 		return err

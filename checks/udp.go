@@ -28,6 +28,7 @@ type udpCheck struct {
 	payload []byte
 	prefix  []byte // the reply begins with it, where mask has ones
 	mask    []byte
+	room    int // bytes of a reply that are looked at
 }
 
 func newUDP(c conf.Check, _ *env) (Checker, error) {
@@ -53,6 +54,8 @@ func newUDP(c conf.Check, _ *env) (Checker, error) {
 	case c.ReplyMax > 0 && max(c.ReplyMin, len(k.prefix)) > c.ReplyMax:
 		return nil, fmt.Errorf("no reply can be right: it has to have at least %d bytes and at most reply_max, %d", max(c.ReplyMin, len(k.prefix)), c.ReplyMax)
 	}
+	// One byte more than matters shows that there is more.
+	k.room = max(k.c.ReplyMin, k.c.ReplyMax, len(k.prefix), 511) + 1
 	return k, nil
 }
 
@@ -77,13 +80,13 @@ func (k *udpCheck) Check(ctx context.Context) (string, error) {
 		return "", err
 	}
 	defer conn.Close()
-	buf := make([]byte, maxDatagram)
+	buf := make([]byte, k.room)
 	if k.c.ReplyHex == "" && k.c.ReplyMin == 0 && k.c.ReplyMax == 0 {
 		return k.quiet(conn, buf)
 	}
 	var detail string
 	err = conn.ask(k.payload, buf, func(reply []byte) error {
-		detail = fmt.Sprintf("reply of %d bytes", len(reply))
+		detail = k.length(len(reply))
 		return k.judge(reply)
 	})
 	return detail, err
@@ -98,7 +101,7 @@ func (k *udpCheck) quiet(conn *udpConn, buf []byte) (string, error) {
 	n, err := conn.receive(buf, time.Now().Add(wait))
 	switch {
 	case err == nil:
-		return fmt.Sprintf("reply of %d bytes", n), nil
+		return k.length(n), nil
 	case isTimeout(err) && conn.ctx.Err() == nil:
 		return fmt.Sprintf("not refused within %v (no reply is asked for)", wait), nil
 	}
@@ -108,18 +111,26 @@ func (k *udpCheck) quiet(conn *udpConn, buf []byte) (string, error) {
 func (k *udpCheck) judge(reply []byte) error {
 	switch {
 	case len(reply) < k.c.ReplyMin:
-		return fmt.Errorf("reply of %d bytes, wanted at least %d", len(reply), k.c.ReplyMin)
+		return fmt.Errorf("%s, wanted at least %d", k.length(len(reply)), k.c.ReplyMin)
 	case k.c.ReplyMax > 0 && len(reply) > k.c.ReplyMax:
-		return fmt.Errorf("reply of %d bytes, wanted at most %d", len(reply), k.c.ReplyMax)
+		return fmt.Errorf("%s, wanted at most %d", k.length(len(reply)), k.c.ReplyMax)
 	}
 	wrong := len(reply) < len(k.prefix)
 	for i := 0; !wrong && i < len(k.prefix); i++ {
 		wrong = (reply[i]^k.prefix[i])&k.mask[i] != 0
 	}
 	if wrong {
-		return fmt.Errorf("reply of %d bytes begins with %s, wanted %s", len(reply), shortHex(reply), cutTo(k.c.ReplyHex, 60))
+		return fmt.Errorf("%s begins with %s, wanted %s", k.length(len(reply)), shortHex(reply), cutTo(k.c.ReplyHex, 60))
 	}
 	return nil
+}
+
+// length says how long a reply is, as far as it was looked at.
+func (k *udpCheck) length(n int) string {
+	if n >= k.room {
+		return fmt.Sprintf("reply of %d bytes or more", n)
+	}
+	return fmt.Sprintf("reply of %d bytes", n)
 }
 
 func shortHex(p []byte) string {

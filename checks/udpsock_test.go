@@ -153,6 +153,9 @@ func TestUDPChecks(t *testing.T) {
 		{name: "long enough", payload: "0102", min: 2, max: 2, answer: echo, want: "reply of 2 bytes"},
 		{name: "too short", payload: "01", min: 2, answer: echo, want: "!reply of 1 bytes, wanted at least 2"},
 		{name: "too long", payload: "010203", max: 2, answer: echo, want: "!reply of 3 bytes, wanted at most 2"},
+		{name: "much more than the wanted bytes", payload: strings.Repeat("01", 600), hex: "01", answer: echo, want: "reply of 512 bytes or more"},
+		{name: "the greatest length", payload: strings.Repeat("01", 600), max: 600, answer: echo, want: "reply of 600 bytes"},
+		{name: "one more", payload: strings.Repeat("01", 600), max: 599, answer: echo, want: "!reply of 600 bytes or more, wanted at most 599"},
 		{name: "silence where a reply is wanted", payload: "01", min: 1, timeout: 200 * time.Millisecond,
 			answer: func([]byte) [][]byte { return nil }, want: "!no answer within 200ms"},
 	} {
