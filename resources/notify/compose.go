@@ -3,7 +3,9 @@ package notify
 import (
 	"errors"
 	"fmt"
+	"io"
 	"mime"
+	"mime/quotedprintable"
 	"net/mail"
 	"net/textproto"
 	"strconv"
@@ -69,15 +71,19 @@ func compose(e conf.Email, node string, lines []string, more int, now time.Time)
 	header("Auto-Submitted", "auto-generated") // RFC 3834: no vacation notices, please
 	header("MIME-Version", "1.0")
 	header("Content-Type", "text/plain; charset=utf-8")
-	header("Content-Transfer-Encoding", "8bit")
-	b.WriteString("\r\nnode " + bounded(node, maxLine) + ", " + now.Format(time.RFC1123Z) + "\r\n\r\n")
+	header("Content-Transfer-Encoding", "quoted-printable") // whatever a server answered: it passes every mail system
+	b.WriteString("\r\n")
+	body := quotedprintable.NewWriter(&b)
+	write := func(text string) { _, _ = io.WriteString(body, text+"\r\n") } // into memory: no error
+	write("node " + bounded(node, maxLine) + ", " + now.Format(time.RFC1123Z))
+	write("")
 	for _, l := range lines {
-		// RFC 5322, 2.1.1: a line has at most 998 characters.
-		b.WriteString(bounded(l, 900) + "\r\n")
+		write(bounded(l, maxLine))
 	}
 	if more > 0 {
-		b.WriteString(fmt.Sprintf("and %d more\r\n", more))
+		write(fmt.Sprintf("and %d more", more))
 	}
+	_ = body.Close()
 	m.Data = []byte(b.String())
 	return m, nil
 }

@@ -11,6 +11,7 @@ import (
 	"net/smtp"
 	"os"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/keepbeat/keepbeat/conf"
 )
@@ -78,7 +79,7 @@ func bySMTP(ctx context.Context, server string, m Mail) (err error) {
 			return err
 		}
 	}
-	if err := c.Mail(m.From); err != nil {
+	if err := from(c, m.From); err != nil {
 		return err
 	}
 	taken := 0
@@ -108,6 +109,24 @@ func bySMTP(ctx context.Context, server string, m Mail) (err error) {
 		return hopeless{fmt.Errorf("delivered, but not to all: %w", refused)}
 	}
 	return nil
+}
+
+// from begins a mail. An address of plain ASCII is sent without the SMTPUTF8
+// that c.Mail asks for where it is offered: a server further on may not have it.
+func from(c *smtp.Client, address string) error {
+	for _, r := range address {
+		if r >= utf8.RuneSelf {
+			return c.Mail(address)
+		}
+	}
+	id, err := c.Text.Cmd("MAIL FROM:<%s>", address)
+	if err != nil {
+		return err
+	}
+	c.Text.StartResponse(id)
+	defer c.Text.EndResponse(id)
+	_, _, err = c.Text.ReadResponse(250)
+	return err
 }
 
 // hostPort takes HOST[:PORT] apart; an IPv6 address without a port needs no brackets.
