@@ -45,6 +45,9 @@ func (n *Node) act(ctx context.Context) {
 		} else {
 			n.sayMeta()
 		}
+		if !n.admitted(st) {
+			n.keeper.Admit(0) // before it hears of voters that came after its end
+		}
 		if st.Voters.Index != voters {
 			voters = st.Voters.Index
 			n.keeper.Configure(lease.Voters{Index: voters, IDs: st.Voters.IDs})
