@@ -44,6 +44,9 @@ func (n *Node) act(ctx context.Context) {
 		} else {
 			n.sayMeta()
 		}
+		if !n.admitted(st) {
+			n.keeper.Admit(0) // before it hears of voters that came after its end
+		}
 		if st.Voters.Index != voters {
 			voters = st.Voters.Index
 			n.keeper.Configure(lease.Voters{Index: voters, IDs: st.Voters.IDs})
@@ -151,7 +154,7 @@ func (n *Node) own(st *state.State) {
 	me := st.Nodes[n.self]
 	if _, fenced := st.Fencing[n.self]; fenced && me.Boot != uint64(n.cfg.Boot) {
 		// Whoever is to be fenced is admitted when nothing runs there any more.
-		n.manager.Own(map[string]uint64{})
+		n.assign(map[string]uint64{})
 		return
 	}
 	if me.Boot != uint64(n.cfg.Boot) && !n.isStopping() && !n.pair.stops() {
@@ -183,6 +186,12 @@ func (n *Node) own(st *state.State) {
 	if maps.Equal(epochs, before) && len(before) > 0 {
 		return
 	}
+	n.assign(epochs)
+}
+
+// assign tells the manager which groups run here, and remembers it: what was
+// told last is what own compares with.
+func (n *Node) assign(epochs map[string]uint64) {
 	n.mu.Lock()
 	n.owned = epochs
 	n.mu.Unlock()
@@ -239,7 +248,9 @@ func (n *Node) tell(st *state.State) {
 				continue
 			}
 			cmd.Blocked = &state.Blocked{Group: name, Node: n.self, Incarnation: inc, Epoch: g.Epoch, Why: r.Resource + " does not stop: " + r.Err.Error()}
-		case !n.wanted(st, g) && n.manager.Renounce(name, g.Epoch):
+		case !n.wanted(st, g) && n.manager.Renounce(name, g.Epoch), n.manager.Over(name, g.Epoch):
+			// Over: it was given up, and the log has not heard of it. The group may be
+			// wanted here again by now, but never under this epoch.
 			cmd.Stopped = &state.Stopped{Group: name, Node: n.self, Incarnation: inc, Epoch: g.Epoch}
 		case current && r.Outcome == resources.Started:
 			s := &state.Started{Group: name, Node: n.self, Incarnation: inc, Epoch: g.Epoch}

@@ -310,7 +310,7 @@ func (n *Node) bowOut() {
 	n.removed = true
 	n.mu.Unlock()
 	if n.manager != nil {
-		n.manager.Own(map[string]uint64{})
+		n.assign(map[string]uint64{})
 		if !n.manager.Idle() {
 			return
 		}

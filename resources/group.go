@@ -125,12 +125,21 @@ func (g *group) idle() bool {
 func (g *group) renounce(epoch uint64) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.phase != "idle" || g.shown != 0 || g.adopted != nil {
+	if !g.nothingLocked() {
 		return false
 	}
 	g.over = max(g.over, epoch)
 	return true
 }
+
+func (g *group) ended(epoch uint64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.nothingLocked() && epoch <= g.over
+}
+
+// nothingLocked says whether nothing runs here, and nothing that an earlier daemon left.
+func (g *group) nothingLocked() bool { return g.phase == "idle" && g.shown == 0 && g.adopted == nil }
 
 func (g *group) ready() error {
 	g.mu.Lock()

@@ -172,6 +172,15 @@ func (m *Manager) Renounce(group string, epoch uint64) bool {
 	return g.renounce(epoch)
 }
 
+// Over says whether an epoch has ended here: nothing runs under it, and nothing
+// ever will, since it was given up or reported stopped.
+func (m *Manager) Over(group string, epoch uint64) bool {
+	m.mu.Lock()
+	g := m.groups[group]
+	m.mu.Unlock()
+	return g != nil && g.ended(epoch)
+}
+
 // Settled says whether a group runs here under an epoch as it was configured
 // last: what earlier configurations had beyond that has stopped.
 func (m *Manager) Settled(group string, epoch uint64) bool {

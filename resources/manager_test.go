@@ -462,9 +462,12 @@ func TestRenounce(t *testing.T) {
 		}
 		w.m.Own(own(1))
 		w.said("")
+		if !w.m.Over("web", 1) || w.m.Over("web", 2) || w.m.Over("mail", 1) {
+			w.t.Error("epoch 1 of web is over, and no other")
+		}
 		w.m.Own(own(2))
 		w.said(strings.ReplaceAll(started, "web 1", "web 2"))
-		if w.m.Renounce("web", 2) {
+		if w.m.Renounce("web", 2) || w.m.Over("web", 1) {
 			w.t.Error("it runs")
 		}
 	})

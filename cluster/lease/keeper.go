@@ -259,15 +259,34 @@ func (k *Keeper) Left() time.Duration {
 	return k.end - k.cfg.Clock.Now()
 }
 
-// Admit tells the incarnation that the log gave to this start.
+// Admit tells the incarnation that the log gave to this start; 0: it has ended
+// it. Then the lease ends at once and none begins, whoever still promises one:
+// voters that came after the revocation know nothing of it. It has to be told
+// before the configuration that names them.
 func (k *Keeper) Admit(incarnation uint64) {
 	k.mu.Lock()
 	changed := incarnation != k.h.Incarnation()
 	k.h.Admit(incarnation)
+	ended := incarnation == 0 && k.endLocked()
 	k.mu.Unlock()
 	if changed {
 		k.Kick()
 	}
+	if ended {
+		k.cfg.Changed()
+	}
+}
+
+// endLocked ends the lease, first in the kernel. It reports whether there was one.
+func (k *Keeper) endLocked() bool {
+	live := k.liveLocked()
+	if live && k.cfg.Guard != nil {
+		if err := k.cfg.Guard.SetDeadline(0); err != nil {
+			k.cfg.Logger.Error("the guard cannot be told that the lease has ended; it will close with the deadline that it has", "err", err)
+		}
+	}
+	k.end, k.wasLive = 0, false
+	return live
 }
 
 // Kick makes the next renewal start at once.
