@@ -94,11 +94,14 @@ func (r *reader) errorAt(n *yaml.Node, offset int, format string, args ...any) {
 			}
 		}
 	}
-	// Far above maxErrors, since they are sorted and compared only at the end.
-	if len(r.errs) < 100*maxErrors {
+	if !r.full() {
 		r.errs = append(r.errs, e)
 	}
 }
+
+// full: further faults are not kept. Far above maxErrors, since they are
+// sorted and compared only at the end.
+func (r *reader) full() bool { return len(r.errs) >= 100*maxErrors }
 
 func (r *reader) warnf(n *yaml.Node, format string, args ...any) {
 	w := Warning{File: r.file, Msg: fmt.Sprintf(format, args...)}
@@ -270,7 +273,9 @@ func (r *reader) mapping(n *yaml.Node, what string, fields []field, elsewhere ma
 				return
 			}
 		}
-		r.odd++
+		if r.odd++; r.full() {
+			return // what was meant takes long to find
+		}
 		if where, ok := elsewhere[name]; ok {
 			r.errorf(key, "%s", where)
 			return

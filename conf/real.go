@@ -32,6 +32,9 @@ func (p *poolReader) readReals(n *yaml.Node, raw *rawVirtual, v *Virtual) {
 	plan := p.plan(raw.check, v)
 	seen := map[netip.AddrPort]int{}
 	p.list(raw.real, "real", func(_ int, n *yaml.Node) {
+		if *p.reals > maxReals {
+			return // said already; a range need not be written out to be refused
+		}
 		e, err := p.readEntry(n, false)
 		if err != nil {
 			p.errorf(n, "%s", err)

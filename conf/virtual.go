@@ -57,6 +57,10 @@ func (p *poolReader) fwmark(n *yaml.Node) (uint32, bool) {
 // virtual reads one entry of `virtual:`; the services of a group of addresses
 // share all but the address. One that is not understood is not in the result.
 func (p *poolReader) virtual(n *yaml.Node) []Virtual {
+	if n.Kind != yaml.MappingNode {
+		p.mapping(n, "a virtual service", nil, nil) // says so
+		return nil
+	}
 	raw := rawVirtual{check: p.global.inherit(n)}
 	odd := p.odd
 	if !p.mapping(n, "a virtual service", append(p.virtualFields(&raw), raw.check.fields(p)...), poolElsewhere()) {
