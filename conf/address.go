@@ -214,6 +214,9 @@ func parseHost(s, host string) (netip.Addr, error) {
 		if strings.Count(s, ":") > 1 && s[0] != '[' {
 			return a, fmt.Errorf("%s is not an endpoint; an IPv6 address with a port is written like \"[2001:db8::1]:80\"", quote(s))
 		}
+		if looksLikeName(host) {
+			return a, fmt.Errorf("%s is neither an IP address nor the name of a host", quote(host))
+		}
 		return a, fmt.Errorf("%s is not an IP address", quote(host))
 	}
 	if a.Zone() != "" {
