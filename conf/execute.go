@@ -75,7 +75,7 @@ func (s *specReader) pool(p *poolReader, name string, use poolUse) (Pool, []loca
 		}
 		part := newPoolReader(filepath.Join(filepath.Dir(s.files.Name), x.name))
 		part.names, part.reals, part.virtuals, part.checks, part.try = p.names, p.reals, p.virtuals, p.checks, p.try
-		part.part, part.whole, part.wholeName, part.expires = true, p.whole, p.wholeName, p.expires
+		part.part, part.whole, part.wholeName, part.stays = true, p.whole, p.wholeName, p.stays
 		s.poolAt[x.name] = poolUse{group: use.group, by: name, at: x.at}
 		more, moreAt := s.pool(part, x.name, use)
 		pool.Virtuals, at = append(pool.Virtuals, more.Virtuals...), append(at, moreAt...)

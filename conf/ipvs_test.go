@@ -93,7 +93,7 @@ func TestSynchronisationExcludesTunnelsToTheOtherFamily(t *testing.T) {
 }
 
 func TestPersistenceThatExpiresNeedsNoWarning(t *testing.T) {
-	for ipvs, want := range map[string]int{"": 1, "\nipvs: {expire_quiescent_template: no}": 1, "\nipvs: {expire_quiescent_template: yes}": 0} {
+	for ipvs, want := range map[string]int{"": 0, "\nipvs: {expire_quiescent_template: no}": 1, "\nipvs: {expire_quiescent_template: yes}": 0} {
 		_, warns, err := ParseSpec(Files{
 			Haresources: []byte("groups: {web: {resources: [{vip: 10.0.0.1}, {ldirectord: p.yaml}]}}" + ipvs),
 			Pools:       map[string][]byte{"p.yaml": []byte("virtual: [{address: 10.0.0.1:80, persistent: 5m, real: [10.0.0.9 gate]}]")},

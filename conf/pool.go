@@ -48,7 +48,7 @@ type poolReader struct {
 	part                     bool              // another file executes this one
 	whole                    *Pool             // what the pool's own file says
 	wholeName                string
-	expires                  bool                  // the kernel ends persistence with weight 0
+	stays                    bool                  // persistence is to go on with weight 0
 	firstAt                  map[string]*yaml.Node // virtual services by Virtual.String
 	regexps                  map[string]error
 	names                    *names

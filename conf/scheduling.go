@@ -110,8 +110,8 @@ func (p *poolReader) persistence(s *rawScheduling, v *Virtual) {
 			p.errorf(s.netmask, "netmask without persistent has no effect; add \"persistent: 5m\", or take it out")
 		}
 	}
-	if s.persistent.ok && v.Quiescent && !p.expires {
-		p.warnf(s.persistent.at, "persistent with quiescent: a client stays with a real server that is down until its time is over; \"quiescent: no\", or \"ipvs: {expire_quiescent_template: yes}\" in haresources.yaml, sends it elsewhere")
+	if s.persistent.ok && v.Quiescent && p.stays {
+		p.warnf(s.persistent.at, "persistent with quiescent: a client stays with a real server that is down until its time is over; \"quiescent: no\", or \"expire_quiescent_template: no\" taken out of \"ipvs\" in haresources.yaml, sends it elsewhere")
 	}
 }
 

@@ -315,7 +315,7 @@ func (s *specReader) pools() {
 			continue
 		}
 		p := newPoolReader(filepath.Join(dir, name))
-		p.names, p.try, p.expires = s.names, s.tryOnce(), s.spec.expiresTemplates()
+		p.names, p.try, p.stays = s.names, s.tryOnce(), s.spec.keepsTemplates()
 		pool, at := s.pool(p, name, use)
 		for i, v := range pool.Virtuals {
 			key, here := v.String(), at[i]
