@@ -231,13 +231,15 @@ func (p *poolReader) programs(c *checkFields) {
 	if c.gave("checktype") {
 		return
 	}
-	for name, t := range map[string]CheckType{"checkcommand": External, "user": External, "path": File} {
-		if at := c.here(name); at != nil {
-			p.errorf(at, "%s is for \"checktype: %s\"; add that, or take it out", name, t)
+	for _, w := range c.written {
+		switch w.name {
+		case "checkcommand", "user":
+			p.errorf(w.at, "%s is for \"checktype: external\"; add that, or take it out", w.name)
+		case "path":
+			p.errorf(w.at, "path is for \"checktype: file\"; add that, or take it out")
+		case "dynamic":
+			p.errorf(w.at, "dynamic is for \"checktype: external\" and file; add that, or take it out")
 		}
-	}
-	if at := c.here("dynamic"); at != nil {
-		p.errorf(at, "dynamic is for \"checktype: external\" and file; add that, or take it out")
 	}
 }
 

@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -288,4 +289,34 @@ func TestNoPasswordIsPrinted(t *testing.T) {
 	if strings.Contains(log.String(), passwd) || strings.Contains(log.String(), token) {
 		t.Errorf("it is in:\n%s", log.String())
 	}
+}
+
+// What a value parser accepts is in its form already when it is read again.
+func FuzzCheckValues(f *testing.F) {
+	for _, s := range []string{"200-299,401", "204 200-203", "md5:d41d8cd98f00b204e9800998ecf8427e", `a\n\x00\\`, "0x0A 0b", "0AxX 01", "X-Name: value", "www.example.org.", "2001:db8::1"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		for name, parse := range map[string]func(string) (string, error){"status": parseStatus, "digest": parseDigest, "reply": parseReply} {
+			once, err := parse(s)
+			if err != nil || once == "" { // the default
+				continue
+			}
+			if twice, err := parse(once); err != nil || twice != once {
+				t.Errorf("%s %q is %q, and that is %q (%v)", name, s, once, twice, err)
+			}
+		}
+		if digits, err := parsePayload(s); err == nil {
+			if b, err := hex.DecodeString(digits); err != nil || len(b) > len(s) {
+				t.Errorf("payload %q is %q (%v)", s, digits, err)
+			}
+		}
+		name, value, _ := strings.Cut(s, ":")
+		if line, err := headerLine(name, value); err == nil && (strings.ContainsAny(line, "\r\n\x00") || !strings.HasPrefix(line, name+": ")) {
+			t.Errorf("header %q is %q", s, line)
+		}
+		if checkDNSName(s) == nil && (s == "" || len(s) > 254 || strings.ContainsAny(s, " \n\x00")) {
+			t.Errorf("%q is a name", s)
+		}
+	})
 }

@@ -259,7 +259,7 @@ func (r *reader) walked(n *yaml.Node, count int) bool {
 // mapping reads a mapping. Words in elsewhere are known and have no place
 // here; the text says where they have gone. It reports whether n is a mapping.
 func (r *reader) mapping(n *yaml.Node, what string, fields []field, elsewhere map[string]string) bool {
-	seen := make(map[string]*yaml.Node, len(fields))
+	seen := make(map[string]*yaml.Node, min(len(fields), len(n.Content)/2))
 	return r.pairs(n, what, func(key, value *yaml.Node) {
 		name := key.Value
 		if first := seen[name]; first != nil {
