@@ -151,40 +151,6 @@ type Spec struct {
 	IPVS     *IPVS           `json:"ipvs,omitempty"`    // nil: the kernel's settings are left as they are
 }
 
-// IPVS are the settings that a kernel has once for all its virtual services,
-// `ipvs:` of haresources.yaml. A director has them while a pool is started on
-// it; what they replaced is put back. A nil pointer and a zero time-out leave
-// the kernel's value alone, but for ExpireQuiescentTemplate.
-type IPVS struct {
-	Timeouts IPVSTimeouts `json:"timeouts,omitzero"`
-
-	ExpireNodestConn        *bool `json:"expire_nodest_conn,omitempty"`        // connections of a server that was removed end at once
-	ExpireQuiescentTemplate *bool `json:"expire_quiescent_template,omitempty"` // persistence ends with weight 0; nil: true while a started pool has a service that is persistent and quiescent
-	ConnReuseMode           *int  `json:"conn_reuse_mode,omitempty"`           // 0 to 3: a client port used again goes to 0 the same server; 1 another when the old connection is in TIME_WAIT; 2, 3 also in FIN_WAIT
-	SloppyTCP               *bool `json:"sloppy_tcp,omitempty"`                // a connection may begin without a SYN
-
-	Sync *IPVSSync `json:"sync,omitempty"` // nil: connections are not synchronised
-}
-
-// IPVSTimeouts are how long an idle connection stays in the table, whole
-// seconds from 1 s to 31 days; 0: the kernel's (15 min, 2 min, 5 min).
-type IPVSTimeouts struct {
-	TCP    time.Duration `json:"tcp,omitempty"`
-	TCPFin time.Duration `json:"tcpfin,omitempty"` // after a FIN was seen
-	UDP    time.Duration `json:"udp,omitempty"`
-}
-
-// IPVSSync is the synchronisation of the connection table: the kernel of the
-// owner sends, those of the other directors receive.
-type IPVSSync struct {
-	Interface string     `json:"interface"`
-	ID        int        `json:"id"`               // 0 to 255; default 1 to 255 from the name of the cluster. A receiver with 0 takes what every sender sends
-	Port      uint16     `json:"port"`             // UDP; default 8848
-	Group     netip.Addr `json:"group"`            // multicast, of either family; default 224.0.0.81
-	TTL       uint8      `json:"ttl"`              // 1 to 255; default 1
-	MaxLen    int        `json:"maxlen,omitempty"` // bytes of a message; 0: what the interface's MTU allows
-}
-
 // Settings are the replicated settings.
 type Settings struct {
 	Profile      Profile       `json:"profile"`
