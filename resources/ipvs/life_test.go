@@ -3,6 +3,8 @@ package ipvs
 import (
 	"context"
 	"errors"
+	"io"
+	"mime/quotedprintable"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -27,8 +29,12 @@ type post struct {
 func (p *post) send(_ context.Context, e conf.Email, m notify.Mail) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, body, _ := strings.Cut(string(m.Data), "\r\n\r\n")
-	_, body, _ = strings.Cut(body, "\r\n\r\n") // node and date
+	_, coded, _ := strings.Cut(string(m.Data), "\r\n\r\n")
+	text, err := io.ReadAll(quotedprintable.NewReader(strings.NewReader(coded)))
+	if err != nil {
+		return err
+	}
+	_, body, _ := strings.Cut(string(text), "\r\n\r\n") // node and date
 	p.mails = append(p.mails, e.To+": "+strings.ReplaceAll(strings.TrimSpace(body), "\r\n", " | "))
 	return nil
 }
