@@ -73,6 +73,7 @@ func inputOf(health func(conf.Check) checks.Status) input {
 		now: noon, base: noon, health: health,
 		checked: func(conf.Check) time.Time { return time.Time{} },
 		assumed: func(netip.AddrPort) bool { return false },
+		kept:    func(netip.AddrPort) bool { return false },
 		stood:   func(netip.AddrPort) bool { return false },
 		order:   func(netip.AddrPort) (Order, bool) { return Order{}, false },
 		file:    func(conf.Real) string { return "" },

@@ -239,9 +239,9 @@ func counters(e Entry, i int) *Counters {
 func (p *pool) realDetail(k Key, r conf.Real, now standing) RealDetail {
 	d := RealDetail{
 		Address: r.Address.String(), Host: r.Host, Forward: r.Forward.String(), Weight: r.Weight, Wanted: -1,
-		Check: checkName(r.Check), State: now.state, Rising: now.rising, Removed: now.held, File: p.file(r),
+		Check: checkName(r.Check), State: now.state, Rising: now.rising, Removed: now.held, File: fileFor(p.files, r),
 	}
-	if o, found := p.order(plain(r.Address)); found {
+	if o, found := orderFor(p.orders, plain(r.Address)); found {
 		d.Order = &o
 	}
 	if err := p.refusal(k, plain(r.Address)); err != nil {

@@ -27,7 +27,11 @@ func (p *pool) SetOrders(orders map[netip.AddrPort]Order) {
 	for a, o := range orders {
 		p.orders[plain(a)] = o
 	}
-	p.touch(func(r conf.Real) bool { return orderIn(old, r) != orderIn(p.orders, r) })
+	p.touch(func(r conf.Real) bool {
+		was, _ := orderFor(old, plain(r.Address))
+		is, _ := orderFor(p.orders, plain(r.Address))
+		return was != is
+	})
 }
 
 // touch marks the services that have a server of which changed is true. p.mu is held.
@@ -42,26 +46,22 @@ func (p *pool) touch(changed func(conf.Real) bool) {
 	}
 }
 
-func (p *pool) order(a netip.AddrPort) (Order, bool) {
-	o, found := p.orders[a]
+// orderFor finds the order for a server.
+func orderFor(orders map[netip.AddrPort]Order, a netip.AddrPort) (Order, bool) {
+	o, found := orders[a]
 	if !found {
-		o, found = p.orders[netip.AddrPortFrom(a.Addr(), 0)]
+		o, found = orders[netip.AddrPortFrom(a.Addr(), 0)]
 	}
 	return o, found
 }
 
-func orderIn(orders map[netip.AddrPort]Order, r conf.Real) Order {
-	o, _ := (&pool{orders: orders}).order(plain(r.Address))
-	return o
-}
-
-// file is the file in maintenancedir that takes a server out; empty: none does.
-func (p *pool) file(r conf.Real) string {
-	if len(p.files) == 0 {
+// fileFor finds the file in maintenancedir that takes a server out; empty: none does.
+func fileFor(files map[string]bool, r conf.Real) string {
+	if len(files) == 0 {
 		return ""
 	}
 	for _, name := range fileNames(r) {
-		if p.files[name] {
+		if files[name] {
 			return name
 		}
 	}
@@ -205,9 +205,9 @@ func (p *pool) setFiles(files map[string]bool, note string) {
 	if maps.Equal(p.files, files) {
 		return
 	}
-	old := &pool{files: p.files}
+	old := p.files
 	p.files = files
-	p.touch(func(r conf.Real) bool { return old.file(r) != p.file(r) })
+	p.touch(func(r conf.Real) bool { return fileFor(old, r) != fileFor(files, r) })
 }
 
 // blinded notes why maintenancedir is not seen, and says it once.

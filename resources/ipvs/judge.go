@@ -21,6 +21,8 @@ type input struct {
 	// assumed: the server was found serving in the table when the pool was
 	// started for the first time in this process.
 	assumed func(netip.AddrPort) bool
+	// kept: the server was found with weight 0 then: it may have connections.
+	kept func(netip.AddrPort) bool
 	// stood: the fallback was found standing in for the servers then.
 	stood func(netip.AddrPort) bool
 	order func(netip.AddrPort) (Order, bool)

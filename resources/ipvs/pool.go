@@ -47,6 +47,7 @@ type pool struct {
 	wide     *conf.IPVS // what the specification says of the kernel as a whole
 	watched  map[conf.Check]*watch
 	assumed  map[server]bool // unknown, but found serving in the table at our first start
+	kept     map[server]bool // found in the table with weight 0 then: drained, or there was no quorum
 	stood    map[server]bool // fallbacks that were found standing in for the servers then
 	orders   map[netip.AddrPort]Order
 	files    map[string]bool // names in maintenancedir that are about our servers
@@ -286,12 +287,14 @@ func (p *pool) assume(ctx context.Context, keys []Key) error {
 	if err != nil {
 		return err
 	}
-	assumed, stood := map[server]bool{}, map[server]bool{}
+	assumed, kept, stood := map[server]bool{}, map[server]bool{}, map[server]bool{}
 	for _, e := range entries {
 		var serving []server
 		for _, d := range e.Dests {
 			if d.Weight > 0 {
 				serving = append(serving, server{e.Service.Key, d.Address})
+			} else {
+				kept[server{e.Service.Key, d.Address}] = true
 			}
 		}
 		if len(serving) == 1 && fallbacks[serving[0]] {
@@ -304,7 +307,7 @@ func (p *pool) assume(ctx context.Context, keys []Key) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.begun, p.assumed, p.stood = true, assumed, stood
+	p.begun, p.assumed, p.kept, p.stood = true, assumed, kept, stood
 	return nil
 }
 

@@ -44,6 +44,7 @@ type standing struct {
 	verdict
 	rising bool // its weight grows
 	held   bool // it has weight 0 because somebody removed it
+	kept   bool // it is not known, and stays with weight 0 as it was found
 }
 
 // step decides what the table ought to hold of a virtual service, and what
@@ -72,6 +73,7 @@ func (s *service) step(v conf.Virtual, in input) decision {
 			}
 		case st.state == StateUnknown:
 			hope += st.weight
+			st.kept = in.kept(a)
 		}
 		if !m.rising.IsZero() {
 			w, next := rise(m.rising, in.now, v.SlowStart, st.weight)
@@ -246,7 +248,7 @@ func entryOf(v conf.Virtual, d decision) Entry {
 				dest.Weight = 0
 			}
 			put(dest, true)
-		case v.Quiescent:
+		case v.Quiescent || st.kept:
 			dest.Weight = 0
 			put(dest, false)
 		}

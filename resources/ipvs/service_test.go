@@ -56,6 +56,7 @@ type story struct {
 	health  map[string]checks.Status
 	checked time.Time
 	assumed map[netip.AddrPort]bool
+	kept    map[netip.AddrPort]bool
 	stood   map[netip.AddrPort]bool
 	orders  map[netip.AddrPort]Order
 	file    string
@@ -63,7 +64,7 @@ type story struct {
 
 func newStory(t *testing.T) *story {
 	return &story{t: t, v: virtual("10.0.0.1:80"), now: noon, health: map[string]checks.Status{},
-		assumed: map[netip.AddrPort]bool{}, stood: map[netip.AddrPort]bool{}, orders: map[netip.AddrPort]Order{}}
+		assumed: map[netip.AddrPort]bool{}, kept: map[netip.AddrPort]bool{}, stood: map[netip.AddrPort]bool{}, orders: map[netip.AddrPort]Order{}}
 }
 
 func (y *story) play(text string) string {
@@ -176,6 +177,8 @@ func (y *story) happens(line string) string {
 			delete(y.health, words[1])
 		case "found":
 			y.assumed[ap(words[1])] = true
+		case "kept":
+			y.kept[ap(words[1])] = true
 		case "stood":
 			y.stood[ap(words[1])] = true
 		case "drain", "disable", "weight":
@@ -217,6 +220,7 @@ func (y *story) happens(line string) string {
 		health:  func(c conf.Check) checks.Status { return y.health[c.Target.String()] },
 		checked: func(conf.Check) time.Time { return y.checked },
 		assumed: func(a netip.AddrPort) bool { return y.assumed[a] },
+		kept:    func(a netip.AddrPort) bool { return y.kept[a] },
 		stood:   func(a netip.AddrPort) bool { return y.stood[a] },
 		order:   func(a netip.AddrPort) (Order, bool) { o, found := y.orders[a]; return o, found },
 		file: func(r conf.Real) string {
