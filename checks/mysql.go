@@ -78,7 +78,8 @@ type mysqlConn struct {
 	secure   bool // TLS
 }
 
-// errOutOfOrder, as errMySQL, is a server that is none, or is broken.
+// What is wrong with a server that does not speak the protocol, and with one
+// whose method to log in is not ours.
 var (
 	errMySQL         = errors.New("not a well-formed MySQL packet")
 	errOutOfOrder    = fmt.Errorf("%w: packets are out of order", errMySQL)

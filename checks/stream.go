@@ -16,11 +16,11 @@ import (
 // their length. It reads maxBody bytes at most, and holds no more than the
 // server has really sent, whatever length that announces.
 type stream struct {
-	conn *tcpConn
-	rw   io.ReadWriter // conn, or TLS over it
-	r    *bufio.Reader // over rw
-	left int           // bytes that may still be read
-	any  bool          // something has been read
+	conn  *tcpConn
+	rw    io.ReadWriter // conn, or TLS over it
+	r     *bufio.Reader // over rw
+	left  int           // bytes that may still be read
+	heard bool          // something has been read
 }
 
 // openStream connects to the server of a check; with t it speaks TLS at once.
@@ -78,14 +78,14 @@ func (s *stream) read(n int) ([]byte, error) {
 	var b bytes.Buffer
 	if _, err := io.CopyN(&b, s.r, int64(n)); err != nil {
 		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			if !s.any && b.Len() == 0 {
+			if !s.heard && b.Len() == 0 {
 				return nil, errors.New("connection closed without an answer")
 			}
 			return nil, errors.New("connection closed in the middle of an answer")
 		}
 		return nil, s.conn.answerError(err)
 	}
-	s.any = s.any || n > 0
+	s.heard = s.heard || n > 0
 	return b.Bytes(), nil
 }
 

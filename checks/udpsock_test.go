@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/keepbeat/keepbeat/conf"
 )
 
@@ -65,14 +67,24 @@ func TestALostDatagramIsSentAgain(t *testing.T) {
 }
 
 func TestAFloodOfForeignDatagramsEndsTheCheck(t *testing.T) {
-	target := serveUDP(t, "127.0.0.1:0", func(p []byte) [][]byte { return make([][]byte, maxForeign+50) })
-	conn, err := dialUDPCheck(t.Context(), udpTo(target))
+	server, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, from, err := server.ReadFromUDPAddrPort(make([]byte, 10))
+		for err == nil || errors.Is(err, unix.ECONNREFUSED) {
+			_, err = server.WriteToUDPAddrPort([]byte{7}, from)
+		}
+	}()
+	defer func() { server.Close(); <-done }()
+	conn, err := dialUDPCheck(t.Context(), udpTo(server.LocalAddr().(*net.UDPAddr).AddrPort()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	// The socket's buffer need not take all of them at once: what is lost is
-	// asked for again.
 	err = conn.ask([]byte("x"), make([]byte, 10), func(p []byte) error { return foreign("not mine") })
 	if err == nil || err.Error() != "1000 datagrams that were no answer, the last: not mine" {
 		t.Errorf("got %v", err)
