@@ -33,7 +33,6 @@ type story struct {
 	up      string            // the detail of the server as it is
 	wrong   func(*conf.Check) // asks for what the server does not have
 	wrongly string            // the error then
-	slow    time.Duration     // pause before a byte, or a datagram; 0: 1 ms, 20 ms
 }
 
 // tell goes through the situations; the last of them ends the server.
@@ -41,9 +40,6 @@ func (s story) tell(t *testing.T) {
 	pause, tooSlow := time.Millisecond, shortly/4
 	if s.network == "udp" {
 		pause, tooSlow = 20*time.Millisecond, 2*shortly
-	}
-	if s.slow != 0 {
-		pause = s.slow
 	}
 	if !t.Run("up", func(t *testing.T) { succeeds(t, s.check, s.up) }) {
 		return // the rest would tell the same
