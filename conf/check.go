@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -79,7 +80,7 @@ func (p *poolReader) planFor(e *serverEntry, above *checkFields, common *checkPl
 // but checks itself.
 func (p *poolReader) checkMapping(c *checkFields, what string, names []string) bool {
 	before := len(p.errs)
-	fields, elsewhere := c.fields(p, names...), poolElsewhere()
+	fields, elsewhere := c.fields(p, names...), maps.Clone(poolElsewhere())
 	if len(names) == 0 {
 		fields = slices.DeleteFunc(fields, func(f field) bool { return f.name == "checks" })
 		elsewhere["checks"] = "checks within checks; list them all side by side"

@@ -73,21 +73,6 @@ func (p *poolReader) fields(virtuals **yaml.Node) []field {
 	)
 }
 
-// poolElsewhere are the words of ldirectord.cf that keepbeat does not have.
-func poolElsewhere() map[string]string {
-	m := map[string]string{}
-	for _, w := range strings.Fields("fork supervised") {
-		m[w] = fmt.Sprintf("%q has no use here: checks never wait for each other; take it out", w)
-	}
-	m["logfile"] = "\"logfile\" has no use here: logs go to the journal, journalctl -u keepbeat; take it out"
-	m["load"] = "\"load\" has no use here (ldirectord read it and did nothing with it); take it out"
-	m["timeout"] = "\"timeout\" is \"checktimeout\" or \"negotiatetimeout\""
-	m["connecttimeout"] = "\"connecttimeout\" is \"checktimeout\""
-	m["virtual6"] = "\"virtual6\" is \"virtual\" here; the family follows from the address: \"[2001:db8::1]:80\""
-	m["real6"] = "\"real6\" is \"real\" here; the family follows from the address: \"[2001:db8::2]:80 gate\""
-	return m
-}
-
 // read parses the file. What is faulty is left out of the result, and in errs.
 func (p *poolReader) read(data []byte) Pool {
 	var pool Pool
