@@ -165,9 +165,11 @@ bench-checks: deps build labtool $(if $(filter 1,$(KERNEL)),lab-kernel)
 	CGO_ENABLED=0 $(GO) build -o bin/bench ./test/bench
 	$(LAB_ENV) $(if $(filter 1,$(KERNEL)),bin/labtool kernel -timeout 60m --) bin/bench checks $(if $(filter 1,$(KERNEL)),-kernel) $(if $(filter 1,$(PEERS)),-peers) $(BENCH)
 
+# PEERS=1 has ipvsadm, keepalived and ldirectord fill tables in the same kernel; BENCH='-n 3'.
 bench-ipvs: deps lab-kernel build labtool
+	$(if $(filter 1,$(PEERS)),@test/lab/deps.sh peers)
 	CGO_ENABLED=0 $(GO) build -o bin/bench ./test/bench
-	$(LAB_ENV) bin/labtool kernel -timeout 30m -- bin/bench ipvs
+	$(LAB_ENV) bin/labtool kernel -timeout 60m -- bin/bench ipvs $(if $(filter 1,$(PEERS)),-peers) $(BENCH)
 
 lab-kernel:
 	@test/lab/kernel.sh

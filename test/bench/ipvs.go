@@ -18,6 +18,7 @@ import (
 
 // Programming is how long the kernel's table takes.
 type Programming struct {
+	System string `json:"system"`
 	Shape  string `json:"shape"`
 	Step   string `json:"step"`
 	Ops    int    `json:"operations"`
@@ -32,6 +33,7 @@ const inNamespace = "KEEPBEAT_BENCH_NAMESPACE"
 func programming(ctx context.Context, args []string) (any, error) {
 	flags := flag.NewFlagSet("ipvs", flag.ContinueOnError)
 	n := flags.Int("n", 5, "how often each step is taken")
+	peers := flags.Bool("peers", false, "ipvsadm, keepalived and ldirectord too")
 	if err := parse(flags, args); err != nil {
 		return nil, err
 	}
@@ -51,15 +53,22 @@ func programming(ctx context.Context, args []string) (any, error) {
 		return nil, fmt.Errorf("%w; run it in the lab kernel: bin/labtool kernel -- bin/bench ipvs", err)
 	}
 	var all []*Programming
-	for _, shape := range [][2]int{{1, 1000}, {1000, 10}} {
+	for _, shape := range shapes {
 		some, err := programShape(ctx, kernel, shape[0], shape[1], *n)
 		all = append(all, some...)
 		if err != nil {
 			return all, err
 		}
 	}
-	return all, nil
+	if !*peers {
+		return all, nil
+	}
+	some, err := programPeers(ctx, kernel, *n)
+	return append(all, some...), err
 }
+
+// shapes are services and servers of each.
+var shapes = [][2]int{{1, 1000}, {1000, 10}}
 
 // inOwnNamespace runs this again with an IPVS table that is nobody else's.
 func inOwnNamespace(ctx context.Context) error {
@@ -102,7 +111,7 @@ func programShape(ctx context.Context, kernel *ipvs.Kernel, services, reals, n i
 	all := make([]*Programming, len(steps))
 	times := make([][]time.Duration, len(steps))
 	for i, s := range steps {
-		all[i] = &Programming{Shape: shape, Step: s.name}
+		all[i] = &Programming{System: "keepbeat", Shape: shape, Step: s.name}
 	}
 	// From nothing a table has to be there within a second.
 	all[0].Budget = Budget{Max: limit(1000.0)}

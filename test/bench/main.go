@@ -6,7 +6,7 @@
 //	               [-compare all] [-system all] [-short-n 4] [-lasting-n 1] [-peers]
 //	bench checks   [-servers 10,100,1000,5000] [-for 10s] [-peers] [-system all] [-patience 6m]
 //	               [-kernel]         (in a kernel with IPVS: labtool kernel -- bench checks -kernel)
-//	bench ipvs     [-n 5]            (in a kernel with IPVS: labtool kernel -- bench ipvs)
+//	bench ipvs     [-n 5] [-peers]   (in a kernel with IPVS: labtool kernel -- bench ipvs)
 package main
 
 import (
