@@ -57,7 +57,10 @@ func startServer(t *testing.T, p program) *server {
 	if err != nil {
 		t.Fatalf("%v; test/lab/deps.sh checks installs what these tests need", err)
 	}
-	s.cmd = exec.Command(path, p.args[1:]...)
+	// A shell is the namespace's first process. A server in its place would lose
+	// Pdeathsig as soon as it changes its user, and be handed orphans, of which
+	// some servers die.
+	s.cmd = exec.Command("/bin/sh", append([]string{"-c", `"$@" & wait "$!"`, "sh", path}, p.args[1:]...)...)
 	s.cmd.Env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}, p.env...)
 	s.cmd.Dir = "/"
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{

@@ -39,10 +39,7 @@ ssl_ciphers=HIGH
 rsa_cert_file=%[5]s
 rsa_private_key_file=%[6]s
 `, listen, at.Addr(), at.Port(), dir, cert, key))
-	// As the first process of its namespace it would be handed orphans, and it
-	// dies of children that it does not know.
-	first := []string{"sh", "-c", `vsftpd "$0" & wait`, config}
-	s = startServer(t, program{args: first, ready: func() error { return listensAt(at) }})
+	s = startServer(t, program{args: []string{"vsftpd", config}, ready: func() error { return listensAt(at) }})
 	return s, cert
 }
 
