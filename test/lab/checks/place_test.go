@@ -8,11 +8,14 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,7 +31,7 @@ var (
 // for the configuration and the data of a server; it ends with the test.
 func directory(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "keepbeat-checks-")
+	dir, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", directoryPrefix, os.Getpid()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,6 +44,21 @@ func directory(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// directoryPrefix is followed by the number of the process whose directory it is.
+const directoryPrefix = "keepbeat-checks-"
+
+// removeAbandoned removes the directories of tests that were killed.
+func removeAbandoned() error {
+	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), directoryPrefix+"*"))
+	for _, dir := range dirs {
+		owner, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), directoryPrefix), "-")
+		if pid, err2 := strconv.Atoi(owner); err2 == nil && unix.Kill(pid, 0) == unix.ESRCH {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}
+	return err
 }
 
 // write writes a file of the directory, with those above it, and returns its path.

@@ -29,6 +29,9 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
+	if err := removeAbandoned(); err != nil {
+		fmt.Fprintln(os.Stderr, "what an earlier test left:", err)
+	}
 	os.Exit(m.Run())
 }
 
