@@ -28,10 +28,10 @@ func TestADownServerIsAskedAtItsOwnInterval(t *testing.T) {
 				begin := time.Now()
 				// Up for the first 100 s, then down for 100 s, then up.
 				up := func(at time.Time) bool { d := at.Sub(begin); return d < 100*time.Second || d > 200*time.Second }
-				s, w, stop := start(t, 100, func(context.Context, conf.Check, int) (string, error) {
+				s, w, stop := start(t, 100, func(ctx context.Context, c conf.Check, n int) (string, error) {
 					time.Sleep(5 * time.Millisecond)
 					if !up(time.Now()) {
-						return refused(nil, conf.Check{}, 0)
+						return refused(ctx, c, n)
 					}
 					return "fine", nil
 				})
@@ -150,10 +150,10 @@ func TestNothingIsLostWhenIntervalsChangeAtRandom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := uint32(7)
 		rnd := func(n int) int { x = x*1664525 + 1013904223; return int(x>>8) % n }
-		s, w, stop := start(t, 10, func(context.Context, conf.Check, int) (string, error) {
+		s, w, stop := start(t, 10, func(ctx context.Context, c conf.Check, n int) (string, error) {
 			time.Sleep(time.Duration(rnd(400)) * time.Millisecond)
 			if rnd(3) == 0 {
-				return refused(nil, conf.Check{}, 0)
+				return refused(ctx, c, n)
 			}
 			return "fine", nil
 		})
