@@ -18,6 +18,7 @@ import (
 	"net/textproto"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -89,15 +90,24 @@ func TestNothingFromOutsideBecomesAHeader(t *testing.T) {
 	}
 }
 
-// box collects what a Mailer sends.
+// sent collects what a Mailer sends.
 type sent struct {
+	mu    sync.Mutex // guards mails
 	mails []Mail
 	err   error
 }
 
 func (s *sent) send(_ context.Context, _ conf.Email, m Mail) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.mails = append(s.mails, m)
 	return s.err
+}
+
+func (s *sent) all() []Mail {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mails
 }
 
 func TestAThousandAlertsAreOneMail(t *testing.T) {
@@ -111,14 +121,14 @@ func TestAThousandAlertsAreOneMail(t *testing.T) {
 			m.Add(conf.Email{To: "else@example.org"}, "something")
 			time.Sleep(collect / 2)
 			synctest.Wait()
-			if len(s.mails) != 0 {
+			if len(s.all()) != 0 {
 				t.Error("sent at once")
 			}
 			time.Sleep(collect)
 			synctest.Wait()
 		})
-		if len(s.mails) != 2 || strings.Count(string(s.mails[0].Data), "is down\r\n") < mailLines || !strings.Contains(string(s.mails[0].Data), "and 500 more") {
-			t.Errorf("%d mails:\n%.300s", len(s.mails), s.mails[0].Data)
+		if len(s.all()) != 2 || strings.Count(string(s.all()[0].Data), "is down\r\n") < mailLines || !strings.Contains(string(s.all()[0].Data), "and 500 more") {
+			t.Errorf("%d mails:\n%.300s", len(s.all()), s.all()[0].Data)
 		}
 	})
 }
@@ -134,12 +144,12 @@ func TestAMailThatIsNotTakenIsTriedAgainAndAtLastGivenUp(t *testing.T) {
 			m.Add(to, "two") // goes along with the next try
 			time.Sleep(10 * time.Second)
 			synctest.Wait()
-			if len(s.mails) < 2 || !strings.Contains(string(s.mails[len(s.mails)-1].Data), "one\r\ntwo\r\n") {
-				t.Errorf("%d mails", len(s.mails))
+			if len(s.all()) < 2 || !strings.Contains(string(s.all()[len(s.all())-1].Data), "one\r\ntwo\r\n") {
+				t.Errorf("%d mails", len(s.all()))
 			}
 			time.Sleep(time.Hour)
 		})
-		if n := len(s.mails); n < 4 || n > 6 {
+		if n := len(s.all()); n < 4 || n > 6 {
 			t.Errorf("%d tries", n)
 		}
 		if !strings.Contains(log.String(), "given up") {
@@ -156,8 +166,8 @@ func TestAMailThatIsRefusedForGoodIsNotTriedAgain(t *testing.T) {
 			m.Add(to, "one")
 			time.Sleep(time.Hour)
 		})
-		if len(s.mails) != 1 {
-			t.Errorf("%d tries", len(s.mails))
+		if len(s.all()) != 1 {
+			t.Errorf("%d tries", len(s.all()))
 		}
 	})
 }
@@ -167,8 +177,8 @@ func TestWhatWaitsAtTheEndIsSent(t *testing.T) {
 		s := &sent{}
 		m := NewMailer(MailConfig{Node: "director1", Logger: (&logBuffer{}).logger(), Send: s.send})
 		within(t, m.Run, func() { m.Add(to, "the pool is stopping") })
-		if len(s.mails) != 1 {
-			t.Errorf("%d mails", len(s.mails))
+		if len(s.all()) != 1 {
+			t.Errorf("%d mails", len(s.all()))
 		}
 	})
 }
