@@ -354,6 +354,7 @@ func TestUpdateTouchesOnlyWhatHasChanged(t *testing.T) {
 			}
 		}
 		r.start(p)
+		synctest.Wait() // Run reads what is changed here
 		r.kernel.take()
 
 		a.Reals[1].Weight = 9
