@@ -42,7 +42,34 @@ func PoolTrouble(s cluster.Status) []string {
 			}
 		}
 	}
-	return append(services, reals...)
+	return append(append(services, sharedTrouble(s)...), reals...)
+}
+
+// sharedTrouble lists, once for each node that has pools, what is wrong with
+// the kernel's settings and the sync daemons there: a node that waits for a
+// group has to receive its connections too.
+func sharedTrouble(s cluster.Status) []string {
+	var all []string
+	for _, n := range s.Nodes {
+		if n.Here == nil {
+			continue
+		}
+		said := map[string]bool{} // every pool of a node tells the same
+		for _, g := range n.Here.Groups {
+			for _, p := range Pools(cluster.GroupStatus{Resource: g.Resources}) {
+				if p.Kernel == nil {
+					continue
+				}
+				for _, text := range p.Kernel.Trouble {
+					if !said[text] {
+						said[text] = true
+						all = append(all, fmt.Sprintf("node %s: %s", n.Name, text))
+					}
+				}
+			}
+		}
+	}
+	return all
 }
 
 func serviceTrouble(v ipvs.ServiceDetail, services, reals []string) (_, _ []string) {

@@ -159,6 +159,14 @@ func stories(t *testing.T) map[string]cluster.Status {
 	})
 	all["quorum"] = s
 
+	s = healthy(t, func(d *ipvs.Detail) {
+		d.Kernel = &ipvs.SharedDetail{
+			Settings: map[string]string{"sync_refresh_period": "10", "timeout_tcp": "600"},
+			Sync:     []string{"master on eth2, id 75, 224.0.0.81:8848"},
+		}
+	})
+	all["synchronised"] = s
+
 	s = healthy(t, nil)
 	s.Groups[0].State, s.Groups[0].Blocked = "blocked", "vip 192.168.56.200 does not stop: netlink: permission denied"
 	s.Groups[0].Resource[0].State, s.Groups[0].Resource[0].Error = "failed", "vip 192.168.56.200: netlink: permission denied"

@@ -2,6 +2,7 @@ package screen
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 	"strings"
@@ -26,6 +27,12 @@ func (p *page) pool(now time.Time, g cluster.GroupStatus, d ipvs.Detail) {
 	if d.Blind != "" {
 		p.wrapped(mild, "  ", "    ", d.Blind)
 	}
+	if k := d.Kernel; k != nil && len(k.Sync) > 0 {
+		p.wrapped(plain, "  ", "    ", "connections are synchronised: "+strings.Join(k.Sync, "; "))
+	}
+	if k := d.Kernel; k != nil && len(k.Settings) > 0 {
+		p.wrapped(plain, "  ", "    ", "settings of the kernel: "+settings(k.Settings))
+	}
 	if d.Repairs > 0 {
 		p.wrapped(plain, "  ", "    ", fmt.Sprintf("changes of others undone: %s, the last %s", count(int(d.Repairs), "time", "times"), age(now, d.LastRepair)))
 	}
@@ -34,6 +41,15 @@ func (p *page) pool(now time.Time, g cluster.GroupStatus, d ipvs.Detail) {
 	for _, v := range services {
 		p.service(now, d.Started, v)
 	}
+}
+
+// settings shows them as sysctl does.
+func settings(all map[string]string) string {
+	var s []string
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		s = append(s, name+"="+all[name])
+	}
+	return strings.Join(s, " ")
 }
 
 // whole is how well a service is: the worst come first.
