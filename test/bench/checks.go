@@ -31,7 +31,8 @@ type Checks struct {
 	// Start is from the start of the program until all servers are in the table.
 	// keepalived puts them there unchecked, keepbeat when their first check has succeeded.
 	Start     float64      `json:"start_to_full_table_ms,omitempty"`
-	Seconds   float64      `json:"seconds"` // watched
+	Round     float64      `json:"start_to_first_round_ms,omitempty"` // until as many checks were answered as there are servers
+	Seconds   float64      `json:"seconds"`                           // watched
 	Due       uint64       `json:"due"`
 	Done      uint64       `json:"done"` // as the servers count them
 	CPU1000   float64      `json:"cpu_s_per_1000_checks"`
@@ -149,16 +150,19 @@ func (s checkSystem) measure(ctx context.Context, run checkRun) (c *Checks, err 
 		return c, err
 	}
 	defer func() { err = errors.Join(err, p.stop()) }()
-	for {
+	for c.Start == 0 || c.Round == 0 {
 		full, n := seen.filled()
-		if !full.IsZero() {
+		if c.Start == 0 && !full.IsZero() {
 			c.Start = ms(full.Sub(began))
-			break
+		}
+		asked, err := servers.answered()
+		if c.Round == 0 && asked >= run.servers {
+			c.Round = ms(time.Since(began))
 		}
 		if time.Since(began) > run.patience {
-			return c, fmt.Errorf("%d of %d servers were in the table after %v", n, run.servers, run.patience)
+			return c, fmt.Errorf("after %v %d of %d servers were in the table, and %d checks answered", run.patience, n, run.servers, asked)
 		}
-		if err := errors.Join(sleep(ctx, 10*time.Millisecond), p.alive()); err != nil {
+		if err := errors.Join(err, sleep(ctx, 10*time.Millisecond), p.alive()); err != nil {
 			return c, err
 		}
 	}
