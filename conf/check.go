@@ -275,7 +275,8 @@ func (p *poolReader) checkServer(at *yaml.Node, plan *checkPlan, v *Virtual, r *
 	return nil
 }
 
-// tryOnce is Files.Try without repetition; nil: there is none.
+// tryOnce is Files.Try without repetition, of checks that are alike and of what
+// is wrong in one file; nil: there is none.
 func (s *specReader) tryOnce() func(Check) error {
 	if s.files.Try == nil {
 		return nil
@@ -283,6 +284,7 @@ func (s *specReader) tryOnce() func(Check) error {
 	if s.tried == nil {
 		s.tried = map[Check]bool{}
 	}
+	said := map[string]bool{}
 	return func(c Check) error {
 		like := c
 		like.Target, like.Args = netip.AddrPortFrom(netip.Addr{}, c.Target.Port()), ""
@@ -290,7 +292,12 @@ func (s *specReader) tryOnce() func(Check) error {
 			return nil
 		}
 		s.tried[like] = true
-		return s.files.Try(c)
+		err := s.files.Try(c)
+		if err == nil || said[err.Error()] {
+			return nil
+		}
+		said[err.Error()] = true
+		return err
 	}
 }
 

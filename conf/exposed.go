@@ -10,9 +10,8 @@ import (
 	"strings"
 )
 
-// secretKey finds a key whose value is a secret, or may be one. It need not be
-// exact: too much of it costs nobody anything.
-var secretKey = regexp.MustCompile(`(?m)(?:^|[\s{,])["']?(?:passwd|secret|headers)["']?\s*:`)
+// secretKey finds a key or a header whose value is a secret.
+var secretKey = regexp.MustCompile(`(?mi)(?:^|[\s{,\["'])(?:passwd|secret|(?:proxy-)?authorization|cookie|[\w-]*(?:token|api-?key))["']?\s*:`)
 
 // modeOf is the mode of a file that is written with data: for root alone when
 // it holds a secret, otherwise the one that it has, 0644 if it is new.
@@ -27,7 +26,7 @@ func modeOf(path string, data []byte) fs.FileMode {
 	return mode
 }
 
-// Exposed warns of pools with a password, secret or header that others than
+// Exposed warns of pools with a password or another secret that others than
 // their owner may read.
 func Exposed(files Files) []Warning {
 	var out []Warning
@@ -37,7 +36,7 @@ func Exposed(files Files) []Warning {
 		if err != nil || st.Mode().Perm()&0o077 == 0 || !secretKey.Match(data) {
 			continue
 		}
-		out = append(out, Warning{File: path, Msg: fmt.Sprintf("it has a password, secret or header, and its mode %04o lets others read it; run: chmod 600 %s", st.Mode().Perm(), path)})
+		out = append(out, Warning{File: path, Msg: fmt.Sprintf("it has a password or another secret, and its mode %04o lets others read it; run: chmod 600 %s", st.Mode().Perm(), path)})
 	}
 	slices.SortFunc(out, func(a, b Warning) int { return strings.Compare(a.File, b.File) })
 	return out

@@ -23,7 +23,9 @@ func TestAPoolWithAPasswordIsForNobodyElse(t *testing.T) {
 		"new, with a password":   {"virtual:\n  - address: 10.0.0.1:110\n    passwd: geheim\n", 0, 0o600, 1},
 		"a password on one line": {"virtual: [{address: 10.0.0.1:110, \"passwd\": geheim}]\n", 0o644, 0o600, 1},
 		"a secret":               {"secret : geheim\n", 0o664, 0o600, 1},
-		"headers":                {"{headers: {Authorization: geheim}}\n", 0o600, 0o600, 1},
+		"a header":               {"{headers: {Authorization: geheim}}\n", 0o600, 0o600, 1},
+		"a header in a line":     {"headers: ['X-Auth-Token: geheim']\n", 0, 0o600, 1},
+		"a header for everybody": {"headers: {X-Probe: keepbeat}\n", 0, 0o644, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, keep := t.TempDir(), t.TempDir()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 
 	"github.com/keepbeat/keepbeat/checks"
 	"github.com/keepbeat/keepbeat/conf"
@@ -13,6 +14,15 @@ import (
 func trying(files conf.Files, local *conf.Local) conf.Files {
 	if local != nil && isDirector(local) {
 		files.Try = func(c conf.Check) error {
+			// Files with passwords are read for each check, so that NewChecker does not look at them.
+			for key, path := range map[string]string{"passwd_file": c.PasswdFile, "secret_file": c.SecretFile} {
+				if path == "" {
+					continue
+				}
+				if _, err := os.Stat(path); err != nil {
+					return fmt.Errorf("%s %s: %w; write it on each director", key, path, unwrapPath(err))
+				}
+			}
 			_, err := checks.NewChecker(c)
 			return err
 		}

@@ -23,10 +23,12 @@ func nodeOf(role conf.Role) *conf.Local {
 // the error has the line.
 func TestWhatAChecksNeedsHereIsToldWithItsLine(t *testing.T) {
 	for name, c := range map[string]struct{ keys, want string }{
-		"a program that is not there": {"checktype: external\n    checkcommand: /nowhere/check", "p.yaml:3:12: the check of 10.0.0.11:443: checkcommand /nowhere/check"},
-		"certificates that are not":   {"tls_verify: yes\n    tls_ca: /nowhere/ca.pem", "p.yaml:3:12: the check of 10.0.0.11:443: tls_ca"},
-		"a certificate that is none":  {"tls_cert: /dev/null", "p.yaml:3:12: the check of 10.0.0.11:443: tls_cert"},
-		"one of several checks":       {"checks: [{checktype: external, checkcommand: /nowhere/check}]", "p.yaml:3:12: the check of 10.0.0.11:443: checkcommand /nowhere/check"},
+		"a program that is not there":  {"checktype: external\n    checkcommand: /nowhere/check", "p.yaml:3:12: the check of 10.0.0.11:443: checkcommand /nowhere/check"},
+		"certificates that are not":    {"tls_verify: yes\n    tls_ca: /nowhere/ca.pem", "p.yaml:3:12: the check of 10.0.0.11:443: tls_ca"},
+		"a certificate that is none":   {"tls_cert: /dev/null", "p.yaml:3:12: the check of 10.0.0.11:443: tls_cert"},
+		"a password that is not there": {"service: imaps\n    login: me\n    passwd_file: /nowhere/passwd", "p.yaml:3:12: the check of 10.0.0.11:443: passwd_file /nowhere/passwd: no such file or directory; write it on each director"},
+		"said once for all":            {"tls_verify: yes\n    tls_ca: /nowhere/ca.pem\n    urls: [{request: /a}, {request: /b}]", "p.yaml:3:12: the check of 10.0.0.11:443: tls_ca"},
+		"one of several checks":        {"checks: [{checktype: external, checkcommand: /nowhere/check}]", "p.yaml:3:12: the check of 10.0.0.11:443: checkcommand /nowhere/check"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			files := poolFiles("virtual:\n  - address: 10.0.0.1:443\n    real: [10.0.0.11 gate, 10.0.0.12 gate]\n    " + c.keys + "\n")
