@@ -114,6 +114,8 @@ func checking(ctx context.Context, args []string) (any, error) {
 			if err != nil {
 				c.Failure = err.Error()
 				say("%s, %d servers: %v", s.name, run.servers, err)
+				all = append(all, c)
+				continue
 			}
 			say("%s, %d servers: full after %.0f ms, %d of %d checks, %.3f CPU s per 1000, %.1f MiB, out of the table in %.0f ms (median), %.0f ms (p99)",
 				s.name, run.servers, c.Start, c.Done, c.Due, c.CPU1000, c.PSS, c.Removed.Median, c.Removed.P99)
