@@ -71,7 +71,7 @@ is refused, with exit code 3; --force does it all the same.`,
 	list.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
 	c.AddCommand(
 		order("drain SERVER [--for 10m] [--reason TEXT] [--force]", "No new connections; those that exist go on",
-			"Weight 0. Clients that are bound to the server by persistence go on with it, unless expire_quiescent_template is set.", conf.RealDrain, 1),
+			"Weight 0. A client that is bound to the server by persistence goes elsewhere with its next\nconnection, unless `expire_quiescent_template: no` stands in haresources.yaml.", conf.RealDrain, 1),
 		order("disable SERVER [--for 10m] [--reason TEXT] [--force]", "Count as down, whatever the checks say",
 			"The server goes as one that has failed: weight 0 with quiescent, out of the table without.", conf.RealDisable, 1),
 		order("weight SERVER N [--for 10m] [--reason TEXT] [--force]", "Another weight than the pool says",
