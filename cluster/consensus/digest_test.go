@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -53,7 +54,9 @@ func busy(t testing.TB, example string) *state.State {
 		}
 	}
 	do(state.Command{Admit: &state.Admit{Node: "director1", ID: "director1/1", Boot: 7, Director: true, Format: state.Format}})
-	do(state.Command{Upgrade: &state.Upgrade{Format: state.Format}})
+	for f := s.Format + 1; f <= state.Format; f++ {
+		do(state.Command{Upgrade: &state.Upgrade{Format: f}})
+	}
 	do(state.Command{Spec: &state.SetSpec{From: "director1", Spec: spec, Files: map[string][]byte{"files": []byte("{}")}}})
 	name := spec.Groups[0].Name
 	do(state.Command{Assign: &state.Assign{Moves: []state.Move{{Group: name, To: "director1", ToIncarnation: 1, Reason: "x"}}}})
@@ -95,6 +98,9 @@ func TestWhateverDiffersInTheStateDiffersInTheDigest(t *testing.T) {
 		"version":                  func(s *state.State) { s.SpecInfo.Version++ },
 		"the specification itself": func(s *state.State) { c := *s.Spec; c.Groups = nil; s.Spec = &c },
 		"index":                    func(s *state.State) { s.Index++ },
+		"an order for a real server": func(s *state.State) {
+			s.Orders = map[netip.AddrPort]conf.RealOrder{netip.MustParseAddrPort("10.0.0.5:80"): {Action: conf.RealDrain}}
+		},
 	} {
 		c := *s
 		change(&c)
