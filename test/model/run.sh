@@ -124,6 +124,7 @@ deep() {
 	holds 'changes of voters: two, one by one' voters '' "$c" "$w"
 	broken 'the wait between changes (rule 4)' voters -DCHANGES_DO_NOT_WAIT
 	broken 'newer configurations (rule 4)' voters -DNEWER_IGNORED
+	broken 'the end of the lease with its incarnation (rule 8)' voters -DEND_IGNORED
 	broken 'changing one voter at a time (rule 4)' voters -DTWO_AT_ONCE
 	broken 'comparing the configuration (rule 5)' voters -DCONFIGURATION_NOT_COMPARED
 	broken 'what Stopped names (rule 7)' lease "$s -DHANDOVER -DRESTARTS_OF_DIRECTORS -DSTOPPED_NAMES_NOTHING"

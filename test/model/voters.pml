@@ -5,7 +5,8 @@
  * incarnation and one clock, and a promise is one tick longer than the lease.
  *
  * A configuration stands in the logs of some nodes; it is committed when it is in
- * those of a majority of its own voters. One that is not can be taken back.
+ * those of a majority of its own voters. One that is not can be taken back. A voter
+ * that is taken in is another one than before: it knows of no revocation.
  */
 
 #ifndef L
@@ -29,12 +30,15 @@ byte named[4];            /* by voter: the configuration that its last acknowled
 byte deadline;            /* of node 0's guard */
 byte promise[4];          /* by voter */
 bit revoked[4];
+byte born[4];             /* by voter: the configuration that took it in; in earlier ones it is nobody */
 bit taken;                /* the log has given the group to somebody else */
+byte takenAt;             /* behind that configuration */
 
 #define majority(set, a, b, c, d) ((HAS(set,0) && (a)) + (HAS(set,1) && (b)) + (HAS(set,2) && (c)) + (HAS(set,3) && (d)) > (HAS(set,0) + HAS(set,1) + HAS(set,2) + HAS(set,3)) / 2)
 
 /* What a majority of a configuration has acknowledged still runs for t ticks. */
-#define runs(i, t) majority(voters[i], left[0] >= (t), left[1] >= (t), left[2] >= (t), left[3] >= (t))
+#define of(i, v) (born[v] <= (i))
+#define runs(i, t) majority(voters[i], of(i,0) && left[0] >= (t), of(i,1) && left[1] >= (t), of(i,2) && left[2] >= (t), of(i,3) && left[3] >= (t))
 #ifdef NEWER_IGNORED
 #define newer(i, t) true
 #else
@@ -46,7 +50,13 @@ bit taken;                /* the log has given the group to somebody else */
 #else
 #define third(t) true
 #endif
-#define lease(t) (runs(known, t) && newer(1, t) && newer(2, t) && third(t))
+/* Rule 8: in node 0's log a later configuration stands behind the entry that ended its incarnation. */
+#ifdef END_IGNORED
+#define ended false
+#else
+#define ended (taken && known > takenAt)
+#endif
+#define lease(t) (!ended && runs(known, t) && newer(1, t) && newer(2, t) && third(t))
 
 #define longer(t) (lease(t) && deadline < (t) -> (t) : deadline)
 #if L == 1
@@ -69,11 +79,11 @@ active proctype Clock() {
 proctype Voter(byte v) {
 	do
 	/* Rule 3: the acknowledgement names the newest configuration in this voter's log. */
-	:: d_step { !taken && !revoked[v] -> promise[v] = P; left[v] = L; named[v] = logs[v]; extend() }
-	:: d_step { !taken && !revoked[v] && promise[v] == 0 -> revoked[v] = 1 }
+	:: d_step { !revoked[v] -> promise[v] = P; left[v] = L; named[v] = logs[v]; extend() }
+	:: d_step { !revoked[v] && promise[v] == 0 -> revoked[v] = 1 }
 	/* The entry of a change arrives, and with it the news that the one before is committed. */
-	:: d_step { !taken && committed < CHANGES && voters[committed+1] != 0 && logs[v] <= committed -> logs[v] = committed + 1; known = (v == 0 -> committed : known); extend() }
-	:: d_step { !taken && logs[v] < committed -> logs[v] = committed }
+	:: d_step { committed < CHANGES && voters[committed+1] != 0 && logs[v] <= committed -> logs[v] = committed + 1; known = (v == 0 -> committed : known); extend() }
+	:: d_step { logs[v] < committed -> logs[v] = committed }
 	od
 }
 
@@ -86,11 +96,12 @@ proctype Voter(byte v) {
 #define present voters[committed]
 #define next voters[committed+1]
 #define flip(v) (present ^ (1 << (v)))
-#define change(v) !taken && committed < CHANGES && next == 0 && mayChange -> \
+#define change(v) committed < CHANGES && next == 0 && mayChange -> \
 	next = flip(v); \
+	born[v] = (HAS(next,v) -> committed + 1 : born[v]); revoked[v] = (HAS(next,v) -> 0 : revoked[v]); promise[v] = (HAS(next,v) -> 0 : promise[v]); left[v] = (HAS(next,v) -> 0 : left[v]); \
 	next = (HAS(next,0) + HAS(next,1) + HAS(next,2) + HAS(next,3) < 2 -> 0 : next)
 #define stands(i) majority(voters[i], logs[0] >= i, logs[1] >= i, logs[2] >= i, logs[3] >= i)
-#define haveRevoked(i) majority(voters[i], revoked[0], revoked[1], revoked[2], revoked[3])
+#define haveRevoked(i) majority(voters[i], of(i,0) && revoked[0], of(i,1) && revoked[1], of(i,2) && revoked[2], of(i,3) && revoked[3])
 
 active proctype Leader() {
 	do
@@ -98,11 +109,11 @@ active proctype Leader() {
 	:: d_step { change(2) }
 	:: d_step { change(3) }
 #ifdef TWO_AT_ONCE
-	:: d_step { !taken && committed < CHANGES && next == 0 && mayChange && present == 7 -> next = 9 }
+	:: d_step { committed < CHANGES && next == 0 && mayChange && present == 7 -> next = 9 }
 #endif
-	:: d_step { !taken && committed < CHANGES && next != 0 && stands(committed + 1) -> committed++; wait = P }
+	:: d_step { committed < CHANGES && next != 0 && stands(committed + 1) -> committed++; wait = P }
 	/* Another leader does not have it: it is taken back; and that leader waits, too. */
-	:: d_step { !taken && committed < CHANGES && next != 0 && !stands(committed + 1) ->
+	:: d_step { committed < CHANGES && next != 0 && !stands(committed + 1) ->
 		next = 0; wait = P;
 		logs[0] = (logs[0] > committed -> committed : logs[0]); logs[1] = (logs[1] > committed -> committed : logs[1]);
 		logs[2] = (logs[2] > committed -> committed : logs[2]); logs[3] = (logs[3] > committed -> committed : logs[3]);
@@ -111,9 +122,9 @@ active proctype Leader() {
 	:: d_step { known < committed -> known++; extend() }
 
 	/* Rule 5: a majority of the committed configuration has revoked; the entry names it and is refused when it is another by then. */
-	:: d_step { !taken && haveRevoked(committed) -> taken = 1 }
+	:: d_step { !taken && haveRevoked(committed) -> taken = 1; takenAt = committed }
 #ifdef CONFIGURATION_NOT_COMPARED
-	:: d_step { !taken && committed > 1 && haveRevoked(committed - 2) -> taken = 1 }
+	:: d_step { !taken && committed > 1 && haveRevoked(committed - 2) -> taken = 1; takenAt = committed }
 #endif
 	od
 }
