@@ -179,6 +179,14 @@ func (d *duo) mute(h *lab.Host) probe.Instant {
 // takenOver waits until a director answers, once more in the epoch after this one.
 func (d *duo) takenOver(by *lab.Host, since probe.Instant, epoch uint64) {
 	d.t.Helper()
+	if got := d.active(by, since); got != epoch+1 {
+		d.t.Errorf("epoch %d became %d; want one move", epoch, got)
+	}
+}
+
+// active waits until a node answers and has started every group, and returns the epoch of the first.
+func (d *duo) active(by *lab.Host, since probe.Instant) (epoch uint64) {
+	d.t.Helper()
 	d.client.WaitAnswer(by.Name, since, limit)
 	// Not asked of the other: that may hang.
 	st := d.see(by, "the group to be active there", func(st cluster.Status) bool {
@@ -189,9 +197,7 @@ func (d *duo) takenOver(by *lab.Host, since probe.Instant, epoch uint64) {
 		return active && owner == by.Name
 	})
 	d.Lab.Logf("%s answers: %v", by.Name, d.client.Outage(since))
-	if got := st.Groups[0].Epoch; got != epoch+1 {
-		d.t.Errorf("epoch %d became %d; want one move", epoch, got)
-	}
+	return st.Groups[0].Epoch
 }
 
 // neverSilent checks that the client is never without an answer for longer than a blink.

@@ -14,7 +14,7 @@ func TestAPairThatCannotAskForAnAddressSaysSo(t *testing.T) {
 	d := beginDuo(t, scenario.Ping, scenario.Options{
 		Groups: "  web:\n    prefer: [director1, director2]\n    resources:\n      - vip: " + scenario.VIP + "/24/eth0\n      - vip: 10.0.2.200/24/eth2\n",
 	})
-	owner, epoch := d.owner(), d.epoch()
+	owner := d.owner()
 	standby := d.Other(owner)
 	standby.Run("ip", "link", "set", "eth2", "down")
 	since := owner.Die()
@@ -23,7 +23,9 @@ func TestAPairThatCannotAskForAnAddressSaysSo(t *testing.T) {
 		return strings.Contains(strings.Join(st.Trouble, "\n"), unasked)
 	})
 	standby.Run("ip", "link", "set", "eth2", "up")
-	d.takenOver(standby, since, epoch)
+	// What the log knows of the interface may be a moment old when the dead owner's
+	// group is taken: then nobody has it for an epoch.
+	d.active(standby, since)
 	d.see(standby, "status to say it no longer", func(st cluster.Status) bool {
 		return !strings.Contains(strings.Join(st.Trouble, "\n"), "cannot ask")
 	})
