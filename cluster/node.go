@@ -136,9 +136,8 @@ type Node struct {
 	hears      int       // how many the links know before the log names the nodes, when that is more than ha.yaml; the actor's own
 
 	// What the pools were told last of orders for real servers; the actor's own.
-	orders      map[netip.AddrPort]conf.RealOrder
-	ordersTold  bool
-	ordersIndex uint64
+	orders     map[netip.AddrPort]conf.RealOrder
+	ordersTold bool
 
 	mu           sync.Mutex                  // guards what follows
 	nodesWritten uint64                      // of the change of nodes that stands in ha.yaml

@@ -197,10 +197,10 @@ func emptied(st *state.State, servers []netip.AddrPort, order conf.RealOrder) st
 
 // followOrders tells the pools of this node what was ordered.
 func (n *Node) followOrders(st *state.State) {
-	if n.cfg.RealOrders == nil || st.Index < n.ordersIndex || n.ordersTold && maps.Equal(st.Orders, n.orders) {
+	if n.cfg.RealOrders == nil || n.ordersTold && maps.Equal(st.Orders, n.orders) {
 		return
 	}
-	n.orders, n.ordersIndex, n.ordersTold = st.Orders, st.Index, true
+	n.orders, n.ordersTold = st.Orders, true
 	n.cfg.RealOrders(st.Orders)
 }
 
