@@ -3,6 +3,7 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -55,7 +56,7 @@ func (n *Node) OrderReal(ctx context.Context, server string, order *conf.RealOrd
 	}
 	st := n.State()
 	if st.Spec == nil {
-		return nil, fmt.Errorf("the cluster has no specification yet, and so no real servers")
+		return nil, errors.New("the cluster has no specification yet, and so no real servers: write haresources.yaml on a director and run `keepbeat apply` there")
 	}
 	meant, err := realsNamed(st.Spec, server)
 	if err != nil {
@@ -63,7 +64,11 @@ func (n *Node) OrderReal(ctx context.Context, server string, order *conf.RealOrd
 	}
 	if order != nil && !o.Force {
 		if cost := emptied(st, meant, *order); cost != "" {
-			return nil, &ForceError{cost, fmt.Sprintf("keepbeat real %s --force", order.Action)}
+			again := fmt.Sprintf("keepbeat real %s %s", order.Action, server)
+			if order.Action == conf.RealWeight {
+				again += fmt.Sprintf(" %d", order.Weight)
+			}
+			return nil, &ForceError{cost, again + " --force"}
 		}
 	}
 	if _, err := n.propose(ctx, state.Command{Reals: &state.SetReals{Servers: meant, Order: order}}); err != nil {
