@@ -105,7 +105,7 @@ func (m *Mesh) compose(frames []frame, l *meshLink, only *peer, to netip.AddrPor
 	if l.serial {
 		return m.composeLine(frames, l, only, now)
 	}
-	h := hello{prompt: only != nil, tick: m.tick, hasMeta: true, meta: m.meta, entries: l.entries[:0]}
+	h := hello{prompt: only != nil, tick: m.tick, hasMeta: true, meta: m.meta, period: m.Timing().Keepalive, entries: l.entries[:0]}
 	f := frame{link: l, to: to}
 	add := func() {
 		f.seq, f.tx = m.seq.Add(1), m.tx.Get().(*txBuf)
@@ -156,6 +156,9 @@ func (m *Mesh) dispatch(frames []frame) {
 func (m *Mesh) heardHello(l *meshLink, p *peer, s *session, h *hello, seq uint64, from netip.AddrPort) []frame {
 	now, t := time.Now(), l.timing(m.Timing())
 	believed := p.sess.Load() == s
+	if h.period > 0 {
+		s.period = h.period
+	}
 	s.seen = now
 	p.links[l.idx].saw = now
 	rx := &s.links[l.idx]

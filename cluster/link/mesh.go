@@ -241,7 +241,7 @@ func (m *Mesh) SetMeta(meta []byte) {
 func (m *Mesh) Peers() []Peer {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now, t := time.Now(), m.Timing()
+	now := time.Now()
 	peers := m.roster.Load().peers
 	out := make([]Peer, 0, len(peers))
 	for _, p := range peers {
@@ -253,7 +253,7 @@ func (m *Mesh) Peers() []Peer {
 		}
 		network := false
 		for i, l := range m.links {
-			t := l.timing(t)
+			t := m.timingOf(p, l)
 			_, why, _ := judge(m.evidence(p, l), now, t)
 			pl := PeerLink{Link: l.name, State: p.links[i].state, Since: p.links[i].since}
 			if pl.State != Up {

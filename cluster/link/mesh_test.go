@@ -515,6 +515,25 @@ func TestTimingCanChange(t *testing.T) {
 	})
 }
 
+// One whose file says another profile is heard all the time, and missed when it is silent.
+func TestWhoSaysHelloLessOftenIsHeard(t *testing.T) {
+	story(t, "a b", func(t *testing.T, m *linktest.Medium, n map[string]*node) {
+		if err := n["b"].SetTiming(link.Timing{Keepalive: 8 * keepalive}); err != nil {
+			t.Fatal(err)
+		}
+		pass(20 * keepalive) // the hello that says so comes when it was due
+		for range 400 {
+			pass(keepalive / 5)
+			want(t, "a", n["a"].states(), "b up up")
+			want(t, "b", n["b"].states(), "a up up")
+		}
+		m.Cut("", "b", true)
+		pass(5*8*keepalive + keepalive)
+		want(t, "a", n["a"].states(), "b down down")
+		want(t, "b", n["b"].states(), "a down down")
+	})
+}
+
 func TestNewRefuses(t *testing.T) {
 	for _, c := range []struct {
 		name string

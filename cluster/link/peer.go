@@ -74,7 +74,8 @@ type session struct {
 	newest         uint64 // sequence of its newest hello on any link
 	seen           time.Time
 	meta           []byte
-	links          []rxLink // by meshLink.idx
+	period         time.Duration // its keepalive; 0: not heard yet
+	links          []rxLink      // by meshLink.idx
 }
 
 // rxLink is what a session's hellos on one link told.
@@ -133,7 +134,7 @@ func (p *peer) admit(s *session) {
 
 // expire forgets candidates that have fallen silent.
 func (p *peer) expire(now time.Time, dead time.Duration) {
-	p.candidates = slices.DeleteFunc(p.candidates, func(s *session) bool { return now.Sub(s.seen) > dead })
+	p.candidates = slices.DeleteFunc(p.candidates, func(s *session) bool { return now.Sub(s.seen) > max(dead, 2*s.period) })
 }
 
 // believe is called with m.mu held when a boot has answered our challenge in
@@ -176,10 +177,22 @@ func (m *Mesh) evidence(p *peer, l *meshLink) evidence {
 	return e
 }
 
+// timingOf is what a link to a peer is judged by: hellos are missed when the
+// slower of the two ends should have sent some (as RFC 5880, 6.8.4, has it), or a
+// pair of files that do not say the same profile would be a link that goes down
+// with each hello. Called with m.mu held.
+func (m *Mesh) timingOf(p *peer, l *meshLink) Timing {
+	t := m.Timing()
+	if s := p.sess.Load(); s != nil {
+		t = t.slowed(s.period)
+	}
+	return l.timing(t)
+}
+
 // judgeLink brings the state of one link up to date, with m.mu held; next is as judge's.
 func (m *Mesh) judgeLink(p *peer, l *meshLink, now time.Time) (next time.Time) {
 	e := m.evidence(p, l)
-	s, why, next := judge(e, now, l.timing(m.Timing()))
+	s, why, next := judge(e, now, m.timingOf(p, l))
 	pl := &p.links[l.idx]
 	if pl.young && s == pl.state {
 		if until := pl.since.Add(settling); now.Before(until) {

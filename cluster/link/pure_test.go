@@ -231,7 +231,7 @@ func TestBucketLetsABurstPassAndThenADrip(t *testing.T) {
 func TestHelloRoundTrip(t *testing.T) {
 	for _, want := range []hello{
 		{tick: 1},
-		{prompt: true, tick: 1 << 40, hasMeta: true, meta: []byte("x")},
+		{prompt: true, tick: 1 << 40, hasMeta: true, meta: []byte("x"), period: 40 * time.Millisecond},
 		{tick: 3, hasMeta: true, meta: []byte{}, entries: []entry{{1, 2, 3, 4, 5, 6 * time.Microsecond}, {node: 7, boot: 8}}},
 		{tick: 3, hasMeta: true, meta: make([]byte, MaxMeta), entries: make([]entry, entriesThatFit(MaxMeta))},
 		{tick: 3, entries: make([]entry, entriesThatFit(-1))},
@@ -244,7 +244,7 @@ func TestHelloRoundTrip(t *testing.T) {
 		if err := parseHello(b, &got); err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Equal(b, appendHello(nil, &got)) || got.tick != want.tick || got.prompt != want.prompt || got.hasMeta != want.hasMeta || len(got.entries) != len(want.entries) {
+		if !bytes.Equal(b, appendHello(nil, &got)) || got.tick != want.tick || got.period != want.period || got.prompt != want.prompt || got.hasMeta != want.hasMeta || len(got.entries) != len(want.entries) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 		for n := range b {

@@ -50,6 +50,17 @@ func (t Timing) withDefaults() (Timing, error) {
 	return t, nil
 }
 
+// slowed is the timing towards a peer that says hello every period: all times
+// grow with it, and none becomes shorter.
+func (t Timing) slowed(period time.Duration) Timing {
+	if period <= t.Keepalive {
+		return t
+	}
+	by := float64(period) / float64(t.Keepalive)
+	longer := func(d time.Duration) time.Duration { return time.Duration(by * float64(d)) }
+	return Timing{period, longer(t.WarnTime), longer(t.DeadTime)}
+}
+
 // evidence is what is known of one link towards one peer.
 type evidence struct {
 	problem string    // of our own interface, in words; empty: the port is open

@@ -80,6 +80,8 @@ type hello struct {
 	// of a hello that did not fit one datagram.
 	hasMeta bool
 	meta    []byte
+	// period is the sender's keepalive, in whole milliseconds; with the meta only. 0: not said.
+	period time.Duration
 	// bare: all boots have proved themselves; no entry has a challenge or an answer.
 	bare    bool
 	entries []entry
@@ -105,6 +107,7 @@ const (
 	entryLen   = 4 + 8 + 8 + 8 + 8 + 4
 
 	bareEntryLen = entryLen - 8 - 8
+	metaFixed    = 2 + 2 // period in ms, length
 	partFixed    = 4 + 2 + 2 + 1
 
 	flagPrompt = 1 << 0
@@ -118,7 +121,7 @@ const (
 func entriesThatFit(n int) int {
 	room := maxPlain - helloFixed
 	if n >= 0 {
-		room -= 2 + n
+		room -= metaFixed + n
 	}
 	return min(room/entryLen, math.MaxUint8)
 }
@@ -141,6 +144,8 @@ func appendHello(b []byte, h *hello) []byte {
 	b = append(b, byte(ChannelHello), flags)
 	b = binary.BigEndian.AppendUint64(b, h.tick)
 	if h.hasMeta {
+		ms := (h.period + time.Millisecond - 1) / time.Millisecond
+		b = binary.BigEndian.AppendUint16(b, uint16(min(ms, math.MaxUint16)))
 		b = binary.BigEndian.AppendUint16(b, uint16(len(h.meta)))
 		b = append(b, h.meta...)
 	}
@@ -179,17 +184,18 @@ func parseHello(b []byte, h *hello) error {
 	}
 	h.prompt, h.hasMeta, h.bare = flags&flagPrompt != 0, flags&flagMeta != 0, flags&flagBare != 0
 	h.tick = binary.BigEndian.Uint64(b[2:])
-	h.meta, h.part, h.entries = nil, metaPart{}, h.entries[:0]
+	h.meta, h.period, h.part, h.entries = nil, 0, metaPart{}, h.entries[:0]
 	b = b[10:]
 	if h.hasMeta {
-		if len(b) < 2 {
+		if len(b) < metaFixed {
 			return fmt.Errorf("%w: cut in the meta", errHello)
 		}
-		n := int(binary.BigEndian.Uint16(b))
-		if n > MaxMeta || len(b) < 2+n {
+		h.period = time.Duration(binary.BigEndian.Uint16(b)) * time.Millisecond
+		n := int(binary.BigEndian.Uint16(b[2:]))
+		if b = b[metaFixed:]; n > MaxMeta || len(b) < n {
 			return fmt.Errorf("%w: meta of %d bytes", errHello, n)
 		}
-		h.meta, b = b[2:2+n:2+n], b[2+n:]
+		h.meta, b = b[:n:n], b[n:]
 	}
 	if flags&flagPart != 0 {
 		var ok bool
