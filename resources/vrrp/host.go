@@ -1,0 +1,47 @@
+package vrrp
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+// Packet is an IP packet of protocol 112 that has arrived.
+type Packet struct {
+	Payload   []byte // from the VRRP header on; valid until the handler returns
+	From, To  netip.Addr
+	TTL       int // hop limit, 0 to 255
+	Interface int // index
+}
+
+// Endpoint is where a virtual router sends from and listens. Endpoints that
+// have interface, family and group in common share sockets.
+type Endpoint interface {
+	// Send sends a message to the group, or to every peer, with the source
+	// address and TTL of the instance. It does not wait.
+	Send(message []byte) error
+	// Local is the address that others see; it decides between equal priorities.
+	Local() netip.Addr
+	Close() error
+}
+
+// Host is what virtual routers need of the machine. Its methods may be called
+// from several goroutines. Errors name the instance's item that failed.
+type Host interface {
+	// Open makes the endpoint of an instance, and its VMAC if it has one.
+	// receive is called for what arrives for this VRID, one call at a time, and must not wait.
+	Open(i *conf.VRRPInstance, receive func(Packet)) (Endpoint, error)
+	// Acquire puts addresses, routes and rules into the kernel, in this order, in
+	// batches; it is idempotent, and what it could not do is in the error, the rest done.
+	Acquire(i *conf.VRRPInstance) error
+	// Release takes back what Acquire did and nothing else: rules, routes, addresses.
+	Release(i *conf.VRRPInstance) error
+	// Announce sends one gratuitous ARP or unsolicited neighbour advertisement
+	// for every address, no faster than GARP.Interval allows.
+	Announce(i *conf.VRRPInstance) error
+	// Links tells the state of interfaces now and whenever one changes, until stop is called.
+	Links(changed func(name string, up bool)) (stop func(), err error)
+	// Now is the time by which intervals are counted (monotonic).
+	Now() time.Time
+}
