@@ -1,0 +1,108 @@
+package track
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/resources/dirwatch"
+)
+
+const (
+	// fileBytes is what is read of a file: a number, its sign and white space.
+	fileBytes = 64
+	// dirAgain is how often a directory that is not there is looked for.
+	dirAgain = time.Second
+	// settling is how long a file may be empty: whoever writes it in place empties it first.
+	settling = 100 * time.Millisecond
+)
+
+var errEmpty = errors.New("it is empty; write a number of -254 to 254 into it")
+
+// file watches the number in a file, also when an editor renames another one
+// over it. A file that is missing, or has no number, counts as 0, as keepalived has it.
+func (t *Tracker) file(ctx context.Context, f conf.VRRPFile) {
+	known, last, trouble := false, 0, ""
+	look := func() {
+		v, err := readNumber(f.Path)
+		if errors.Is(err, errEmpty) {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(settling):
+			}
+			v, err = readNumber(f.Path)
+		}
+		text := ""
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			text = err.Error()
+		}
+		if text != "" && text != trouble {
+			t.cfg.Logger.Warn("track_file "+f.Name+" counts as 0: "+text, "file", f.Path)
+		}
+		trouble = text
+		if known && v == last {
+			return
+		}
+		known, last = true, v
+		t.report(ctx, File, f.Name, Result{Value: v})
+	}
+	dir, base := filepath.Split(f.Path)
+	look()
+	for ctx.Err() == nil {
+		err := dirwatch.Notify(ctx, filepath.Clean(dir), func(name string) {
+			if name == base || name == "" {
+				look()
+			}
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		look()
+		_ = err // the directory is not there, or not any more: what is said of the file is enough
+		select {
+		case <-ctx.Done():
+		case <-time.After(dirAgain):
+		}
+	}
+}
+
+// readNumber reads a file's number. 0 with every error.
+func readNumber(path string) (int, error) {
+	h, err := os.OpenFile(path, os.O_RDONLY|nonBlocking, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer h.Close()
+	if info, err := h.Stat(); err != nil || !info.Mode().IsRegular() {
+		return 0, fmt.Errorf("%s is not a regular file", path)
+	}
+	b, err := io.ReadAll(io.LimitReader(h, fileBytes+1))
+	if err != nil {
+		return 0, err
+	}
+	return parseNumber(string(b))
+}
+
+// parseNumber reads a decimal number of -254 to 254 with white space around it.
+func parseNumber(s string) (int, error) {
+	s = strings.TrimSpace(s)
+	if s == "" {
+		return 0, errEmpty
+	}
+	if len(s) > fileBytes {
+		return 0, errors.New("it is too long; write one number of -254 to 254 into it")
+	}
+	v, err := strconv.Atoi(s)
+	if err != nil || v < -254 || v > 254 {
+		return 0, fmt.Errorf("%.20q is no number of -254 to 254", s)
+	}
+	return v, nil
+}
