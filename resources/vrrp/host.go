@@ -1,6 +1,7 @@
 package vrrp
 
 import (
+	"context"
 	"net/netip"
 	"time"
 
@@ -18,10 +19,12 @@ type Packet struct {
 // Endpoint is where a virtual router sends from and listens. Endpoints that
 // have interface, family and group in common share sockets.
 type Endpoint interface {
-	// Send sends a message to the group, or to every peer, with the source
-	// address and TTL of the instance. It does not wait.
-	Send(message []byte) error
-	// Local is the address that others see; it decides between equal priorities.
+	// Send sends a message to the group or to one peer, with the source address
+	// and TTL of the instance. It does not wait and does not keep the message.
+	// The message is complete: its checksum is that of Local and to.
+	Send(message []byte, to netip.Addr) error
+	// Local is the address that others see; it decides between equal priorities
+	// and is asked before each Send.
 	Local() netip.Addr
 	Close() error
 }
@@ -38,8 +41,9 @@ type Host interface {
 	// Release takes back what Acquire did and nothing else: rules, routes, addresses.
 	Release(i *conf.VRRPInstance) error
 	// Announce sends one gratuitous ARP or unsolicited neighbour advertisement
-	// for every address, no faster than GARP.Interval allows.
-	Announce(i *conf.VRRPInstance) error
+	// for every address, no faster than GARP.Interval allows, and none after ctx
+	// has ended: another router may have the addresses by then.
+	Announce(ctx context.Context, i *conf.VRRPInstance) error
 	// Links tells the state of interfaces now and whenever one changes, until stop is called.
 	Links(changed func(name string, up bool)) (stop func(), err error)
 	// Now is the time by which intervals are counted (monotonic).
