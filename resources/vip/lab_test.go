@@ -23,6 +23,7 @@ import (
 
 	"github.com/keepbeat/keepbeat/conf"
 	"github.com/keepbeat/keepbeat/resources"
+	"github.com/keepbeat/keepbeat/resources/rtnl"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -118,11 +119,11 @@ func (h host) sysctl(name, value string) string {
 // by the kernel's order; link-local ones that the kernel made are left out.
 func (h host) shown(dev string) string {
 	h.t.Helper()
-	k, err := openKernel("/run/netns/" + h.name)
+	k, err := rtnl.Open("/run/netns/" + h.name)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	defer k.close()
+	defer k.Close()
 	index := 0
 	h.inside(func() {
 		if i, err := net.InterfaceByName(dev); err == nil {
@@ -130,10 +131,9 @@ func (h host) shown(dev string) string {
 		}
 	})
 	var all []string
-	err = k.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, unix.SizeofIfAddrmsg, func(b []byte) {
-		a, ok, err := parseAddress(b)
-		if err == nil && ok && a.index == index && !a.prefix.Addr().IsLinkLocalUnicast() && !a.prefix.Addr().IsLoopback() {
-			all = append(all, a.text(dev))
+	err = k.Addresses(func(a rtnl.Address) {
+		if a.Index == index && !a.Prefix.Addr().IsLinkLocalUnicast() && !a.Prefix.Addr().IsLoopback() {
+			all = append(all, a.Text(dev))
 		}
 	})
 	if err != nil {
@@ -265,7 +265,7 @@ func (h host) tap(dev string) tap {
 		}
 		p.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 		if err == nil {
-			err = unix.Bind(p.fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: i.Index})
+			err = unix.Bind(p.fd, &unix.SockaddrLinklayer{Protocol: rtnl.NetworkOrder(unix.ETH_P_ALL), Ifindex: i.Index})
 		}
 	})
 	if err != nil {
@@ -301,19 +301,19 @@ func (p tap) announced(ip string) {
 				bytes.Equal(f[62:78], a.AsSlice())
 		})
 		mac := string(f[6:12])
-		want := append([]byte(allNodesMAC+mac+"\x86\xdd"), advertisement(mac, a, false)...)
+		want := append([]byte(rtnl.AllNodesMAC+mac+"\x86\xdd"), rtnl.Advertisement(mac, a, false)...)
 		if !bytes.Equal(f, want) {
 			p.t.Errorf("advertisement\n%x want\n%x", f, want)
 		}
 		return
 	}
-	for _, op := range []uint16{arpRequest, arpReply} {
+	for _, op := range []uint16{rtnl.ARPRequest, rtnl.ARPReply} {
 		f := p.until(fmt.Sprintf("gratuitous ARP %d", op), func(f []byte) bool {
 			return len(f) >= 42 && binary.BigEndian.Uint16(f[12:]) == unix.ETH_P_ARP && binary.BigEndian.Uint16(f[20:]) == op &&
 				bytes.Equal(f[28:32], a.AsSlice()) && bytes.Equal(f[38:42], a.AsSlice())
 		})
 		mac := string(f[6:12])
-		if want := append([]byte(broadcastMAC+mac+"\x08\x06"), garp(op, mac, a)...); !bytes.Equal(f[:42], want) {
+		if want := append([]byte(rtnl.BroadcastMAC+mac+"\x08\x06"), rtnl.GARP(op, mac, a)...); !bytes.Equal(f[:42], want) {
 			p.t.Errorf("gratuitous ARP\n%x want\n%x", f, want)
 		}
 	}

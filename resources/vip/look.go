@@ -7,14 +7,15 @@ import (
 	"slices"
 
 	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/resources/rtnl"
 )
 
 // View is what the kernel has told of this machine's interfaces, addresses and
 // connected routes. It holds during the call of Look that gives it.
 type View struct {
 	m      *Maker
-	links  []link
-	routes []route
+	links  []rtnl.Link
+	routes []rtnl.Connected
 }
 
 // Port is an Ethernet interface that works: it is up and has a carrier.
@@ -52,13 +53,13 @@ func (v View) Where(a netip.Addr, dev string) (Port, error) {
 		return Port{}, err
 	}
 	l, _ := v.m.linkByName(rec.Interface)
-	if f := l.fault(); f != "" {
-		return Port{}, fmt.Errorf("%s: %s: %s", title(&spec), l.name, f)
+	if f := l.Fault(); f != "" {
+		return Port{}, fmt.Errorf("%s: %s: %s", title(&spec), l.Name, f)
 	}
-	if !l.announces() {
-		return Port{}, fmt.Errorf("%s: %s is no Ethernet interface: its neighbours cannot be asked", title(&spec), l.name)
+	if !l.Announces() {
+		return Port{}, fmt.Errorf("%s: %s is no Ethernet interface: its neighbours cannot be asked", title(&spec), l.Name)
 	}
-	return Port{l.index, l.name, [6]byte([]byte(l.mac))}, nil
+	return Port{l.Index, l.Name, [6]byte([]byte(l.MAC))}, nil
 }
 
 // Has says whether an interface of this machine has the address.
@@ -66,5 +67,5 @@ func (v View) Has(a netip.Addr) bool { return len(v.m.addrs[a.WithZone("")]) > 0
 
 // Own says whether an interface of this machine has the link-layer address.
 func (v View) Own(mac [6]byte) bool {
-	return slices.ContainsFunc(v.links, func(l link) bool { return !l.loopback() && l.mac == string(mac[:]) })
+	return slices.ContainsFunc(v.links, func(l rtnl.Link) bool { return !l.Loopback() && l.MAC == string(mac[:]) })
 }

@@ -31,6 +31,7 @@ import (
 
 	"github.com/keepbeat/keepbeat/conf"
 	"github.com/keepbeat/keepbeat/resources"
+	"github.com/keepbeat/keepbeat/resources/rtnl"
 )
 
 // Config is what a Maker needs. The zero value is usable.
@@ -49,18 +50,18 @@ type Maker struct {
 
 	mu      sync.Mutex // guards the rest; never held while waiting for a resource
 	closed  bool
-	k       *kernel  // nil until opened
-	sub     *os.File // events of interfaces and addresses
+	k       *rtnl.Kernel // nil until opened
+	sub     *os.File     // events of interfaces and addresses
 	subFD   int
 	stale   bool // the caches below have missed something: dump before use
 	buf     []byte
-	links   map[int]link
-	addrs   map[netip.Addr][]address
+	links   map[int]rtnl.Link
+	addrs   map[netip.Addr][]rtnl.Address
 	started map[place]*vip
 	pending []func() // for the worker: what events ask for
 
 	routeFD int // events of routes; -1 until a resource needs routes
-	routes  map[route]struct{}
+	routes  map[rtnl.Connected]struct{}
 
 	// journal has the records of what was started, by us or by a daemon before
 	// (Adopt, Recover), and not stopped: what was taken from lo, and on kernels
@@ -91,6 +92,9 @@ var errClosed = errors.New("vip: closed")
 
 // retryDelay is the wait before a failed resync is tried again.
 const retryDelay = 100 * time.Millisecond
+
+// routeBuffer (bytes) is small: nobody reads it between two questions, and an overflow costs one dump.
+const routeBuffer = 256 << 10
 
 // NewMaker returns a Maker. It opens nothing.
 func NewMaker(cfg Config) *Maker {
@@ -157,7 +161,7 @@ func (m *Maker) Close() error {
 		m.routeFD = -1
 	}
 	if m.k != nil {
-		m.k.close()
+		m.k.Close()
 		m.k = nil
 	}
 	return nil
@@ -194,7 +198,7 @@ func (m *Maker) open() error {
 		return errClosed
 	}
 	if m.k == nil {
-		k, err := openKernel(m.cfg.Namespace)
+		k, err := rtnl.Open(m.cfg.Namespace)
 		if err != nil {
 			return err
 		}
@@ -204,13 +208,13 @@ func (m *Maker) open() error {
 	if m.sub != nil {
 		return nil
 	}
-	fd, err := m.k.subscribe(eventBuffer, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
+	fd, err := m.k.Subscribe(rtnl.EventBuffer, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
 	if err != nil {
 		return err
 	}
 	m.sub, m.subFD, m.stale = os.NewFile(uintptr(fd), "netlink"), fd, true
 	if m.links == nil {
-		m.links, m.addrs = map[int]link{}, map[netip.Addr][]address{}
+		m.links, m.addrs = map[int]rtnl.Link{}, map[netip.Addr][]rtnl.Address{}
 		m.wg.Go(m.worker)
 	}
 	sub := m.sub
@@ -226,7 +230,7 @@ func (m *Maker) drain() error {
 		}
 	}
 	for {
-		err := receive(m.subFD, m.buf, m.apply)
+		err := rtnl.Receive(m.subFD, m.buf, m.apply)
 		if err == nil {
 			return nil
 		}
@@ -274,18 +278,10 @@ func (m *Maker) refresh() {
 
 // resync reads interfaces and addresses anew and treats the differences as events.
 func (m *Maker) resync() error {
-	links, addrs := map[int]link{}, map[netip.Addr][]address{}
-	err := m.k.dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, unix.SizeofIfInfomsg, func(b []byte) {
-		if l, ok, err := parseLink(b); ok && err == nil {
-			links[l.index] = l
-		}
-	})
+	links, addrs := map[int]rtnl.Link{}, map[netip.Addr][]rtnl.Address{}
+	err := m.k.Links(func(l rtnl.Link) { links[l.Index] = l })
 	if err == nil {
-		err = m.k.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, unix.SizeofIfAddrmsg, func(b []byte) {
-			if a, ok, err := parseAddress(b); ok && err == nil {
-				addrs[a.prefix.Addr()] = append(addrs[a.prefix.Addr()], a)
-			}
-		})
+		err = m.k.Addresses(func(a rtnl.Address) { addrs[a.Prefix.Addr()] = append(addrs[a.Prefix.Addr()], a) })
 	}
 	if err != nil {
 		m.queue(m.refresh)
@@ -296,7 +292,7 @@ func (m *Maker) resync() error {
 	m.dropRoutes()
 	for p, v := range m.started {
 		m.changed(v, old[p.index], links[p.index])
-		if !slices.ContainsFunc(addrs[p.addr], func(a address) bool { return a.index == p.index }) {
+		if !slices.ContainsFunc(addrs[p.addr], func(a rtnl.Address) bool { return a.Index == p.index }) {
 			m.queue(func() { v.mend(p.index) })
 		}
 	}
@@ -304,28 +300,28 @@ func (m *Maker) resync() error {
 }
 
 // apply takes in one event.
-func (m *Maker) apply(msg message) {
-	switch msg.typ {
+func (m *Maker) apply(msg rtnl.Message) {
+	switch msg.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		l, ok, err := parseLink(msg.body)
+		l, ok, err := rtnl.ParseLink(msg.Body)
 		if err != nil || !ok {
 			return
 		}
-		old := m.links[l.index]
-		if msg.typ == unix.RTM_DELLINK {
-			delete(m.links, l.index)
-			l = link{}
+		old := m.links[l.Index]
+		if msg.Type == unix.RTM_DELLINK {
+			delete(m.links, l.Index)
+			l = rtnl.Link{}
 		} else {
-			if l.name == "" { // wireless events carry a part only
+			if l.Name == "" { // wireless events carry a part only
 				return
 			}
-			m.links[l.index] = l
+			m.links[l.Index] = l
 		}
-		if l.flags&unix.IFF_UP == 0 {
+		if l.Flags&unix.IFF_UP == 0 {
 			m.dropRoutes() // the kernel deletes the IPv4 routes of an interface that goes down without a word
 		}
-		index := max(old.index, l.index)
-		if old.fault() == l.fault() && old.mac == l.mac {
+		index := max(old.Index, l.Index)
+		if old.Fault() == l.Fault() && old.MAC == l.MAC {
 			return
 		}
 		for p, v := range m.started {
@@ -334,13 +330,13 @@ func (m *Maker) apply(msg message) {
 			}
 		}
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
-		a, ok, err := parseAddress(msg.body)
+		a, ok, err := rtnl.ParseAddress(msg.Body)
 		if err != nil || !ok {
 			return
 		}
-		ip := a.prefix.Addr()
-		all := slices.DeleteFunc(m.addrs[ip], a.same)
-		if msg.typ == unix.RTM_NEWADDR {
+		ip := a.Prefix.Addr()
+		all := slices.DeleteFunc(m.addrs[ip], a.Same)
+		if msg.Type == unix.RTM_NEWADDR {
 			all = append(all, a)
 		}
 		if len(all) == 0 {
@@ -348,20 +344,20 @@ func (m *Maker) apply(msg message) {
 		} else {
 			m.addrs[ip] = all
 		}
-		if v := m.started[place{ip, a.index}]; v != nil && msg.typ == unix.RTM_DELADDR {
-			m.queue(func() { v.mend(a.index) })
+		if v := m.started[place{ip, a.Index}]; v != nil && msg.Type == unix.RTM_DELADDR {
+			m.queue(func() { v.mend(a.Index) })
 		}
 	}
 }
 
 // changed tells a started address what became of its interface.
-func (m *Maker) changed(v *vip, old, now link) {
-	was, is := old.fault(), now.fault()
+func (m *Maker) changed(v *vip, old, now rtnl.Link) {
+	was, is := old.Fault(), now.Fault()
 	switch {
 	case is != "" && is != was:
 		v.raise()
-	case is == "" && (was != "" || old.mac != now.mac):
-		m.queue(func() { v.linkBack(now.index) })
+	case is == "" && (was != "" || old.MAC != now.MAC):
+		m.queue(func() { v.linkBack(now.Index) })
 	}
 }
 
@@ -373,38 +369,38 @@ func (m *Maker) queue(f func()) {
 	}
 }
 
-func (m *Maker) linkByName(name string) (link, bool) {
+func (m *Maker) linkByName(name string) (rtnl.Link, bool) {
 	for _, l := range m.links {
-		if l.hasName(name) {
+		if l.HasName(name) {
 			return l, true
 		}
 	}
-	return link{}, false
+	return rtnl.Link{}, false
 }
 
 func (m *Maker) names() string { return names(slices.Collect(maps.Values(m.links))) }
 
 // connected returns the connected routes. They are followed by events once asked for.
-func (m *Maker) connected() ([]route, error) {
-	if m.routeFD >= 0 && receive(m.routeFD, m.buf, func(msg message) {
-		r, ok, err := parseRoute(msg.body)
+func (m *Maker) connected() ([]rtnl.Connected, error) {
+	if m.routeFD >= 0 && rtnl.Receive(m.routeFD, m.buf, func(msg rtnl.Message) {
+		r, ok, err := rtnl.ParseConnected(msg.Body)
 		switch {
 		case err != nil || !ok:
-		case msg.typ == unix.RTM_NEWROUTE:
+		case msg.Type == unix.RTM_NEWROUTE:
 			m.routes[r] = struct{}{}
-		case msg.typ == unix.RTM_DELROUTE:
+		case msg.Type == unix.RTM_DELROUTE:
 			delete(m.routes, r)
 		}
 	}) != nil {
 		m.dropRoutes()
 	}
 	if m.routeFD < 0 {
-		fd, err := m.k.subscribe(routeBuffer, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
+		fd, err := m.k.Subscribe(routeBuffer, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
 		if err != nil {
 			return nil, err
 		}
-		routes := map[route]struct{}{}
-		if err := m.k.dumpRoutes(func(r route) { routes[r] = struct{}{} }); err != nil {
+		routes := map[rtnl.Connected]struct{}{}
+		if err := m.k.DumpConnected(func(r rtnl.Connected) { routes[r] = struct{}{} }); err != nil {
 			_ = unix.Close(fd)
 			return nil, err
 		}
@@ -490,7 +486,7 @@ func (m *Maker) linkName(index int) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if l, ok := m.links[index]; ok {
-		return l.name
+		return l.Name
 	}
 	return fmt.Sprintf("interface %d", index)
 }

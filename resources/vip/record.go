@@ -8,6 +8,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keepbeat/keepbeat/resources/rtnl"
 )
 
 const recordVersion = 1
@@ -40,17 +42,13 @@ type kept struct {
 	Preferred uint32       `json:"preferred_lft"`
 }
 
-// settable are the flags that a user sets; the others are the kernel's own
-// account of the address and follow from the rest.
-const settable = unix.IFA_F_NODAD | unix.IFA_F_HOMEADDRESS | unix.IFA_F_MANAGETEMPADDR |
-	unix.IFA_F_NOPREFIXROUTE | unix.IFA_F_MCAUTOJOIN | unix.IFA_F_OPTIMISTIC
-
-func keep(a address) kept {
-	return kept{a.prefix, a.peer, a.broadcast, a.label, a.scope, a.flags & settable, a.proto, a.valid, a.preferred}
+func keep(a rtnl.Address) kept {
+	return kept{a.Prefix, a.Peer, a.Broadcast, a.Label, a.Scope, a.Flags & rtnl.Settable, a.Proto, a.Valid, a.Preferred}
 }
 
-func (k kept) address(index int) address {
-	return address{index, k.Address, k.Peer, k.Broadcast, k.Label, k.Scope, k.Flags, k.Proto, k.Valid, k.Preferred}
+func (k kept) address(index int) rtnl.Address {
+	return rtnl.Address{Index: index, Prefix: k.Address, Peer: k.Peer, Broadcast: k.Broadcast, Label: k.Label,
+		Scope: k.Scope, Flags: k.Flags, Proto: k.Proto, Valid: k.Valid, Preferred: k.Preferred}
 }
 
 // address is what stands on the interface while the resource is started.
@@ -60,11 +58,11 @@ func (k kept) address(index int) address {
 // the newest address first, so without that the director's own connections
 // (checks, heartbeats) would leave from the VIP and break when it moves. Replies
 // and sockets bound to it are not affected. In IPv4 the routes name the source.
-func (r record) address(index int) address {
-	a := address{index: index, prefix: r.Address, broadcast: r.Broadcast, label: r.Label, proto: mark, valid: forever, preferred: forever}
+func (r record) address(index int) rtnl.Address {
+	a := rtnl.Address{Index: index, Prefix: r.Address, Broadcast: r.Broadcast, Label: r.Label, Proto: mark, Valid: rtnl.Forever, Preferred: rtnl.Forever}
 	if r.Address.Addr().Is6() {
-		a.flags = unix.IFA_F_NODAD
-		a.preferred = 0
+		a.Flags = unix.IFA_F_NODAD
+		a.Preferred = 0
 	}
 	return a
 }
@@ -94,7 +92,7 @@ func parseRecord(b []byte) (record, error) {
 	for _, k := range r.Loopback {
 		if !validHost(k.Address) || k.Address.Addr() != a || !validLabel(a, k.Label) || !validBroadcast(a, k.Broadcast) ||
 			k.Peer.IsValid() && k.Peer.BitLen() != a.BitLen() || k.Peer.Zone() != "" ||
-			k.Flags&^settable != 0 || k.Valid == 0 || k.Preferred > k.Valid {
+			k.Flags&^rtnl.Settable != 0 || k.Valid == 0 || k.Preferred > k.Valid {
 			return record{}, fmt.Errorf("vip %s: record of the journal: what stood on lo (%s) is not possible", r.Address, k.Address)
 		}
 	}

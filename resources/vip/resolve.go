@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/resources/rtnl"
 )
 
 const maxName = unix.IFNAMSIZ - 1 // characters of an interface name and of a label
@@ -68,57 +69,57 @@ func title(v *conf.VIP) string {
 //
 // The default route is not a connected one, and lo (where the kernel makes
 // routes for IPv6 addresses of a real server) is taken only when written.
-func resolve(v *conf.VIP, links []link, routes []route) (record, error) {
+func resolve(v *conf.VIP, links []rtnl.Link, routes []rtnl.Connected) (record, error) {
 	fail := func(format string, args ...any) (record, error) {
 		return record{}, fmt.Errorf("%s: %w", title(v), fmt.Errorf(format, args...))
 	}
-	var dev link
+	var dev rtnl.Link
 	if v.Interface != "" {
-		i := slices.IndexFunc(links, func(l link) bool { return l.hasName(v.Interface) })
+		i := slices.IndexFunc(links, func(l rtnl.Link) bool { return l.HasName(v.Interface) })
 		if i < 0 {
 			return fail("%s: no such interface; this node has %s", v.Interface, names(links))
 		}
 		dev = links[i]
 	}
 	bits := v.Prefix
-	if dev.index == 0 || bits < 0 {
-		best, bestBits := []link(nil), 0
+	if dev.Index == 0 || bits < 0 {
+		best, bestBits := []rtnl.Link(nil), 0
 		for _, r := range routes {
-			i := slices.IndexFunc(links, func(l link) bool { return l.index == r.index })
-			if i < 0 || dev.index == 0 && links[i].loopback() || dev.index != 0 && r.index != dev.index || !r.dst.Contains(v.Address) || r.dst.Bits() < bestBits {
+			i := slices.IndexFunc(links, func(l rtnl.Link) bool { return l.Index == r.Index })
+			if i < 0 || dev.Index == 0 && links[i].Loopback() || dev.Index != 0 && r.Index != dev.Index || !r.Network.Contains(v.Address) || r.Network.Bits() < bestBits {
 				continue
 			}
-			if r.dst.Bits() > bestBits {
-				best, bestBits = nil, r.dst.Bits()
+			if r.Network.Bits() > bestBits {
+				best, bestBits = nil, r.Network.Bits()
 			}
-			if !slices.ContainsFunc(best, func(l link) bool { return l.index == r.index }) {
+			if !slices.ContainsFunc(best, func(l rtnl.Link) bool { return l.Index == r.Index }) {
 				best = append(best, links[i])
 			}
 		}
 		switch {
-		case len(best) == 0 && dev.index != 0:
+		case len(best) == 0 && dev.Index != 0:
 			return fail("no connected route on %s contains it, so its prefix is not known; write %s/%d/%s, or the network's prefix instead of %[3]d",
-				dev.name, v.Address, v.Address.BitLen(), dev.name)
+				dev.Name, v.Address, v.Address.BitLen(), dev.Name)
 		case len(best) == 0:
 			return fail("no interface has a connected route that contains it; write the interface: %s/%d/INTERFACE; this node has %s",
 				v.Address, pick(v.Prefix, v.Address.BitLen()), names(links))
 		case len(best) > 1:
 			choices := make([]string, 0, len(best))
 			for _, l := range best {
-				choices = append(choices, fmt.Sprintf("%s/%d/%s", v.Address, pick(bits, bestBits), l.name))
+				choices = append(choices, fmt.Sprintf("%s/%d/%s", v.Address, pick(bits, bestBits), l.Name))
 			}
 			slices.Sort(choices)
 			return fail("more than one interface has a connected route that contains it; write one of %s", strings.Join(choices, ", "))
 		}
 		dev, bits = best[0], pick(bits, bestBits)
 	}
-	rec := record{Version: recordVersion, Address: netip.PrefixFrom(v.Address, bits), Interface: dev.name, Broadcast: v.Broadcast}
+	rec := record{Version: recordVersion, Address: netip.PrefixFrom(v.Address, bits), Interface: dev.Name, Broadcast: v.Broadcast}
 	if v.Address.Is4() && !rec.Broadcast.IsValid() {
 		rec.Broadcast = lastAddress(rec.Address)
 	}
 	if v.Label != "" {
 		// heritage of haresources: eth0:0 is written as INTERFACE:LABEL.
-		rec.Label = dev.name + ":" + strings.TrimPrefix(v.Label, dev.name+":")
+		rec.Label = dev.Name + ":" + strings.TrimPrefix(v.Label, dev.Name+":")
 		if len(rec.Label) > maxName {
 			return fail("label %q has %d characters, the kernel takes %d with the interface's name", rec.Label, len(rec.Label), maxName)
 		}
@@ -148,11 +149,11 @@ func lastAddress(p netip.Prefix) netip.Addr {
 }
 
 // names lists the interfaces for errors.
-func names(links []link) string {
+func names(links []rtnl.Link) string {
 	var s []string
 	for _, l := range links {
-		if !l.loopback() {
-			s = append(s, l.name)
+		if !l.Loopback() {
+			s = append(s, l.Name)
 		}
 	}
 	if len(s) == 0 {

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keepbeat/keepbeat/resources/rtnl"
 )
 
 // Start puts the address on the interface and announces it once before it returns.
@@ -39,7 +41,7 @@ func (v *vip) start() error {
 	if err := m.view(); err != nil {
 		return v.errorf("%w", err)
 	}
-	plan := func() (l link, stray, lo []address, err error) {
+	plan := func() (l rtnl.Link, stray, lo []rtnl.Address, err error) {
 		if !settled {
 			if rec, err = v.choose(); err != nil {
 				return
@@ -50,15 +52,15 @@ func (v *vip) start() error {
 			err = v.errorf("%s: no such interface; this node has %s", rec.Interface, m.names())
 			return
 		}
-		if f := l.fault(); f != "" {
-			err = v.errorf("%s: %s", l.name, f)
+		if f := l.Fault(); f != "" {
+			err = v.errorf("%s: %s", l.Name, f)
 			return
 		}
 		if stray, lo, err = v.around(&rec); err != nil {
 			return
 		}
 		// From here on a deletion is seen; op makes mend wait for us.
-		m.started[place{rec.Address.Addr(), l.index}] = v
+		m.started[place{rec.Address.Addr(), l.Index}] = v
 		m.journal[keyOf(rec.Address.Addr(), rec.Interface)] = rec
 		return
 	}
@@ -72,19 +74,19 @@ func (v *vip) start() error {
 		v.mu.Unlock()
 		return err
 	}
-	router := rec.Address.Addr().Is6() && k.forwards(l.name)
+	router := rec.Address.Addr().Is6() && k.Forwards(l.Name)
 
 	v.mu.Lock()
-	v.rec, v.index, v.active, v.router, v.failed = &rec, l.index, true, router, nil
+	v.rec, v.index, v.active, v.router, v.failed = &rec, l.Index, true, router, nil
 	v.mu.Unlock()
 
-	a := rec.address(l.index)
+	a := rec.address(l.Index)
 	// What is stray goes first: in IPv6 the same address with another prefix is
 	// in the way. lo goes last: until then local clients are answered by it.
 	err = v.removeAll(k, stray)
 	if err == nil {
-		if err = k.ensure(a); err != nil {
-			err = v.explain(l.name, err)
+		if err = k.Ensure(a); err != nil {
+			err = v.explain(l.Name, err)
 		}
 	}
 	if err == nil {
@@ -94,14 +96,14 @@ func (v *vip) start() error {
 		v.mu.Lock()
 		v.active = false // what was done is in rec, and Stop takes it back
 		v.mu.Unlock()
-		m.forget(v, l.index)
+		m.forget(v, l.Index)
 		return err
 	}
 	for _, old := range stray {
-		v.log.Warn("removed what an earlier run had left", "prefix", old.prefix, "interface", m.linkName(old.index))
+		v.log.Warn("removed what an earlier run had left", "prefix", old.Prefix, "interface", m.linkName(old.Index))
 	}
 	v.burst.start()
-	v.log.Info("address is up", "interface", l.name, "command", a.text(l.name))
+	v.log.Info("address is up", "interface", l.Name, "command", a.Text(l.Name))
 	return nil
 }
 
@@ -117,32 +119,32 @@ func (v *vip) explain(dev string, err error) error {
 	return v.errorf("adding it to %s: %w%s", dev, err, hint)
 }
 
-func (v *vip) removeAll(k *kernel, all []address) error {
+func (v *vip) removeAll(k *rtnl.Kernel, all []rtnl.Address) error {
 	for _, a := range all {
 		if err := v.remove(k, a); err != nil {
-			return v.errorf("removing %s from %s: %w", a.prefix, v.m.linkName(a.index), err)
+			return v.errorf("removing %s from %s: %w", a.Prefix, v.m.linkName(a.Index), err)
 		}
 	}
 	return nil
 }
 
 // remove takes an address away and leaves the others of its network where they are.
-func (v *vip) remove(k *kernel, a address) error {
-	if !a.prefix.Addr().Is4() || a.prefix.Bits() == 32 {
-		return k.remove(a)
+func (v *vip) remove(k *rtnl.Kernel, a rtnl.Address) error {
+	if !a.Prefix.Addr().Is4() || a.Prefix.Bits() == 32 {
+		return k.Remove(a)
 	}
 	if err := v.m.view(); err != nil {
 		return err
 	}
-	name := v.m.links[a.index].name
-	primary := slices.ContainsFunc(v.m.addrs[a.prefix.Addr()], func(o address) bool {
-		return o.same(a) && o.flags&unix.IFA_F_SECONDARY == 0
+	name := v.m.links[a.Index].Name
+	primary := slices.ContainsFunc(v.m.addrs[a.Prefix.Addr()], func(o rtnl.Address) bool {
+		return o.Same(a) && o.Flags&unix.IFA_F_SECONDARY == 0
 	})
-	var others []address
+	var others []rtnl.Address
 	if primary {
 		for _, all := range v.m.addrs {
 			for _, o := range all {
-				if o.index == a.index && o.flags&unix.IFA_F_SECONDARY != 0 && o.prefix.Masked() == a.prefix.Masked() {
+				if o.Index == a.Index && o.Flags&unix.IFA_F_SECONDARY != 0 && o.Prefix.Masked() == a.Prefix.Masked() {
 					others = append(others, o)
 				}
 			}
@@ -150,9 +152,9 @@ func (v *vip) remove(k *kernel, a address) error {
 	}
 	v.m.mu.Unlock()
 	if len(others) == 0 {
-		return k.remove(a)
+		return k.Remove(a)
 	}
-	return k.removePrimary(a, name, others)
+	return k.RemovePrimary(a, name, others)
 }
 
 // Stop removes the address and puts back what stood on lo.
@@ -179,12 +181,12 @@ func (v *vip) stop() error {
 	if old, ok := m.journal[keyOf(ip, v.spec.Interface)]; ok && rec == nil {
 		rec = &old // a crashed run's, and Start did not get as far as taking it over
 	}
-	var gone []address
+	var gone []rtnl.Address
 	dev := ""
 	if rec != nil {
 		dev = rec.Interface
 		if l, ok := m.linkByName(rec.Interface); ok && !active {
-			index = l.index
+			index = l.Index
 		}
 		if index != 0 {
 			gone = append(gone, rec.address(index))
@@ -192,27 +194,27 @@ func (v *vip) stop() error {
 	}
 	// What bears our mark is ours wherever it is: the interface may have been renamed.
 	for _, a := range m.addrs[ip] {
-		if a.proto == mark && m.started[place{ip, a.index}] == nil && !slices.ContainsFunc(gone, a.same) &&
-			(!ip.IsLinkLocalUnicast() || m.links[a.index].hasName(v.spec.Interface)) {
+		if a.Proto == mark && m.started[place{ip, a.Index}] == nil && !slices.ContainsFunc(gone, a.Same) &&
+			(!ip.IsLinkLocalUnicast() || m.links[a.Index].HasName(v.spec.Interface)) {
 			gone = append(gone, a)
 		}
 	}
 	lo := 0
 	for _, l := range m.links {
-		if l.loopback() {
-			lo = l.index
+		if l.Loopback() {
+			lo = l.Index
 		}
 	}
 	m.mu.Unlock()
 
 	for _, a := range gone {
 		if err := v.remove(k, a); err != nil {
-			return v.errorf("removing it from %s: %w", m.linkName(a.index), err)
+			return v.errorf("removing it from %s: %w", m.linkName(a.Index), err)
 		}
 	}
 	if rec != nil {
 		for _, old := range rec.Loopback {
-			if err := k.ensure(old.address(lo)); err != nil {
+			if err := k.Ensure(old.address(lo)); err != nil {
 				return v.errorf("putting %s back on lo: %w", old.Address, err)
 			}
 		}

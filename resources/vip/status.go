@@ -22,8 +22,8 @@ func (v *vip) Ready() error {
 	if !ok {
 		return v.errorf("%s: no such interface; this node has %s", rec.Interface, v.m.names())
 	}
-	if f := l.fault(); f != "" {
-		return v.errorf("%s: %s", l.name, f)
+	if f := l.Fault(); f != "" {
+		return v.errorf("%s: %s", l.Name, f)
 	}
 	return nil
 }
@@ -60,7 +60,7 @@ func (v *vip) Detail() any {
 	}
 	defer v.m.mu.Unlock()
 	if l, ok := v.m.linkByName(d.Interface); ok {
-		d.Carrier = l.fault() == ""
+		d.Carrier = l.Fault() == ""
 	}
 	return d
 }

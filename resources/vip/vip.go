@@ -12,6 +12,7 @@ import (
 
 	"github.com/keepbeat/keepbeat/conf"
 	"github.com/keepbeat/keepbeat/resources"
+	"github.com/keepbeat/keepbeat/resources/rtnl"
 )
 
 // vip is one virtual address.
@@ -148,11 +149,11 @@ func (v *vip) choose() (record, error) {
 	v.mu.Lock()
 	spec := v.spec
 	v.mu.Unlock()
-	links := make([]link, 0, len(v.m.links))
+	links := make([]rtnl.Link, 0, len(v.m.links))
 	for _, l := range v.m.links {
 		links = append(links, l)
 	}
-	var routes []route
+	var routes []rtnl.Connected
 	if spec.Interface == "" || spec.Prefix < 0 {
 		// A started address makes a connected route of its own; what a crashed
 		// run resolved holds as long as nobody wrote something else.
@@ -177,13 +178,13 @@ func (v *vip) choose() (record, error) {
 // standsAt tells whether the address stands where a record says.
 func (v *vip) standsAt(r record) bool {
 	l, ok := v.m.linkByName(r.Interface)
-	return ok && slices.ContainsFunc(v.m.addrs[r.Address.Addr()], func(a address) bool { return a.index == l.index && a.prefix == r.Address })
+	return ok && slices.ContainsFunc(v.m.addrs[r.Address.Addr()], func(a rtnl.Address) bool { return a.Index == l.Index && a.Prefix == r.Address })
 }
 
 // around looks where the address stands already. It refuses what is not ours,
 // notes in rec what is to leave lo, and returns what we left elsewhere. The
 // caller holds the Maker's mu.
-func (v *vip) around(rec *record) (stray, lo []address, err error) {
+func (v *vip) around(rec *record) (stray, lo []rtnl.Address, err error) {
 	m, ip := v.m, rec.Address.Addr()
 	target, _ := m.linkByName(rec.Interface)
 	old, known := m.journal[keyOf(ip, rec.Interface)]
@@ -191,33 +192,33 @@ func (v *vip) around(rec *record) (stray, lo []address, err error) {
 		rec.Loopback = old.Loopback // a crashed run took it away
 	}
 	for _, a := range m.addrs[ip] {
-		l := m.links[a.index]
-		ours := a.proto == mark || known && !m.k.marks && l.hasName(old.Interface)
+		l := m.links[a.Index]
+		ours := a.Proto == mark || known && !m.k.Marks && l.HasName(old.Interface)
 		switch {
-		case a.index == target.index && ours:
-			if a.prefix != rec.Address {
+		case a.Index == target.Index && ours:
+			if a.Prefix != rec.Address {
 				stray = append(stray, a)
 			}
-		case ours && m.started[place{ip, a.index}] == nil && !(ip.IsLinkLocalUnicast() && ip.Is6()):
+		case ours && m.started[place{ip, a.Index}] == nil && !(ip.IsLinkLocalUnicast() && ip.Is6()):
 			stray = append(stray, a)
 		case ours:
 			// Another resource's; a link-local address may stand on several interfaces.
-		case l.loopback() && !target.loopback():
+		case l.Loopback() && !target.Loopback():
 			if !v.spec.LVSSupport {
 				return nil, nil, v.errorf("it stands on %s; write lvs_support: yes if this director is also a real server, or remove it there (ip addr del %s dev %s)",
-					l.name, a.prefix, l.name)
+					l.Name, a.Prefix, l.Name)
 			}
 			lo = append(lo, a)
 		default:
-			if ip.Is6() && ip.IsLinkLocalUnicast() && a.index != target.index {
+			if ip.Is6() && ip.IsLinkLocalUnicast() && a.Index != target.Index {
 				continue
 			}
 			return nil, nil, v.errorf("%s is already on %s and keepbeat did not put it there; take it out of this machine's network configuration (ip addr del %s dev %s)",
-				a.prefix, l.name, a.prefix, l.name)
+				a.Prefix, l.Name, a.Prefix, l.Name)
 		}
 	}
 	for _, a := range lo {
-		if !slices.ContainsFunc(rec.Loopback, func(k kept) bool { return k.Address == a.prefix && k.Peer == a.peer }) {
+		if !slices.ContainsFunc(rec.Loopback, func(k kept) bool { return k.Address == a.Prefix && k.Peer == a.Peer }) {
 			rec.Loopback = append(rec.Loopback, keep(a))
 		}
 	}

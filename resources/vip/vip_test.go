@@ -400,7 +400,7 @@ func TestKernelWithoutMarksAdoptsByTheJournal(t *testing.T) {
 	v := make1(t, m, written("10.0.0.5"))
 	journal := recorded(t, v)
 	m.mu.Lock()
-	m.k.marks = false
+	m.k.Marks = false
 	m.mu.Unlock()
 	a.ip("addr add 10.0.0.5/24 brd 10.0.0.255 dev eth0") // as such a kernel shows one of ours
 	if err := v.Start(t.Context()); err == nil {
@@ -465,7 +465,7 @@ func TestOthersOfItsNetworkSurviveTheStop(t *testing.T) {
 			w := started(t, m, written("192.168.7.8/24/eth0"))
 			if c.readOnly != "" {
 				m.mu.Lock()
-				m.k.namespace = "/nonexistent" // sysctls cannot be reached
+				m.k.Namespace = "/nonexistent" // sysctls cannot be reached
 				m.mu.Unlock()
 			}
 			stop(t, v)

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keepbeat/keepbeat/resources/rtnl"
 )
 
 // Monitor tells whether the address can be reached at its interface, and puts it back where it is missing.
@@ -33,8 +35,8 @@ func (v *vip) inspect(index int) error {
 	if err := m.view(); err != nil {
 		return v.errorf("%w", err)
 	}
-	fault := m.links[index].fault()
-	there := slices.ContainsFunc(m.addrs[rec.Address.Addr()], func(a address) bool { return a.index == index && a.prefix == rec.Address })
+	fault := m.links[index].Fault()
+	there := slices.ContainsFunc(m.addrs[rec.Address.Addr()], func(a rtnl.Address) bool { return a.Index == index && a.Prefix == rec.Address })
 	m.mu.Unlock()
 	if fault != "" {
 		return v.errorf("%s: %s", rec.Interface, fault)
@@ -68,7 +70,7 @@ func (v *vip) mend(index int) {
 		return
 	}
 	// The kernel deletes addresses before it tells that their interface goes.
-	v.m.k.settle(index)
+	v.m.k.Settle(index)
 	if err := v.inspect(index); err != nil && !errors.Is(err, errClosed) {
 		v.log.Error("the address was deleted and cannot be put back", "err", err)
 		v.raise()
@@ -80,7 +82,7 @@ func (v *vip) putBack(rec record, index int) error {
 	if v.epochOver() {
 		return v.errorf("it was deleted, and the group is no longer owned by this node")
 	}
-	err := v.m.k.add(rec.address(index))
+	err := v.m.k.Add(rec.address(index))
 	if errors.Is(err, unix.EEXIST) {
 		return nil
 	}
@@ -133,15 +135,15 @@ func (v *vip) announce() bool {
 	m := v.m
 	m.mu.Lock()
 	l := m.links[index]
-	if m.closed || m.k == nil || !l.announces() {
+	if m.closed || m.k == nil || !l.Announces() {
 		m.mu.Unlock()
 		return false
 	}
-	err := m.k.announce(l, v.spec.Address, router)
+	err := m.k.Announce(l, v.spec.Address, router)
 	m.mu.Unlock()
 	if err != nil {
 		// The next round, or the event of the carrier's return, makes up for it.
-		v.log.Warn("announcement not sent", "interface", l.name, "err", err)
+		v.log.Warn("announcement not sent", "interface", l.Name, "err", err)
 		return true
 	}
 	v.mu.Lock()

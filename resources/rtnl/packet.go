@@ -1,4 +1,4 @@
-package vip
+package rtnl
 
 import (
 	"encoding/binary"
@@ -7,15 +7,16 @@ import (
 	"github.com/keepbeat/keepbeat/checks/icmp"
 )
 
+// The two forms of ARP (RFC 826).
 const (
-	arpRequest = 1
-	arpReply   = 2
+	ARPRequest = 1
+	ARPReply   = 2
 )
 
-// garp is a gratuitous ARP packet (without link-layer header): whoever knows ip
+// GARP is a gratuitous ARP packet (without link-layer header): whoever knows ip
 // now finds it at mac. Some devices believe requests only and some replies
 // only, so both forms are sent.
-func garp(op uint16, mac string, ip netip.Addr) []byte {
+func GARP(op uint16, mac string, ip netip.Addr) []byte {
 	b := []byte{
 		0, 1, // Ethernet
 		8, 0, // IPv4
@@ -25,7 +26,7 @@ func garp(op uint16, mac string, ip netip.Addr) []byte {
 	binary.BigEndian.PutUint16(b[6:], op)
 	b = append(b, mac...)
 	b = append(b, ip.AsSlice()...)
-	if op == arpReply {
+	if op == ARPReply {
 		// RFC 5944, 4.6: in a reply the target hardware address too is the one to learn.
 		b = append(b, mac...)
 	} else {
@@ -34,17 +35,18 @@ func garp(op uint16, mac string, ip netip.Addr) []byte {
 	return append(b, ip.AsSlice()...)
 }
 
+// Link-layer addresses of those to whom it is said.
 var (
-	broadcastMAC = "\xff\xff\xff\xff\xff\xff"
-	allNodesMAC  = "\x33\x33\x00\x00\x00\x01" // RFC 2464, 7
+	BroadcastMAC = "\xff\xff\xff\xff\xff\xff"
+	AllNodesMAC  = "\x33\x33\x00\x00\x00\x01" // RFC 2464, 7
 	allNodes     = netip.MustParseAddr("ff02::1")
 )
 
-// advertisement is an unsolicited neighbour advertisement in its IPv6 packet
+// Advertisement is an unsolicited neighbour advertisement in its IPv6 packet
 // (RFC 4861, 4.4 and 7.2.6): override, to all nodes, hop limit 255, with the
 // target's link-layer address. router says whether this machine forwards:
 // without that flag hosts strike the address from their default routers.
-func advertisement(mac string, ip netip.Addr, router bool) []byte {
+func Advertisement(mac string, ip netip.Addr, router bool) []byte {
 	const payload = 32
 	b := make([]byte, 40, 40+payload)
 	b[0] = 6 << 4

@@ -1,4 +1,7 @@
-package vip
+// Package rtnl is what resources ask the kernel about interfaces, addresses and
+// routes, and what they have it change: rtnetlink (rtnetlink(7)), and the packets
+// by which neighbours learn where an address is. It runs no program.
+package rtnl
 
 import (
 	"bytes"
@@ -17,30 +20,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kernel is the thin shell around the sockets of one network namespace.
-type kernel struct {
-	namespace string // path; empty: the process's own
-	requests  map[int]*nl.SocketHandle
-	packets   int  // AF_PACKET, sends only
-	marks     bool // the kernel keeps IFA_PROTO
+// Kernel is the thin shell around the sockets of one network namespace. Its
+// methods may be called by several goroutines.
+type Kernel struct {
+	// Both are as Open found them and are changed by tests only.
+	Namespace string // path; empty: the process's own
+	Marks     bool   // the kernel keeps IFA_PROTO
 
-	promote sync.Mutex // serialises removals for which promote_secondaries is raised and put back
+	requests map[int]*nl.SocketHandle
+	packets  int        // AF_PACKET, sends only
+	promote  sync.Mutex // serialises removals for which promote_secondaries is raised and put back
 }
 
 const (
 	// dumpTries: every change of an address during a dump, our own too, interrupts it (vishvananda/netlink#1018).
 	dumpTries = 5
-	// eventBuffer holds the events of some 10,000 addresses that change at once.
-	eventBuffer = 16 << 20
-	// routeBuffer is small: nobody reads it between two questions, and an overflow costs one dump.
-	routeBuffer = 256 << 10
+	// EventBuffer (bytes) holds the events of some 10,000 addresses that change at once.
+	EventBuffer = 16 << 20
 	// requestSeconds bounds the wait for an answer of the kernel, which normally takes microseconds.
 	requestSeconds = 5
 )
 
-func openKernel(namespace string) (*kernel, error) {
-	k := &kernel{namespace: namespace, packets: -1}
-	err := k.inside(func() error {
+// Open opens the sockets. namespace is the path of a network namespace,
+// /run/netns/a; empty: the process's own.
+func Open(namespace string) (*Kernel, error) {
+	k := &Kernel{Namespace: namespace, packets: -1}
+	err := k.Inside(func() error {
 		s, err := nl.GetNetlinkSocketAt(-1, -1, unix.NETLINK_ROUTE)
 		if err != nil {
 			return fmt.Errorf("netlink socket: %w", err)
@@ -62,12 +67,13 @@ func openKernel(namespace string) (*kernel, error) {
 	}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
-		k.marks = atLeast(unix.ByteSliceToString(u.Release[:]), 5, 18)
+		k.Marks = atLeast(unix.ByteSliceToString(u.Release[:]), 5, 18)
 	}
 	return k, nil
 }
 
-func (k *kernel) close() {
+// Close ends the use of k.
+func (k *Kernel) Close() {
 	k.requests[unix.NETLINK_ROUTE].Close()
 	_ = unix.Close(k.packets)
 }
@@ -84,24 +90,24 @@ func atLeast(release string, major, minor int) bool {
 	return err1 == nil && err2 == nil && (x > major || x == major && y >= minor)
 }
 
-// inside runs f in the namespace. In another namespace than the process's own it
+// Inside runs f in the namespace. In another namespace than the process's own it
 // gets a thread for itself, which dies with it: no thread can be left behind in
 // the wrong namespace.
-func (k *kernel) inside(f func() error) error {
-	if k.namespace == "" {
+func (k *Kernel) Inside(f func() error) error {
+	if k.Namespace == "" {
 		return f()
 	}
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread()
 		done <- func() error {
-			fd, err := unix.Open(k.namespace, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			fd, err := unix.Open(k.Namespace, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 			if err != nil {
-				return fmt.Errorf("network namespace %s: %w", k.namespace, err)
+				return fmt.Errorf("network namespace %s: %w", k.Namespace, err)
 			}
 			defer unix.Close(fd)
 			if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
-				return fmt.Errorf("network namespace %s: %w", k.namespace, err)
+				return fmt.Errorf("network namespace %s: %w", k.Namespace, err)
 			}
 			return f()
 		}()
@@ -109,10 +115,11 @@ func (k *kernel) inside(f func() error) error {
 	return <-done
 }
 
-// subscribe opens a socket on which the kernel tells of changes.
-func (k *kernel) subscribe(buffer int, groups ...uint) (int, error) {
+// Subscribe opens a socket, with a buffer of so many bytes, on which the kernel
+// tells of changes. It does not block; Receive reads it.
+func (k *Kernel) Subscribe(buffer int, groups ...uint) (int, error) {
 	fd := -1
-	err := k.inside(func() (err error) {
+	err := k.Inside(func() (err error) {
 		fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 		return err
 	})
@@ -134,9 +141,9 @@ func (k *kernel) subscribe(buffer int, groups ...uint) (int, error) {
 	return fd, nil
 }
 
-// receive reads what has arrived and calls f for each message, until nothing is
+// Receive reads what has arrived and calls f for each message, until nothing is
 // left. ENOBUFS: the kernel dropped messages.
-func receive(fd int, buf []byte, f func(message)) error {
+func Receive(fd int, buf []byte, f func(Message)) error {
 	for {
 		n, from, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
 		switch {
@@ -152,7 +159,7 @@ func receive(fd int, buf []byte, f func(message)) error {
 		if sa, ok := from.(*unix.SockaddrNetlink); !ok || sa.Pid != nl.PidKernel {
 			continue // another process can write to us; only the kernel counts
 		}
-		for m := range messages(buf[:n]) {
+		for m := range Messages(buf[:n]) {
 			f(m)
 		}
 	}
@@ -160,7 +167,7 @@ func receive(fd int, buf []byte, f func(message)) error {
 
 // dump asks for all objects of a kind. f gets the bodies of one complete,
 // uninterrupted answer.
-func (k *kernel) dump(request, answer uint16, header int, f func([]byte)) error {
+func (k *Kernel) dump(request, answer uint16, header int, f func([]byte)) error {
 	var err error
 	for range dumpTries {
 		req := nl.NewNetlinkRequest(int(request), unix.NLM_F_DUMP)
@@ -181,16 +188,34 @@ func (k *kernel) dump(request, answer uint16, header int, f func([]byte)) error 
 	return fmt.Errorf("netlink dump: %w", err)
 }
 
-// dumpRoutes hands over the connected routes. It keeps nothing else in memory: a router may have a million others.
-func (k *kernel) dumpRoutes(f func(route)) error {
+// Links calls f for every interface.
+func (k *Kernel) Links(f func(Link)) error {
+	return k.dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, unix.SizeofIfInfomsg, func(b []byte) {
+		if l, ok, err := ParseLink(b); ok && err == nil {
+			f(l)
+		}
+	})
+}
+
+// Addresses calls f for every address of every interface.
+func (k *Kernel) Addresses(f func(Address)) error {
+	return k.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, unix.SizeofIfAddrmsg, func(b []byte) {
+		if a, ok, err := ParseAddress(b); ok && err == nil {
+			f(a)
+		}
+	})
+}
+
+// DumpConnected hands over the connected routes. It keeps nothing else in memory: a router may have a million others.
+func (k *Kernel) DumpConnected(f func(Connected)) error {
 	var err error
 	for range dumpTries {
 		req := nl.NewNetlinkRequest(unix.RTM_GETROUTE, unix.NLM_F_DUMP)
 		req.Sockets = k.requests
 		req.AddRawData(make([]byte, unix.SizeofRtMsg))
-		var all []route
+		var all []Connected
 		err = req.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE, func(b []byte) bool {
-			if r, ok, err := parseRoute(b); ok && err == nil {
+			if r, ok, err := ParseConnected(b); ok && err == nil {
 				all = append(all, r)
 			}
 			return true
@@ -208,28 +233,28 @@ func (k *kernel) dumpRoutes(f func(route)) error {
 	return fmt.Errorf("netlink dump of routes: %w", err)
 }
 
-// add puts an address on its interface; EEXIST when it stands there.
-func (k *kernel) add(a address) error {
+// Add puts an address on its interface; EEXIST when it stands there.
+func (k *Kernel) Add(a Address) error {
 	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
 	req.Sockets = k.requests
-	req.AddRawData(a.encode(false))
+	req.AddRawData(a.Encode(false))
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
 	return err
 }
 
-// ensure is add that is content when the address stands there.
-func (k *kernel) ensure(a address) error {
-	if err := k.add(a); err != nil && !errors.Is(err, unix.EEXIST) {
+// Ensure is Add that is content when the address stands there.
+func (k *Kernel) Ensure(a Address) error {
+	if err := k.Add(a); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
 	return nil
 }
 
-// remove takes an address from its interface. That it is not there, or that the interface is not, is no error.
-func (k *kernel) remove(a address) error {
+// Remove takes an address from its interface. That it is not there, or that the interface is not, is no error.
+func (k *Kernel) Remove(a Address) error {
 	req := nl.NewNetlinkRequest(unix.RTM_DELADDR, unix.NLM_F_ACK)
 	req.Sockets = k.requests
-	req.AddRawData(a.encode(true))
+	req.AddRawData(a.Encode(true))
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
 	if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) {
 		return nil
@@ -237,21 +262,21 @@ func (k *kernel) remove(a address) error {
 	return err
 }
 
-// removePrimary takes away an IPv4 address that others of its network hang on.
+// RemovePrimary takes away an IPv4 address that others of its network hang on.
 // The kernel would delete those with it unless promote_secondaries is set, so
 // it is set for the moment. Where /proc/sys cannot be written they are added again.
-func (k *kernel) removePrimary(a address, dev string, secondaries []address) error {
+func (k *Kernel) RemovePrimary(a Address, dev string, secondaries []Address) error {
 	k.promote.Lock()
 	defer k.promote.Unlock()
 	restore, raised := k.raise("net/ipv4/conf/" + dev + "/promote_secondaries")
-	err := k.remove(a)
+	err := k.Remove(a)
 	if raised {
 		restore()
 	} else if err == nil {
 		for _, s := range secondaries {
-			s.flags &= settable
-			if e := k.ensure(s); e != nil {
-				err = errors.Join(err, fmt.Errorf("%s, which the kernel removed with it: %w", s.prefix, e))
+			s.Flags &= Settable
+			if e := k.Ensure(s); e != nil {
+				err = errors.Join(err, fmt.Errorf("%s, which the kernel removed with it: %w", s.Prefix, e))
 			}
 		}
 	}
@@ -259,10 +284,10 @@ func (k *kernel) removePrimary(a address, dev string, secondaries []address) err
 }
 
 // raise sets a sysctl to 1 and returns what puts the old value back.
-func (k *kernel) raise(name string) (restore func(), ok bool) {
+func (k *Kernel) raise(name string) (restore func(), ok bool) {
 	path := filepath.Join("/proc/sys", name)
 	var old []byte
-	err := k.inside(func() (err error) {
+	err := k.Inside(func() (err error) {
 		if old, err = os.ReadFile(path); err != nil || bytes.Equal(bytes.TrimSpace(old), []byte("1")) {
 			return err
 		}
@@ -276,23 +301,23 @@ func (k *kernel) raise(name string) (restore func(), ok bool) {
 			return
 		}
 		// Best effort: the interface may have gone, and 1 harms nobody.
-		_ = k.inside(func() error { return os.WriteFile(path, old, 0) })
+		_ = k.Inside(func() error { return os.WriteFile(path, old, 0) })
 	}, true
 }
 
-// forwards tells whether the interface forwards IPv6.
-func (k *kernel) forwards(dev string) bool {
+// Forwards tells whether the interface forwards IPv6.
+func (k *Kernel) Forwards(dev string) bool {
 	var b []byte
-	_ = k.inside(func() (err error) {
+	_ = k.Inside(func() (err error) {
 		b, err = os.ReadFile("/proc/sys/net/ipv6/conf/" + dev + "/forwarding")
 		return err
 	})
 	return len(b) > 0 && b[0] != '0'
 }
 
-// settle returns when the change that the kernel is making, if any, is complete
+// Settle returns when the change that the kernel is making, if any, is complete
 // and told: the question waits for the lock under which links change.
-func (k *kernel) settle(index int) {
+func (k *Kernel) Settle(index int) {
 	b := make([]byte, unix.SizeofIfInfomsg)
 	binary.NativeEndian.PutUint32(b[4:], uint32(index))
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
@@ -301,24 +326,24 @@ func (k *kernel) settle(index int) {
 	_, _ = req.Execute(unix.NETLINK_ROUTE, 0)
 }
 
-// announce tells the neighbours on l where ip is.
-func (k *kernel) announce(l link, ip netip.Addr, router bool) error {
+// Announce tells the neighbours on l where ip is.
+func (k *Kernel) Announce(l Link, ip netip.Addr, router bool) error {
 	if ip.Is6() {
-		return k.transmit(l.index, unix.ETH_P_IPV6, allNodesMAC, advertisement(l.mac, ip, router))
+		return k.transmit(l.Index, unix.ETH_P_IPV6, AllNodesMAC, Advertisement(l.MAC, ip, router))
 	}
 	return errors.Join(
-		k.transmit(l.index, unix.ETH_P_ARP, broadcastMAC, garp(arpRequest, l.mac, ip)),
-		k.transmit(l.index, unix.ETH_P_ARP, broadcastMAC, garp(arpReply, l.mac, ip)))
+		k.transmit(l.Index, unix.ETH_P_ARP, BroadcastMAC, GARP(ARPRequest, l.MAC, ip)),
+		k.transmit(l.Index, unix.ETH_P_ARP, BroadcastMAC, GARP(ARPReply, l.MAC, ip)))
 }
 
-func (k *kernel) transmit(index int, protocol uint16, to string, p []byte) error {
-	sa := &unix.SockaddrLinklayer{Ifindex: index, Halen: 6, Protocol: networkOrder(protocol)}
+func (k *Kernel) transmit(index int, protocol uint16, to string, p []byte) error {
+	sa := &unix.SockaddrLinklayer{Ifindex: index, Halen: 6, Protocol: NetworkOrder(protocol)}
 	copy(sa.Addr[:], to)
 	return unix.Sendto(k.packets, p, unix.MSG_DONTWAIT, sa)
 }
 
-// networkOrder is htons.
-func networkOrder(n uint16) uint16 {
+// NetworkOrder is htons.
+func NetworkOrder(n uint16) uint16 {
 	var b [2]byte
 	binary.BigEndian.PutUint16(b[:], n)
 	return binary.NativeEndian.Uint16(b[:])

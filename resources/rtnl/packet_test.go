@@ -1,4 +1,4 @@
-package vip
+package rtnl
 
 import (
 	"encoding/hex"
@@ -16,17 +16,17 @@ func TestGratuitousARPBytes(t *testing.T) {
 		op   uint16
 		want string
 	}{
-		{"request form", arpRequest, "0001 0800 06 04 0001 020000000001 c0a838c8 000000000000 c0a838c8"},
-		{"reply form", arpReply, "0001 0800 06 04 0002 020000000001 c0a838c8 020000000001 c0a838c8"},
+		{"request form", ARPRequest, "0001 0800 06 04 0001 020000000001 c0a838c8 000000000000 c0a838c8"},
+		{"reply form", ARPReply, "0001 0800 06 04 0002 020000000001 c0a838c8 020000000001 c0a838c8"},
 	} {
-		if got := hex.EncodeToString(garp(c.op, testMAC, ip)); got != strings.ReplaceAll(c.want, " ", "") {
+		if got := hex.EncodeToString(GARP(c.op, testMAC, ip)); got != strings.ReplaceAll(c.want, " ", "") {
 			t.Errorf("%s: %s", c.name, got)
 		}
 	}
 }
 
 func TestNeighbourAdvertisementBytes(t *testing.T) {
-	got := hex.EncodeToString(advertisement(testMAC, netip.MustParseAddr("fd00::5"), false))
+	got := hex.EncodeToString(Advertisement(testMAC, netip.MustParseAddr("fd00::5"), false))
 	want := strings.NewReplacer(" ", "", "\n", "", "\t", "").Replace(`
 		60000000 0020 3a ff
 		fd000000000000000000000000000005
@@ -37,7 +37,7 @@ func TestNeighbourAdvertisementBytes(t *testing.T) {
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	if p := advertisement(testMAC, netip.MustParseAddr("fd00::5"), true); p[44] != 0xa0 {
+	if p := Advertisement(testMAC, netip.MustParseAddr("fd00::5"), true); p[44] != 0xa0 {
 		t.Errorf("router's flags %#x", p[44])
 	}
 }

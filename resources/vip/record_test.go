@@ -1,47 +1,22 @@
 package vip
 
 import (
-	"encoding/hex"
 	"encoding/json"
 	"net/netip"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/keepbeat/keepbeat/resources/rtnl"
 )
-
-func addresses() []address {
-	p, a := netip.MustParsePrefix, netip.MustParseAddr
-	return []address{
-		{index: 2, prefix: p("10.0.0.5/24"), broadcast: a("10.0.0.255"), label: "eth0:vip", proto: mark, valid: forever, preferred: forever},
-		{index: 1, prefix: p("10.0.0.5/32"), peer: a("10.0.0.6"), scope: unix.RT_SCOPE_HOST, flags: unix.IFA_F_NOPREFIXROUTE, valid: 100, preferred: 0},
-		{index: 7, prefix: p("fd00::5/64"), flags: unix.IFA_F_NODAD, proto: mark, valid: forever},
-	}
-}
-
-func TestAddressSurvivesItsMessage(t *testing.T) {
-	for _, a := range addresses() {
-		got, ok, err := parseAddress(a.encode(false))
-		if err != nil || !ok {
-			t.Fatalf("%s: %v %v", a.prefix, ok, err)
-		}
-		if got != a {
-			t.Errorf("got  %+v\nwant %+v", got, a)
-		}
-	}
-}
-
-func TestBridgePortLeavingIsNotAnInterfaceGone(t *testing.T) {
-	b := make([]byte, unix.SizeofIfInfomsg)
-	b[0], b[4] = unix.AF_BRIDGE, 3
-	if _, ok, err := parseLink(b); ok || err != nil {
-		t.Error("taken for the interface's own message", ok, err)
-	}
-}
 
 func TestRecordSurvivesTheJournal(t *testing.T) {
 	r := record{Version: 1, Address: netip.MustParsePrefix("10.0.0.5/24"), Interface: "eth0", Label: "eth0:vip", Broadcast: netip.MustParseAddr("10.0.0.255")}
-	for _, a := range addresses()[:2] {
+	for _, a := range []rtnl.Address{
+		{Index: 2, Prefix: netip.MustParsePrefix("10.0.0.5/24"), Broadcast: netip.MustParseAddr("10.0.0.255"), Label: "eth0:vip", Proto: mark, Valid: rtnl.Forever, Preferred: rtnl.Forever},
+		{Index: 1, Prefix: netip.MustParsePrefix("10.0.0.5/32"), Peer: netip.MustParseAddr("10.0.0.6"), Scope: unix.RT_SCOPE_HOST, Flags: unix.IFA_F_NOPREFIXROUTE, Valid: 100},
+	} {
 		r.Loopback = append(r.Loopback, keep(a))
 	}
 	b, err := json.Marshal(r)
@@ -74,35 +49,6 @@ func TestBrokenRecordIsRefused(t *testing.T) {
 	}
 }
 
-// FuzzMessages: nothing that arrives on a netlink socket makes us panic, and an
-// address that was understood is encoded as it was.
-func FuzzMessages(f *testing.F) {
-	head, _ := hex.DecodeString("1800000014000000" + "0000000000000000")
-	f.Add(append(head, 2, 24, 0, 0, 2, 0, 0, 0))
-	for _, a := range addresses() {
-		f.Add(a.encode(false))
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		each := func(b []byte) {
-			_, _, _ = parseLink(b)
-			_, _, _ = parseRoute(b)
-			a, ok, err := parseAddress(b)
-			if err != nil || !ok {
-				return
-			}
-			_ = a.text("eth0")
-			again, ok, err := parseAddress(a.encode(false))
-			if err != nil || !ok || !again.same(a) || again.prefix != a.prefix {
-				t.Fatalf("%+v became %+v, %v %v", a, again, ok, err)
-			}
-		}
-		each(b)
-		for m := range messages(b) {
-			each(m.body)
-		}
-	})
-}
-
 func FuzzRecord(f *testing.F) {
 	f.Add([]byte(`{"version":1,"address":"10.0.0.5/24","interface":"eth0","loopback":[{"address":"10.0.0.5/32","scope":0,"valid_lft":1,"preferred_lft":1}]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -118,7 +64,7 @@ func FuzzRecord(f *testing.F) {
 			t.Fatalf("%s: %v", again, err)
 		}
 		for _, k := range r.Loopback {
-			_ = k.address(1).encode(false)
+			_ = k.address(1).Encode(false)
 		}
 	})
 }
