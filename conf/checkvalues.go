@@ -328,10 +328,10 @@ func (p *poolReader) source(n *yaml.Node) (netip.Addr, bool) {
 }
 
 // userName reads the name of whom a program runs as.
-func (p *poolReader) userName(n *yaml.Node) (string, bool) {
-	s, ok := p.text(n)
+func (r *reader) userName(n *yaml.Node) (string, bool) {
+	s, ok := r.text(n)
 	if ok && (len(s) > 32 || s[0] == '-' || strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c >= 0x7F || strings.ContainsRune(":/", c) })) {
-		p.errorf(n, "%s cannot be the name of a user", quote(s))
+		r.errorf(n, "%s cannot be the name of a user", quote(s))
 		return "", false
 	}
 	return s, ok

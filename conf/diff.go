@@ -150,8 +150,8 @@ func (d *differ) also(prefix string, a, b []Check) {
 // kind names a check without what it asks, which may be a secret: "negotiate http", "ping".
 func (c Check) kind() string { return strings.TrimSpace(c.Type.String() + " " + c.Service) }
 
-// secretFields of a Check are never shown: headers and body may carry a token or a password.
-var secretFields = []string{"Passwd", "Secret", "Headers", "Body"}
+// secretFields of a Check or a virtual router are never shown: headers and body may carry a token or a password.
+var secretFields = []string{"Passwd", "Secret", "Headers", "Body", "Password"}
 
 // fields compares two structures of the same type, by the names that their
 // JSON has, and goes into those within.

@@ -29,7 +29,7 @@ func (p *poolReader) execute(n *yaml.Node) {
 		if !ok {
 			return
 		}
-		if err := checkPoolName(name); err != nil {
+		if err := checkPoolName(name, HaresourcesName); err != nil {
 			p.errorf(n, "execute: %s", err)
 			return
 		}
@@ -68,7 +68,7 @@ func (s *specReader) pool(p *poolReader, name string, use poolUse) (Pool, []loca
 		case twice:
 			says.errorf(x.at, "execute: %s is read already, %s names it in line %d; name each file once", quote(x.name), cmp.Or(other.by, fmt.Sprintf("group %s", quote(other.group))), other.at.Line)
 		case !there:
-			says.errorf(x.at, "execute: %s: no such file beside haresources.yaml%s", quote(x.name), s.otherPools())
+			says.errorf(x.at, "execute: %s: no such file beside %s%s", quote(x.name), cmp.Or(s.beside, HaresourcesName), s.otherPools())
 		}
 		if s.errs = append(s.errs, says.errs...); twice || !there {
 			continue
@@ -128,13 +128,12 @@ func executed(pool []byte) []string {
 // not: those of haresources.yaml, and what these execute. It goes as far as
 // the files can be understood, in the order of the names.
 func (f Files) PoolNames() []string {
-	names, _ := follow(f.Haresources, func(name string) ([]byte, error) { return f.Pools[name], nil })
+	names, _ := follow(namedPools(f.Haresources), func(name string) ([]byte, error) { return f.Pools[name], nil })
 	return names
 }
 
-// follow calls read once for each pool that haresources.yaml names, or a pool that was read executes.
-func follow(haresources []byte, read func(name string) ([]byte, error)) ([]string, error) {
-	names := namedPools(haresources)
+// follow calls read once for each of the pools that are named, or that a pool which was read executes.
+func follow(names []string, read func(name string) ([]byte, error)) ([]string, error) {
 	known := map[string]bool{}
 	for _, n := range names {
 		known[n] = true

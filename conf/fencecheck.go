@@ -14,6 +14,7 @@ type misfit struct {
 	device string     // a device it is about
 	vip    netip.Addr // an address it is about
 	fenced bool       // it is about the first resource of class fenced
+	router string     // a foreign router it is about
 	msg    string
 }
 
@@ -56,6 +57,9 @@ func misfits(s *Spec, l *Local) []misfit {
 		for _, r := range g.Resources {
 			if r.VIP != nil && slices.Contains(l.PingGroup, r.VIP.Address) {
 				out = append(out, misfit{vip: r.VIP.Address, msg: fmt.Sprintf("group %s: vip %s is in ping_group of ha.yaml, and its owner would always reach it; the tie-breaker has to be another machine", g.Name, r.VIP.Address)})
+			}
+			if r.VRRP != nil && slices.ContainsFunc(l.Nodes, func(n Node) bool { return n.Name == r.VRRP.Foreign }) {
+				out = append(out, misfit{router: r.VRRP.Foreign, msg: fmt.Sprintf("group %s: foreign %s is a node of the cluster, and raft decides about those; name another machine", g.Name, r.VRRP.Foreign)})
 			}
 		}
 	}
@@ -142,6 +146,8 @@ func (s *specReader) together() {
 			at = s.fence.deviceAt[m.device]
 		case m.fenced:
 			at = s.fence.fencedAt
+		case m.router != "":
+			at = s.foreign[m.router]
 		case m.vip.IsValid():
 			at = s.vipAt[m.vip]
 		}

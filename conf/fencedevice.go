@@ -378,7 +378,8 @@ func (s *specReader) runOn(n *yaml.Node) (names []string, good bool) {
 	return names, good
 }
 
-// isNode says whether a node has that name, whatever its role.
+// isNode says whether a node has that name, whatever its role, or a foreign
+// router that an announcer has fenced.
 func (s *specReader) isNode(n *yaml.Node, name string) bool {
 	if s.local == nil {
 		return true
@@ -389,6 +390,9 @@ func (s *specReader) isNode(n *yaml.Node, name string) bool {
 			return true
 		}
 		names = append(names, x.Name)
+	}
+	if s.foreign[name] != nil {
+		return true
 	}
 	s.errorf(n, "no node is called %s%s", quote(name), didYouMean(name, names))
 	return false

@@ -56,18 +56,25 @@ func ReadFiles(dir string) (Files, error) {
 
 // ReadPools reads from a directory what Haresources names, and what is executed.
 func (f *Files) ReadPools(dir string) error {
-	f.Pools = map[string][]byte{}
-	_, err := follow(f.Haresources, func(name string) ([]byte, error) {
+	var err error
+	f.Pools, err = readPools(dir, namedPools(f.Haresources))
+	return err
+}
+
+// readPools reads pools and what they execute. One that does not exist is left out.
+func readPools(dir string, names []string) (map[string][]byte, error) {
+	pools := map[string][]byte{}
+	_, err := follow(names, func(name string) ([]byte, error) {
 		data, err := readFile(filepath.Join(dir, name))
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
 		}
 		if err == nil {
-			f.Pools[name] = data
+			pools[name] = data
 		}
 		return data, err
 	})
-	return err
+	return pools, err
 }
 
 // namedPools returns the plain names of the pools that a haresources.yaml

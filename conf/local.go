@@ -111,6 +111,7 @@ func localElsewhere() map[string]string {
 	m["respawn"] = `"respawn": programs are started by systemd; make a unit of it`
 	m["failfast"] = m["respawn"]
 	m["apiauth"] = `"apiauth": the control socket is root's; "socket_group" names a group that may read it`
+	m["vrrp_instance"] = `"vrrp_instance" belongs into vrrp.yaml`
 	m["quorum_server"] = `"quorum_server": use a witness: nodes: {arbiter: {role: witness}}`
 	m["autojoin"] = `"autojoin": every node is named under "nodes"`
 	for w, why := range map[string]string{

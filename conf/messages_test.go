@@ -55,6 +55,10 @@ func TestEveryFaultHasItsMessage(t *testing.T) {
 			}, directors)
 			return say(warns, err)
 		},
+		"vrrp": func(name string, data []byte) string {
+			_, warns, err := ParseVRRP(VRRPFiles{Name: name, Data: data, Pools: map[string][]byte{DefaultPool: []byte(pool)}, Resolver: testHosts(), Secret: testSecrets})
+			return say(warns, err)
+		},
 		"authkeys": func(name string, data []byte) string {
 			_, _, err := parseAuthKeys(name, data)
 			return say(nil, err)
@@ -90,6 +94,9 @@ func TestEveryFaultHasItsMessage(t *testing.T) {
 				}
 				if got != string(want) {
 					t.Errorf("it says\n%sand should say\n%s", got, want)
+				}
+				if strings.Contains(got, "hunter2") {
+					t.Errorf("it shows a password: %s", got)
 				}
 				for _, line := range strings.Split(strings.TrimSuffix(got, "\n"), "\n") {
 					if !strings.HasPrefix(line, name+":") && !strings.HasPrefix(line, DefaultPool+":") {

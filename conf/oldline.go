@@ -87,7 +87,7 @@ func (s *specReader) oldWord(w string) (Resource, error) {
 		if r.Pool = DefaultPool; hasArgument {
 			r.Pool = argument
 		}
-		return r, checkPoolName(r.Pool)
+		return r, checkPoolName(r.Pool, HaresourcesName)
 	}
 	return Resource{}, fmt.Errorf("unknown kind of resource %s; kinds that exist: %s (IPaddr, IPaddr2, IPv6addr and a bare address are vip)", quote(name), kindList())
 }

@@ -22,7 +22,7 @@ const (
 )
 
 // Kinds returns the kinds of resources that are built.
-func Kinds() []Kind { return []Kind{KindVIP, KindLdirectord, KindRealServer} }
+func Kinds() []Kind { return []Kind{KindVIP, KindLdirectord, KindRealServer, KindVRRP} }
 
 func kindList() string {
 	s := ""
@@ -54,7 +54,7 @@ func (s *specReader) optionFields(o *options) []field {
 	timeout := s.duration(10*time.Millisecond, day)
 	return []field{
 		{"name", "Name, unique in the group. Default: kind and argument, \"vip 192.168.56.200\".", into(&o.name, s.text)},
-		{"class", "What makes it safe to start the resource elsewhere: guarded (the kernel cuts it off), fenced (only a stop that was reported, or fencing), shared (two copies are harmless). Default: guarded for vip and ldirectord, shared for realserver.", into(&o.class, s.class)},
+		{"class", "What makes it safe to start the resource elsewhere: guarded (the kernel cuts it off), fenced (only a stop that was reported, or fencing), shared (two copies are harmless). Default: guarded for vip, ldirectord and vrrp, shared for realserver.", into(&o.class, s.class)},
 		{"start_timeout", "How long a start may take, 10ms to 24h. Default 20s.", into(&o.start, timeout)},
 		{"stop_timeout", "How long a stop may take, 10ms to 24h. Default 20s.", into(&o.stop, timeout)},
 		{"monitor_timeout", "How long a look at the resource may take, 10ms to 24h. Default 20s.", into(&o.monitor, timeout)},
@@ -155,7 +155,7 @@ func (s *specReader) kind(g *Group, key, value *yaml.Node) (Resource, bool) {
 		if !ok {
 			return r, false
 		}
-		if err := checkPoolName(name); err != nil {
+		if err := checkPoolName(name, HaresourcesName); err != nil {
 			s.errorf(value, "%s", err)
 			return r, false
 		}
@@ -167,6 +167,11 @@ func (s *specReader) kind(g *Group, key, value *yaml.Node) (Resource, bool) {
 		r.Class = Shared // every real server has the address
 		var ok bool
 		if r.RealServer, ok = s.realServers(value); !ok {
+			return r, false
+		}
+	case KindVRRP:
+		var ok bool
+		if r.VRRP, ok = s.announcer(g, key, value); !ok {
 			return r, false
 		}
 	}
@@ -182,6 +187,8 @@ func (s *specReader) finish(g *Group, n *yaml.Node, r Resource, o options) {
 		r.Name = "ldirectord " + r.Pool
 	case KindRealServer:
 		r.Name = "realserver " + r.RealServer[0].Address.String()
+	case KindVRRP:
+		r.Name = r.VRRP.name()
 	}
 	r.Name = o.name.or(r.Name)
 	r.Class = o.class.or(r.Class)
@@ -200,14 +207,14 @@ func (s *specReader) finish(g *Group, n *yaml.Node, r Resource, o options) {
 }
 
 // checkPoolName refuses what could lead out of the directory of the configuration.
-func checkPoolName(s string) error {
+func checkPoolName(s, beside string) error {
 	bad := func(c rune) bool { return c <= ' ' || c == '/' || c == '\\' || c >= 0x7F }
 	switch {
 	case s == "" || strings.ContainsFunc(s, bad) || s[0] == '.' || len(s) > 100 || filepath.Base(s) != s:
-		return fmt.Errorf("%s is not a plain file name; pools are files beside haresources.yaml, such as %s", quote(s), DefaultPool)
+		return fmt.Errorf("%s is not a plain file name; pools are files beside %s, such as %s", quote(s), beside, DefaultPool)
 	case strings.HasSuffix(s, ".cf"):
 		return fmt.Errorf("%s: pools are YAML here; write %s", quote(s), strings.TrimSuffix(s, ".cf")+".yaml")
-	case s == HaresourcesName || s == "ha.yaml" || s == "authkeys":
+	case s == HaresourcesName || s == "ha.yaml" || s == "authkeys" || s == VRRPName:
 		return fmt.Errorf("%s is not a pool", quote(s))
 	}
 	return nil

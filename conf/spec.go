@@ -42,11 +42,14 @@ type specReader struct {
 
 	groupAt map[string]*yaml.Node
 	vipAt   map[netip.Addr]*yaml.Node
+	foreign map[string]*yaml.Node     // routers that announcers have fenced
+	vridAt  map[string]placed[string] // of announcers by VRRPInstance.Key: the group
 	poolAt  map[string]poolUse
 	names   *names // of hosts
 	tried   map[Check]bool
 	fence   fenceReader
 	root    *yaml.Node
+	beside  string // the file beside which pools are, where it is not haresources.yaml
 }
 
 type poolUse struct {
@@ -118,6 +121,7 @@ func (s *specReader) failbackMode(n *yaml.Node) (on, ok bool) {
 
 func (s *specReader) init() {
 	s.groupAt, s.vipAt, s.poolAt = map[string]*yaml.Node{}, map[netip.Addr]*yaml.Node{}, map[string]poolUse{}
+	s.vridAt, s.foreign = map[string]placed[string]{}, map[string]*yaml.Node{}
 }
 
 // fields of haresources.yaml. Groups are read after auto_failback, wherever it is written.
@@ -135,17 +139,19 @@ func (s *specReader) fields(failback *opt[bool], groups, lines, fencing, ipvs **
 // specElsewhere are the words that have no place in haresources.yaml, and where the thing is.
 func specElsewhere() map[string]string {
 	m := map[string]string{
-		"resources":    `"resources" belongs into a group: groups: {web: {resources: [...]}}`,
-		"virtual":      `"virtual" belongs into a pool, ldirectord.yaml`,
-		"devices":      `"devices" belongs into "fencing": fencing: {devices: {...}}`,
-		"topology":     `"topology" belongs into "fencing": fencing: {topology: {...}}`,
-		"priority":     `"priority" belongs into a group: groups: {web: {priority: 10, resources: [...]}}`,
-		"stonith":      `"stonith" is called "fencing": fencing: {devices: {NAME: {external: ipmi, targets: [NODE], params: {...}}}}`,
-		"serial":       `"serial" belongs into ha.yaml: "links: [{serial: /dev/ttyS0}]"`,
-		"baud":         `"baud" belongs into ha.yaml, to its link: "- serial: {device: /dev/ttyS0, baud: 19200}"`,
-		"ping":         `"ping" is "ping_group" in ha.yaml`,
-		"deadping":     `"deadping" has no use here: a node that no longer reaches ping_group stops within its lease (deadtime); take it out`,
-		"stonith_host": "",
+		"resources":     `"resources" belongs into a group: groups: {web: {resources: [...]}}`,
+		"virtual":       `"virtual" belongs into a pool, ldirectord.yaml`,
+		"devices":       `"devices" belongs into "fencing": fencing: {devices: {...}}`,
+		"topology":      `"topology" belongs into "fencing": fencing: {topology: {...}}`,
+		"priority":      `"priority" belongs into a group: groups: {web: {priority: 10, resources: [...]}}`,
+		"stonith":       `"stonith" is called "fencing": fencing: {devices: {NAME: {external: ipmi, targets: [NODE], params: {...}}}}`,
+		"serial":        `"serial" belongs into ha.yaml: "links: [{serial: /dev/ttyS0}]"`,
+		"baud":          `"baud" belongs into ha.yaml, to its link: "- serial: {device: /dev/ttyS0, baud: 19200}"`,
+		"ping":          `"ping" is "ping_group" in ha.yaml`,
+		"deadping":      `"deadping" has no use here: a node that no longer reaches ping_group stops within its lease (deadtime); take it out`,
+		"stonith_host":  "",
+		"vrrp":          `"vrrp" belongs into a group, below its vips: groups: {web: {resources: [{vip: 192.168.56.200/24/eth0}, {vrrp: {virtual_router_id: 51}}]}}`,
+		"vrrp_instance": `"vrrp_instance" belongs into vrrp.yaml; an announcer of the cluster is a resource of a group: {vrrp: {virtual_router_id: 51}}`,
 	}
 	m["stonith_host"] = strings.Replace(m["stonith"], "stonith", "stonith_host", 1)
 	for _, w := range strings.Fields("cluster nodes links quorum wait_for_all initdead ping_group watchdog guard profile keepalive deadtime authkeys admin_group socket_group") {
@@ -171,6 +177,7 @@ func (s *specReader) haresources(root *yaml.Node) {
 	if fencing != nil {
 		s.fencing(fencing)
 	}
+	s.checkForeign()
 	if ipvs != nil {
 		s.ipvs(ipvs)
 	}
@@ -221,6 +228,7 @@ func (s *specReader) group(key, value *yaml.Node) {
 		return
 	}
 	s.list(resources, "resources", func(i int, n *yaml.Node) { s.resource(&g, n) })
+	s.unannounced(&g, key)
 	s.spec.Groups = append(s.spec.Groups, g)
 }
 

@@ -33,6 +33,9 @@ func (t Tunnel) String() string { return enumString([]string{"ipip", "gue", "gre
 func (c Checksum) String() string {
 	return enumString([]string{"nocsum", "csum", "remcsum"}, uint8(c))
 }
+func (c Conflict) String() string {
+	return enumString([]string{"", "yield", "keep", "fence"}, uint8(c))
+}
 func (a FenceAction) String() string {
 	return enumString([]string{"", "off", "reboot", "on"}, uint8(a))
 }

@@ -11,6 +11,8 @@ func (r Resource) Takes() string {
 		return "address " + r.VIP.Address.Unmap().WithZone("").String()
 	case r.Kind == KindLdirectord:
 		return "pool " + r.Pool
+	case r.Kind == KindVRRP && r.VRRP != nil:
+		return r.VRRP.name()
 	case strings.HasPrefix(r.Name, string(r.Kind)+" "): // the default of a name
 		return r.Name
 	}

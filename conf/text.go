@@ -107,6 +107,14 @@ func (c *CheckType) UnmarshalText(b []byte) error {
 }
 
 // MarshalText implements encoding.TextMarshaler.
+func (c Conflict) MarshalText() ([]byte, error) { return enumMarshal(c.String(), c == 0) }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (c *Conflict) UnmarshalText(b []byte) error {
+	return enumUnmarshal(c, b, Conflict.String, "way with a foreign master")
+}
+
+// MarshalText implements encoding.TextMarshaler.
 func (a FenceAction) MarshalText() ([]byte, error) { return enumMarshal(a.String(), a == 0) }
 
 // UnmarshalText implements encoding.TextUnmarshaler.

@@ -175,7 +175,7 @@ type Class uint8
 // Classes. The zero value is invalid.
 const (
 	_       Class = iota
-	Guarded       // the kernel's guard cuts it off: vip, ldirectord
+	Guarded       // the kernel's guard cuts it off: vip, ldirectord, vrrp
 	Fenced        // only "reported stopped" or fencing will do
 	Shared        // two copies are harmless
 )
@@ -188,6 +188,7 @@ const (
 	KindVIP        Kind = "vip"
 	KindLdirectord Kind = "ldirectord"
 	KindRealServer Kind = "realserver"
+	KindVRRP       Kind = "vrrp"
 )
 
 // Resource is one member of a group.
@@ -204,6 +205,7 @@ type Resource struct {
 	VIP        *VIP         `json:"vip,omitempty"`        // kind vip
 	Pool       string       `json:"pool,omitempty"`       // kind ldirectord: key of Spec.Pools
 	RealServer []RealServer `json:"realserver,omitempty"` // kind realserver
+	VRRP       *Announcer   `json:"vrrp,omitempty"`       // kind vrrp
 }
 
 // RealServer is a virtual address that a machine takes without answering for it

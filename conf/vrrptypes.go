@@ -19,6 +19,16 @@ type VRRP struct {
 	Files     []VRRPFile    `json:"files,omitempty"`     // track_file
 
 	Pools []VRRPPool `json:"pools,omitempty"`
+
+	// Places are where things of the file stand, for messages: "address
+	// 192.168.56.200", VRRPInstance.Key, "pool ldirectord.yaml".
+	Places map[string]Place `json:"-"`
+}
+
+// Place is where something is written.
+type Place struct {
+	File         string
+	Line, Column int
 }
 
 // VRRPInstance is a virtual router: a VRID on an interface for one family.
@@ -52,7 +62,7 @@ type VRRPInstance struct {
 	HigherAdvert bool `json:"higher_advert,omitempty"` // higher_prio_send_advert: a last one before it yields
 	Accept       bool `json:"accept"`                  // packets to the addresses are taken; default yes. An owner always does
 
-	VMAC     string `json:"vmac,omitempty"`      // use_vmac: name of the macvlan, default vrrp.VRID; empty: none
+	VMAC     string `json:"vmac,omitempty"`      // use_vmac: name of the macvlan, default vrrp.VRID, IPv6: vrrp6.VRID; empty: none
 	VMACBase bool   `json:"vmac_base,omitempty"` // vmac_xmit_base: advertisements from the interface itself
 
 	Addresses []VRRPAddress `json:"addresses"`          // virtual_ipaddress: in the packet
@@ -130,7 +140,7 @@ type VRRPTrack struct {
 	Name string `json:"name"`
 	// Weight changes the priority: while it is well for a positive one, while it
 	// is not for a negative one. 0: while it is not well, the instance is in
-	// state FAULT. -253 to 253.
+	// state FAULT. -253 to 253, of a process or file -254 to 254.
 	Weight  int  `json:"weight"`
 	Reverse bool `json:"reverse,omitempty"` // well is taken for not well
 }
@@ -145,8 +155,7 @@ type VRRPScript struct {
 	Reverse  bool          `json:"reverse,omitempty"`
 	Rise     int           `json:"rise"`
 	Fall     int           `json:"fall"`
-	User     string        `json:"user,omitempty"` // default: script_user, else the daemon's
-	UserSet  bool          `json:"-"`
+	User     string        `json:"user,omitempty"`      // default: script_user, else the daemon's
 	InitFail bool          `json:"init_fail,omitempty"` // not well until it has said so
 }
 
@@ -210,7 +219,7 @@ const (
 	_             Conflict = iota
 	ConflictYield          // the group is reported as failed here, and nothing is announced
 	ConflictKeep           // it goes on announcing; there are two masters
-	ConflictFence          // as keep, and the administrator's fencing device of that name is asked
+	ConflictFence          // as keep, and Foreign is fenced
 )
 
 // Announcer is a resource of kind vrrp: the owner of a group tells by VRRP which
@@ -218,4 +227,5 @@ const (
 type Announcer struct {
 	Instance   VRRPInstance `json:"instance"` // Addresses: those of the group's vips, unless given
 	OnConflict Conflict     `json:"on_conflict"`
+	Foreign    string       `json:"foreign,omitempty"` // ConflictFence: a target of fencing devices that is no node of the cluster
 }
