@@ -44,7 +44,8 @@ type Host interface {
 	// for every address, no faster than GARP.Interval allows, and none after ctx
 	// has ended: another router may have the addresses by then.
 	Announce(ctx context.Context, i *conf.VRRPInstance) error
-	// Links tells the state of interfaces now and whenever one changes, until stop is called.
+	// Links tells the state of all interfaces before it returns, and whenever one
+	// changes, until stop is called. What it has not told of is not there.
 	Links(changed func(name string, up bool)) (stop func(), err error)
 	// Now is the time by which intervals are counted (monotonic).
 	Now() time.Time

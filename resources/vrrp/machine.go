@@ -124,6 +124,9 @@ func (m *Machine) Priority() uint8 { return m.set.Priority }
 // while this one is master, or none was heard.
 func (m *Machine) MasterAddress() netip.Addr { return m.master }
 
+// Listening tells whether this is a master that was late, and has not sent since.
+func (m *Machine) Listening() bool { return m.listening }
+
 // Ready tells whether the router could be master, for the sync group.
 func (m *Machine) Ready() bool { return m.ready || m.state == Master }
 

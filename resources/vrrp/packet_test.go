@@ -16,7 +16,7 @@ func addresses(s ...string) (a []conf.VRRPAddress) {
 	return a
 }
 
-func instance(version uint8, change func(*conf.VRRPInstance)) *conf.VRRPInstance {
+func virtual(version uint8, change func(*conf.VRRPInstance)) *conf.VRRPInstance {
 	i := &conf.VRRPInstance{
 		Name: "VI_1", Version: version, VRID: 51, Priority: 100, Interface: "eth0", Interval: time.Second,
 		DownAdverts: 3, Preempt: true, LowerAdvert: true, Group: netip.MustParseAddr("224.0.0.18"),
@@ -53,11 +53,11 @@ func TestMessagesAreThoseOfTheRFCs(t *testing.T) {
 		i    *conf.VRRPInstance
 		want string
 	}{
-		{"version 2", instance(2, nil), "213364020001f6b2c000020ac000020b0000000000000000"},
-		{"version 2 with a password", instance(2, func(i *conf.VRRPInstance) { i.Password = "secret" }), "213364020101b966c000020ac000020b7365637265740000"},
-		{"version 3 as keepalived has it", instance(3, nil), "31336402006443b6c000020ac000020b"},
-		{"version 3 without a pseudo-header", instance(3, func(i *conf.VRRPInstance) { i.ChecksumWithoutPseudo = true }), "313364020064e64fc000020ac000020b"},
-		{"version 3 over IPv6", instance(3, v6), "3133640200643fd8fe80000000000000000000000000001020010db8000000000000000000000010"},
+		{"version 2", virtual(2, nil), "213364020001f6b2c000020ac000020b0000000000000000"},
+		{"version 2 with a password", virtual(2, func(i *conf.VRRPInstance) { i.Password = "secret" }), "213364020101b966c000020ac000020b7365637265740000"},
+		{"version 3 as keepalived has it", virtual(3, nil), "31336402006443b6c000020ac000020b"},
+		{"version 3 without a pseudo-header", virtual(3, func(i *conf.VRRPInstance) { i.ChecksumWithoutPseudo = true }), "313364020064e64fc000020ac000020b"},
+		{"version 3 over IPv6", virtual(3, v6), "3133640200643fd8fe80000000000000000000000000001020010db8000000000000000000000010"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := hex.EncodeToString(packet(c.i, 100).Payload); got != c.want {
@@ -81,47 +81,47 @@ func TestWhatIsTaken(t *testing.T) {
 		refused Reason
 		remark  Reason
 	}{
-		{name: "version 2", ours: instance(2, nil)},
-		{name: "version 2 with a password", ours: instance(2, password)},
-		{name: "version 3", ours: instance(3, nil)},
-		{name: "version 3 over IPv6", ours: instance(3, v6)},
-		{name: "a unicast peer", ours: instance(3, peers), change: func(p *Packet) { p.TTL = 64 }},
-		{name: "Ethernet padding", ours: instance(3, nil), change: func(p *Packet) { p.Payload = append(p.Payload, make([]byte, 10)...) }},
-		{name: "no addresses at all", ours: instance(3, func(i *conf.VRRPInstance) { i.Addresses = nil })},
-		{name: "checksum without the pseudo-header", ours: instance(3, nil), theirs: instance(3, plain), remark: ReasonChecksumForm},
-		{name: "checksum with the pseudo-header", ours: instance(3, plain), theirs: instance(3, nil), remark: ReasonChecksumForm},
-		{name: "addresses in another order", ours: instance(2, nil), theirs: instance(2, func(i *conf.VRRPInstance) { i.Addresses = addresses("192.0.2.11/24", "192.0.2.10/24") })},
-		{name: "other addresses", ours: instance(2, nil), theirs: instance(2, func(i *conf.VRRPInstance) { i.Addresses = addresses("192.0.2.11/24", "192.0.2.12/24") }), remark: ReasonAddresses},
-		{name: "fewer addresses", ours: instance(2, nil), theirs: instance(2, func(i *conf.VRRPInstance) { i.Addresses = addresses("192.0.2.10/24") }), remark: ReasonAddresses},
-		{name: "another interval in version 3", ours: instance(3, nil), theirs: instance(3, func(i *conf.VRRPInstance) { i.Interval = 2 * time.Second }), remark: ReasonOtherInterval},
+		{name: "version 2", ours: virtual(2, nil)},
+		{name: "version 2 with a password", ours: virtual(2, password)},
+		{name: "version 3", ours: virtual(3, nil)},
+		{name: "version 3 over IPv6", ours: virtual(3, v6)},
+		{name: "a unicast peer", ours: virtual(3, peers), change: func(p *Packet) { p.TTL = 64 }},
+		{name: "Ethernet padding", ours: virtual(3, nil), change: func(p *Packet) { p.Payload = append(p.Payload, make([]byte, 10)...) }},
+		{name: "no addresses at all", ours: virtual(3, func(i *conf.VRRPInstance) { i.Addresses = nil })},
+		{name: "checksum without the pseudo-header", ours: virtual(3, nil), theirs: virtual(3, plain), remark: ReasonChecksumForm},
+		{name: "checksum with the pseudo-header", ours: virtual(3, plain), theirs: virtual(3, nil), remark: ReasonChecksumForm},
+		{name: "addresses in another order", ours: virtual(2, nil), theirs: virtual(2, func(i *conf.VRRPInstance) { i.Addresses = addresses("192.0.2.11/24", "192.0.2.10/24") })},
+		{name: "other addresses", ours: virtual(2, nil), theirs: virtual(2, func(i *conf.VRRPInstance) { i.Addresses = addresses("192.0.2.11/24", "192.0.2.12/24") }), remark: ReasonAddresses},
+		{name: "fewer addresses", ours: virtual(2, nil), theirs: virtual(2, func(i *conf.VRRPInstance) { i.Addresses = addresses("192.0.2.10/24") }), remark: ReasonAddresses},
+		{name: "another interval in version 3", ours: virtual(3, nil), theirs: virtual(3, func(i *conf.VRRPInstance) { i.Interval = 2 * time.Second }), remark: ReasonOtherInterval},
 
-		{name: "nothing", ours: instance(2, nil), change: func(p *Packet) { p.Payload = nil }, refused: ReasonLength},
-		{name: "half a header", ours: instance(2, nil), change: func(p *Packet) { p.Payload = p.Payload[:7] }, refused: ReasonLength},
-		{name: "cut short", ours: instance(2, nil), change: func(p *Packet) { p.Payload = p.Payload[:20] }, refused: ReasonLength},
-		{name: "longer than padding", ours: instance(2, nil), change: func(p *Packet) { p.Payload = append(p.Payload, 0, 0, 0) }, refused: ReasonLength},
-		{name: "padding in IPv6", ours: instance(3, v6), change: func(p *Packet) { p.Payload = append(p.Payload, 0) }, refused: ReasonLength},
-		{name: "TTL 254 to the group", ours: instance(2, nil), change: func(p *Packet) { p.TTL = 254 }, refused: ReasonTTL},
-		{name: "TTL above the peer's bounds", ours: instance(3, peers), refused: ReasonTTL},
-		{name: "TTL below the peer's bounds", ours: instance(3, peers), change: func(p *Packet) { p.TTL = 59 }, refused: ReasonTTL},
-		{name: "version 3 to version 2", ours: instance(2, nil), theirs: instance(3, nil), refused: ReasonVersion},
-		{name: "version 2 to version 3", ours: instance(3, nil), theirs: instance(2, nil), refused: ReasonVersion},
-		{name: "version 4", ours: instance(3, nil), change: func(p *Packet) { p.Payload[0] = 0x41 }, refused: ReasonVersion},
-		{name: "version 2 over IPv6", ours: instance(3, v6), change: func(p *Packet) { p.Payload[0] = 0x21 }, refused: ReasonVersion},
-		{name: "another type", ours: instance(2, nil), change: func(p *Packet) { p.Payload[0] = 0x22 }, refused: ReasonType},
-		{name: "another VRID", ours: instance(2, nil), change: func(p *Packet) { p.Payload[1] = 52 }, refused: ReasonVRID},
-		{name: "a password where none is configured", ours: instance(2, nil), theirs: instance(2, password), refused: ReasonAuthType},
-		{name: "no password where one is configured", ours: instance(2, password), theirs: instance(2, nil), refused: ReasonAuthType},
-		{name: "AH", ours: instance(2, password), change: func(p *Packet) { p.Payload[4] = 2 }, refused: ReasonAuthType},
-		{name: "another password", ours: instance(2, password), theirs: instance(2, func(i *conf.VRRPInstance) { i.Password = "secret2" }), refused: ReasonPassword},
-		{name: "another interval in version 2", ours: instance(2, nil), theirs: instance(2, func(i *conf.VRRPInstance) { i.Interval = 2 * time.Second }), refused: ReasonInterval},
-		{name: "interval 0 in version 3", ours: instance(3, nil), theirs: instance(3, func(i *conf.VRRPInstance) { i.Interval = 0 }), refused: ReasonInterval},
-		{name: "a bad checksum", ours: instance(2, nil), change: func(p *Packet) { p.Payload[7] ^= 1 }, refused: ReasonChecksum},
-		{name: "a bad checksum in version 3", ours: instance(3, nil), change: func(p *Packet) { p.Payload[2]++ }, refused: ReasonChecksum},
-		{name: "IPv6 without the pseudo-header", ours: instance(3, v6), change: func(p *Packet) { Seal(p.Payload, instance(3, plain), p.From, p.To) }, refused: ReasonChecksum},
-		{name: "to the group, to one that has peers", ours: instance(3, peers), theirs: instance(3, nil), refused: ReasonDestination},
-		{name: "to one of us, to one that has none", ours: instance(3, nil), theirs: instance(3, peers), refused: ReasonDestination},
-		{name: "from nobody's peer", ours: instance(2, peers), change: func(p *Packet) { p.From, p.TTL = lower, 64 }, refused: ReasonSource},
-		{name: "from ourselves", ours: instance(2, nil), change: func(p *Packet) { p.From = local }, refused: ReasonOwn},
+		{name: "nothing", ours: virtual(2, nil), change: func(p *Packet) { p.Payload = nil }, refused: ReasonLength},
+		{name: "half a header", ours: virtual(2, nil), change: func(p *Packet) { p.Payload = p.Payload[:7] }, refused: ReasonLength},
+		{name: "cut short", ours: virtual(2, nil), change: func(p *Packet) { p.Payload = p.Payload[:20] }, refused: ReasonLength},
+		{name: "longer than padding", ours: virtual(2, nil), change: func(p *Packet) { p.Payload = append(p.Payload, 0, 0, 0) }, refused: ReasonLength},
+		{name: "padding in IPv6", ours: virtual(3, v6), change: func(p *Packet) { p.Payload = append(p.Payload, 0) }, refused: ReasonLength},
+		{name: "TTL 254 to the group", ours: virtual(2, nil), change: func(p *Packet) { p.TTL = 254 }, refused: ReasonTTL},
+		{name: "TTL above the peer's bounds", ours: virtual(3, peers), refused: ReasonTTL},
+		{name: "TTL below the peer's bounds", ours: virtual(3, peers), change: func(p *Packet) { p.TTL = 59 }, refused: ReasonTTL},
+		{name: "version 3 to version 2", ours: virtual(2, nil), theirs: virtual(3, nil), refused: ReasonVersion},
+		{name: "version 2 to version 3", ours: virtual(3, nil), theirs: virtual(2, nil), refused: ReasonVersion},
+		{name: "version 4", ours: virtual(3, nil), change: func(p *Packet) { p.Payload[0] = 0x41 }, refused: ReasonVersion},
+		{name: "version 2 over IPv6", ours: virtual(3, v6), change: func(p *Packet) { p.Payload[0] = 0x21 }, refused: ReasonVersion},
+		{name: "another type", ours: virtual(2, nil), change: func(p *Packet) { p.Payload[0] = 0x22 }, refused: ReasonType},
+		{name: "another VRID", ours: virtual(2, nil), change: func(p *Packet) { p.Payload[1] = 52 }, refused: ReasonVRID},
+		{name: "a password where none is configured", ours: virtual(2, nil), theirs: virtual(2, password), refused: ReasonAuthType},
+		{name: "no password where one is configured", ours: virtual(2, password), theirs: virtual(2, nil), refused: ReasonAuthType},
+		{name: "AH", ours: virtual(2, password), change: func(p *Packet) { p.Payload[4] = 2 }, refused: ReasonAuthType},
+		{name: "another password", ours: virtual(2, password), theirs: virtual(2, func(i *conf.VRRPInstance) { i.Password = "secret2" }), refused: ReasonPassword},
+		{name: "another interval in version 2", ours: virtual(2, nil), theirs: virtual(2, func(i *conf.VRRPInstance) { i.Interval = 2 * time.Second }), refused: ReasonInterval},
+		{name: "interval 0 in version 3", ours: virtual(3, nil), theirs: virtual(3, func(i *conf.VRRPInstance) { i.Interval = 0 }), refused: ReasonInterval},
+		{name: "a bad checksum", ours: virtual(2, nil), change: func(p *Packet) { p.Payload[7] ^= 1 }, refused: ReasonChecksum},
+		{name: "a bad checksum in version 3", ours: virtual(3, nil), change: func(p *Packet) { p.Payload[2]++ }, refused: ReasonChecksum},
+		{name: "IPv6 without the pseudo-header", ours: virtual(3, v6), change: func(p *Packet) { Seal(p.Payload, virtual(3, plain), p.From, p.To) }, refused: ReasonChecksum},
+		{name: "to the group, to one that has peers", ours: virtual(3, peers), theirs: virtual(3, nil), refused: ReasonDestination},
+		{name: "to one of us, to one that has none", ours: virtual(3, nil), theirs: virtual(3, peers), refused: ReasonDestination},
+		{name: "from nobody's peer", ours: virtual(2, peers), change: func(p *Packet) { p.From, p.TTL = lower, 64 }, refused: ReasonSource},
+		{name: "from ourselves", ours: virtual(2, nil), change: func(p *Packet) { p.From = local }, refused: ReasonOwn},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.theirs == nil {
@@ -150,7 +150,7 @@ func TestWhatIsTaken(t *testing.T) {
 }
 
 func TestThePacketCountsNoMoreAddressesThanItCan(t *testing.T) {
-	i := instance(3, nil)
+	i := virtual(3, nil)
 	for n := range 300 {
 		i.Addresses = append(i.Addresses, conf.VRRPAddress{Address: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}), 32)})
 	}
@@ -162,9 +162,9 @@ func TestThePacketCountsNoMoreAddressesThanItCan(t *testing.T) {
 }
 
 func TestJudgingAllocatesNothing(t *testing.T) {
-	i := instance(3, nil)
+	i := virtual(3, nil)
 	j, p := newJudge(i), packet(i, 120)
-	other := packet(instance(3, func(i *conf.VRRPInstance) { i.Addresses = addresses("192.0.2.11/24", "192.0.2.12/24") }), 120)
+	other := packet(virtual(3, func(i *conf.VRRPInstance) { i.Addresses = addresses("192.0.2.11/24", "192.0.2.12/24") }), 120)
 	if n := testing.AllocsPerRun(100, func() { j.take(p, local); j.take(other, local) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
@@ -174,8 +174,8 @@ func TestJudgingAllocatesNothing(t *testing.T) {
 // is taken is what its bytes say.
 func FuzzPacket(f *testing.F) {
 	kinds := []*conf.VRRPInstance{
-		instance(2, nil), instance(2, func(i *conf.VRRPInstance) { i.Password = "secret" }), instance(3, nil), instance(3, v6),
-		instance(3, func(i *conf.VRRPInstance) { i.Peers = []conf.VRRPPeer{{Address: upper, MaxTTL: 255}} }),
+		virtual(2, nil), virtual(2, func(i *conf.VRRPInstance) { i.Password = "secret" }), virtual(3, nil), virtual(3, v6),
+		virtual(3, func(i *conf.VRRPInstance) { i.Peers = []conf.VRRPPeer{{Address: upper, MaxTTL: 255}} }),
 	}
 	for n, i := range kinds {
 		f.Add(packet(i, 120).Payload, uint8(n), uint8(255))

@@ -15,6 +15,7 @@ type tracked struct {
 
 // world is what is known of that which routers depend on.
 type world struct {
+	linked  bool            // all links are known
 	links   map[string]bool // up
 	results map[tracked]track.Result
 }
@@ -65,11 +66,12 @@ func (s *sum254) priority() uint8 {
 
 func (s *sum254) links(w *world, items []conf.VRRPTrack, weights bool) {
 	for _, t := range items {
-		what := "is down"
-		if t.Reverse {
-			what = "is up"
+		up, known := w.links[t.Name]
+		if !known && !w.linked {
+			s.waits = s.waits || t.Weight == 0
+			continue
 		}
-		s.item(t, w.links[t.Name], weights, fmt.Sprintf("interface %s %s", t.Name, what))
+		s.item(t, up, weights, "interface %s is down", "interface %s is up")
 	}
 }
 
@@ -83,24 +85,24 @@ func (s *sum254) results(w *world, kind track.Kind, items []conf.VRRPTrack, weig
 		case kind == track.File:
 			s.file(t, r.Value, weights)
 		default:
-			what := "script %s fails"
+			ill, well := "script %s fails", "script %s does not fail"
 			if kind == track.Process {
-				what = "process %s does not run as it has to"
+				ill, well = "process %s does not run as it has to", "process %s runs"
 			}
-			if t.Reverse {
-				what += " (reverse)"
-			}
-			s.item(t, r.Well, weights, fmt.Sprintf(what, t.Name))
+			s.item(t, r.Well, weights, ill, well)
 		}
 	}
 }
 
-func (s *sum254) item(t conf.VRRPTrack, well, weights bool, lack string) {
-	well = well != t.Reverse
+// item counts an item; ifIll and ifWell say what is lacking then, with its name.
+func (s *sum254) item(t conf.VRRPTrack, well, weights bool, ifIll, ifWell string) {
+	if t.Reverse {
+		well, ifIll = !well, ifWell
+	}
 	switch {
 	case t.Weight == 0:
 		if !well && s.lacks == "" {
-			s.lacks = lack
+			s.lacks = fmt.Sprintf(ifIll, t.Name)
 		}
 	case weights && (t.Weight > 0) == well:
 		s.add += int64(t.Weight)

@@ -66,10 +66,8 @@ func (g *SyncGroup) Stand(i int, s Standing, now time.Time, do func(member int, 
 		g.each(-1, func(m *Machine) Actions { return m.Fault(now) }, do)
 		return
 	}
-	for _, s := range g.standing {
-		if s.Waits {
-			return
-		}
+	if g.Waits() {
+		return
 	}
 	// All are started before they are asked: none could be master before.
 	g.each(-1, func(m *Machine) Actions { return m.Startup(now) &^ Ask }, do)
@@ -84,4 +82,14 @@ func (g *SyncGroup) Lacks() string {
 		}
 	}
 	return ""
+}
+
+// Waits tells whether the first result of something is missing.
+func (g *SyncGroup) Waits() bool {
+	for _, s := range g.standing {
+		if s.Waits {
+			return true
+		}
+	}
+	return false
 }

@@ -1,0 +1,256 @@
+package vrrp
+
+import (
+	"time"
+
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+// hand is what has to be done for an instance by what may wait: its endpoint,
+// its addresses, who is told. While there is something of that, one goroutine does it.
+type hand struct {
+	working bool
+	ended   bool
+
+	open      bool   // an endpoint is to be opened, in place of the present one
+	openError string // why there is none
+
+	leaving []*conf.VRRPInstance // what only an earlier configuration had
+	clears  []func()             // called when all of that, or the instance, is gone
+	after   <-chan struct{}      // nothing new is put into the kernel before
+
+	carried State  // what has been carried out; 0: nothing, and something may remain of an earlier process
+	dirty   bool   // once more
+	failure string // of the kernel
+
+	told  State     // with Event
+	gone  bool      // out of the configuration
+	retry time.Time // when what has failed is tried again; zero: nothing has
+}
+
+// What the kernel or the host has refused is tried again: the interface has no
+// address yet, a name server of the administrator's has put one there twice ...
+const (
+	retryOpen   = time.Second
+	retryKernel = 5 * time.Second
+)
+
+// reopen has the endpoint opened anew.
+func (i *instance) reopen() {
+	i.open = true
+	i.work()
+}
+
+// work sees to it that somebody does what there is to do. Router.mu is held.
+func (i *instance) work() {
+	if i.working || i.job() == nil {
+		return
+	}
+	i.working = true
+	i.r.hands.Go(func() {
+		for {
+			i.r.mu.Lock()
+			do := i.job()
+			i.working = do != nil
+			i.r.mu.Unlock()
+			if do == nil {
+				return
+			}
+			do()
+		}
+	})
+}
+
+// job is what is to be done next, or nil. Giving back comes before taking,
+// and both before talking. Router.mu is held.
+func (i *instance) job() func() {
+	state, _ := i.machine.State()
+	paced := i.conf.GARP.Interval > 0
+	switch {
+	case len(i.leaving) > 0:
+		return i.drop
+	case i.carried != state && (state != Initialize || i.gone), i.dirty:
+		return i.carryOut
+	case i.open && !i.gone:
+		return i.openEndpoint
+	// A new master is told when its first round of announcements is out, unless
+	// a round takes its time.
+	case i.told != i.carried && (i.wanted == 0 || paced || i.wanted < i.conf.GARP.Repeat):
+		return i.tell
+	case i.wanted > 0 && state == Master:
+		return i.announce
+	case i.gone && !i.ended:
+		return i.end
+	}
+	return nil
+}
+
+// drop takes from the kernel what only an earlier configuration had.
+func (i *instance) drop() {
+	i.r.mu.Lock()
+	old, clears := i.leaving, i.clears
+	i.leaving, i.clears = nil, nil
+	i.r.mu.Unlock()
+	for _, c := range old {
+		i.slot(func() { i.failed(i.r.cfg.Host.Release(c)) })
+	}
+	for _, clear := range clears {
+		clear()
+	}
+}
+
+// carryOut does to the kernel what the state asks for.
+func (i *instance) carryOut() {
+	i.r.mu.Lock()
+	state, _ := i.machine.State()
+	c, after, before := i.conf, i.after, i.carried
+	again := i.dirty
+	i.dirty = false
+	i.r.mu.Unlock()
+	switch {
+	case state == Master:
+		<-after
+		i.slot(func() { i.failed(i.r.cfg.Host.Acquire(c)) })
+	case before == 0 || before == Master || again:
+		i.slot(func() { i.failed(i.r.cfg.Host.Release(c)) })
+	}
+	i.r.mu.Lock()
+	i.carried = state
+	i.r.mu.Unlock()
+}
+
+// slot waits for a place among those that program the kernel.
+func (i *instance) slot(program func()) {
+	i.r.slots <- struct{}{}
+	program()
+	<-i.r.slots
+}
+
+// failed notes what the kernel has answered, and has it tried again.
+func (i *instance) failed(err error) {
+	i.r.mu.Lock()
+	defer i.r.mu.Unlock()
+	if err == nil {
+		i.failure = ""
+		return
+	}
+	if text := err.Error(); text != i.failure {
+		i.failure = text
+		i.log.Error("the kernel has not done all of it; it is tried again", "every", retryKernel, "err", err)
+	}
+	if !i.gone {
+		i.retryAfter(retryKernel)
+	}
+}
+
+func (i *instance) retryAfter(d time.Duration) {
+	i.retry = earliest(i.retry, i.r.cfg.Host.Now().Add(d))
+	i.r.schedule(i)
+}
+
+// again is called when what has failed is to be tried again. Router.mu is held.
+func (i *instance) again() {
+	i.retry = time.Time{}
+	i.open = i.open || i.openError != ""
+	i.dirty = i.dirty || i.failure != ""
+	i.work()
+}
+
+// openEndpoint opens the endpoint, in place of the one there is.
+func (i *instance) openEndpoint() {
+	r := i.r
+	r.mu.Lock()
+	i.open = false
+	i.opened++
+	old, opened, c, after := i.endpoint, i.opened, i.conf, i.after
+	i.endpoint = nil
+	r.mu.Unlock()
+	if old != nil {
+		if err := old.Close(); err != nil {
+			i.log.Warn("closing the sockets", "err", err)
+		}
+	}
+	<-after
+	e, err := r.cfg.Host.Open(c, i.receive(opened))
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		i.endpoint, i.openError = e, ""
+	} else {
+		if text := err.Error(); text != i.openError {
+			i.openError = text
+			i.log.Error("it can neither send nor listen; it is tried again", "every", retryOpen, "err", err)
+		}
+		i.retryAfter(retryOpen)
+	}
+	if !i.gone {
+		i.stand(r.cfg.Host.Now())
+	}
+}
+
+// announce sends a round of announcements.
+func (i *instance) announce() {
+	i.r.mu.Lock()
+	ctx, c := i.ctx, i.conf
+	i.wanted--
+	i.r.mu.Unlock()
+	if ctx == nil {
+		return
+	}
+	var err error
+	if c.GARP.Interval > 0 {
+		err = i.r.cfg.Host.Announce(ctx, c) // it mostly sleeps
+	} else {
+		i.slot(func() { err = i.r.cfg.Host.Announce(ctx, c) })
+	}
+	if err != nil && ctx.Err() == nil {
+		i.r.mu.Lock()
+		defer i.r.mu.Unlock()
+		i.announceFailed(err)
+	}
+}
+
+// tell tells Event what has been carried out, and for the group when all its members have.
+func (i *instance) tell() {
+	r := i.r
+	r.mu.Lock()
+	i.told = i.carried
+	g := i.group
+	e := Event{Name: i.conf.Name, State: i.told, Priority: i.machine.Priority()}
+	r.mu.Unlock()
+	r.cfg.Event(e)
+	if g.conf == nil {
+		return
+	}
+	g.telling.Lock()
+	defer g.telling.Unlock()
+	r.mu.Lock()
+	all := g.told != e.State
+	for _, m := range g.members {
+		all = all && m.told == e.State
+	}
+	if all {
+		g.told = e.State
+	}
+	r.mu.Unlock()
+	if all {
+		r.cfg.Event(Event{Group: true, Name: g.conf.Name, State: e.State})
+	}
+}
+
+// end closes what an instance that is out of the configuration still has.
+func (i *instance) end() {
+	i.r.mu.Lock()
+	e, clears := i.endpoint, i.clears
+	i.endpoint, i.clears, i.ended = nil, nil, true
+	i.r.mu.Unlock()
+	if e != nil {
+		if err := e.Close(); err != nil {
+			i.log.Warn("closing the sockets", "err", err)
+		}
+	}
+	for _, clear := range clears {
+		clear()
+	}
+}

@@ -1,0 +1,317 @@
+package vrrp
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+// instance is a virtual router that runs. Router.mu guards it.
+type instance struct {
+	r       *Router
+	conf    *conf.VRRPInstance
+	log     *slog.Logger
+	machine *Machine
+	group   *group
+	member  int // in the group
+
+	endpoint Endpoint // nil: not open
+	opened   int      // counts the endpoints, so that an old one is not heard
+	judge    *judge
+	out      []outgoing
+	sealed   netip.Addr // the local address that the checksums are for
+
+	at    time.Time // where it is in the heap
+	place int       // there; -1: not in it
+	rounds
+
+	hand
+	counters
+}
+
+// outgoing is an advertisement as it is sent to somebody.
+type outgoing struct {
+	to      netip.Addr
+	message []byte
+}
+
+func (r *Router) newInstance(c *conf.VRRPInstance, now time.Time) *instance {
+	i := &instance{r: r, place: -1, machine: NewMachine(Settings{}, now)}
+	i.open = true
+	i.configure(c)
+	i.machine = NewMachine(i.settings(int(c.Priority)), now)
+	return i
+}
+
+func (i *instance) configure(c *conf.VRRPInstance) {
+	i.conf = c
+	i.log = i.r.cfg.Logger.With("instance", c.Name)
+	i.judge = newJudge(c)
+	i.out, i.sealed = nil, netip.Addr{}
+	message := Encode(c, c.Priority)
+	if len(c.Peers) == 0 {
+		i.out = []outgoing{{c.Group, message}}
+	}
+	for _, p := range c.Peers {
+		i.out = append(i.out, outgoing{p.Address, slices.Clone(message)})
+	}
+	clear(i.said[:])
+}
+
+func (i *instance) settings(priority int) Settings {
+	c := i.conf
+	return Settings{
+		Version: c.Version, Priority: uint8(priority), Interval: c.Interval, DownAdverts: c.DownAdverts,
+		Preempt: c.Preempt, PreemptDelay: c.PreemptDelay, LowerAdvert: c.LowerAdvert, HigherAdvert: c.HigherAdvert,
+		Grouped: i.group != nil && i.group.conf != nil,
+	}
+}
+
+// change gives a running instance another configuration of the same virtual router.
+func (i *instance) change(c *conf.VRRPInstance, b *barrier, now time.Time) {
+	old := i.conf
+	i.configure(c)
+	if gone := without(old, c); gone != nil {
+		i.leaving = append(i.leaving, gone)
+		i.clears = append(i.clears, b.part())
+	}
+	i.dirty = i.carried == Master
+	if old.Source != c.Source || old.Group != c.Group || old.UnicastTTL != c.UnicastTTL || !slices.Equal(old.Peers, c.Peers) {
+		i.reopen()
+	}
+}
+
+// without returns an instance that has only what old has and c has not; nil if there is nothing.
+func without(old, c *conf.VRRPInstance) *conf.VRRPInstance {
+	gone := *old
+	gone.Addresses = minus(old.Addresses, c.Addresses)
+	gone.Excluded = minus(old.Excluded, c.Excluded)
+	gone.Routes = minus(old.Routes, c.Routes)
+	gone.Rules = minus(old.Rules, c.Rules)
+	if len(gone.Addresses)+len(gone.Excluded)+len(gone.Routes)+len(gone.Rules) == 0 {
+		return nil
+	}
+	return &gone
+}
+
+func minus[T comparable](a, b []T) []T {
+	has := make(map[T]bool, len(b))
+	for _, x := range b {
+		has[x] = true
+	}
+	return slices.DeleteFunc(slices.Clone(a), func(x T) bool { return has[x] })
+}
+
+// stand tells the machine, and its group, how the instance stands.
+func (i *instance) stand(now time.Time) {
+	s := i.r.world.stand(i.conf, i.group.conf)
+	if s.Lacks == "" {
+		s.Lacks = i.openError
+	}
+	if i.endpoint == nil {
+		s.Waits = true
+	}
+	i.did(i.machine.Configure(i.settings(int(s.Priority)), now), now)
+	i.group.sync.Stand(i.member, s, now, i.group.did(now))
+}
+
+// did carries out what an event of the machine has led to, in its group as well.
+func (i *instance) did(a Actions, now time.Time) {
+	if a != 0 {
+		i.do(a, now)
+		i.group.sync.Follow(i.member, a, now, i.group.did(now))
+	}
+	i.r.schedule(i)
+}
+
+func (g *group) did(now time.Time) func(int, Actions) {
+	return func(member int, a Actions) {
+		g.members[member].do(a, now)
+		g.members[member].r.schedule(g.members[member])
+	}
+}
+
+// do carries out actions. An advertisement goes out here and now, everything else by other hands.
+func (i *instance) do(a Actions, now time.Time) {
+	switch {
+	case a&SendZero != 0:
+		i.send(0)
+	case a&Send != 0:
+		i.send(i.machine.Priority())
+	}
+	switch {
+	case a&BecomeMaster != 0:
+		i.becameMaster++
+		i.rounds.start(i.conf.GARP, now)
+		i.log.Info("master", "priority", i.machine.Priority())
+	case a&BecomeBackup != 0:
+		i.rounds.stop()
+		i.log.Info("backup", "priority", i.machine.Priority(), "master", i.machine.MasterAddress())
+	case a&BecomeFault != 0:
+		i.rounds.stop()
+		i.log.Warn("fault", "why", i.group.sync.Lacks())
+	case a&BecomeInitialize != 0:
+		i.rounds.stop()
+		i.log.Info("stopped")
+	case a&Announce != 0:
+		i.rounds.start(i.conf.GARP, now)
+		i.log.Warn("this process did not run in time; nobody has taken over meanwhile, it goes on as master")
+	case a&AnnounceLower != 0:
+		i.rounds.lower(i.conf.GARP, i.conf.Interval, now)
+	}
+	i.work()
+}
+
+// next is when something is to be done; zero: never.
+func (i *instance) next() time.Time {
+	return earliest(i.machine.Deadline(), i.rounds.burst, i.rounds.refresh, i.retry)
+}
+
+func earliest(times ...time.Time) (first time.Time) {
+	for _, t := range times {
+		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
+			first = t
+		}
+	}
+	return first
+}
+
+// tick does what is due.
+func (i *instance) tick(now time.Time) {
+	if due := i.machine.Deadline(); !due.IsZero() && !now.Before(due) {
+		if state, _ := i.machine.State(); state == Master {
+			late := now.Sub(due)
+			i.latest = max(i.latest, late)
+			i.r.lateness.add(late)
+		}
+		i.did(i.machine.Expired(now), now)
+	}
+	if i.rounds.due(i.conf.GARP, now) {
+		i.work()
+	}
+	if !i.retry.IsZero() && !now.Before(i.retry) {
+		i.again()
+	}
+}
+
+// send sends an advertisement. It allocates nothing: only the priority and the
+// checksum of what was encoded once ever change.
+func (i *instance) send(priority uint8) {
+	if i.endpoint == nil {
+		return
+	}
+	from := i.endpoint.Local()
+	for n := range i.out {
+		o := &i.out[n]
+		if from != i.sealed || o.message[2] != priority {
+			o.message[2] = priority
+			Seal(o.message, i.conf, from, o.to)
+		}
+		if err := i.endpoint.Send(o.message, o.to); err != nil {
+			i.sendFailed(err)
+		} else {
+			i.sent++
+		}
+	}
+	i.sealed = from
+}
+
+// receive returns what an endpoint calls.
+func (i *instance) receive(opened int) func(Packet) {
+	return func(p Packet) {
+		r := i.r
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if i.endpoint == nil || i.opened != opened {
+			return
+		}
+		from := i.endpoint.Local()
+		a, remarks, refused := i.judge.take(p, from)
+		now := r.cfg.Host.Now()
+		if refused != 0 {
+			i.note(refused, p.From, now)
+			return
+		}
+		i.received++
+		for reason := reasonTaken + 1; reason < reasons; reason++ {
+			if remarks.Has(reason) {
+				i.note(reason, p.From, now)
+			}
+		}
+		i.did(i.machine.Received(a, from.Unmap().WithZone(""), now), now)
+	}
+}
+
+// remove stops an instance for good.
+func (i *instance) remove(now time.Time) {
+	i.gone, i.retry = true, time.Time{}
+	i.do(i.machine.Shutdown(now), now)
+	i.rounds.stop()
+	i.work()
+}
+
+// rounds is when a master announces its addresses.
+type rounds struct {
+	wanted    int       // rounds to be announced now
+	burst     time.Time // the delayed rounds; zero: none
+	later     int       // how many these are
+	refresh   time.Time
+	nextLower time.Time // no answer to lower priority before
+	ctx       context.Context
+	cancel    context.CancelFunc
+}
+
+// start begins the announcements of a new master: some rounds at once, and as many after the delay.
+func (s *rounds) start(g conf.VRRPAnnounce, now time.Time) {
+	if s.cancel == nil {
+		s.ctx, s.cancel = context.WithCancel(context.Background())
+	}
+	s.wanted, s.burst, s.refresh = g.Repeat, time.Time{}, time.Time{}
+	if g.Delay > 0 {
+		s.burst, s.later = now.Add(g.Delay), g.Repeat
+	}
+	if g.Refresh > 0 {
+		s.refresh = now.Add(g.Refresh)
+	}
+}
+
+// lower begins them anew because somebody else has spoken as master, not more often than it ends them.
+func (s *rounds) lower(g conf.VRRPAnnounce, interval time.Duration, now time.Time) {
+	if now.Before(s.nextLower) {
+		return
+	}
+	s.nextLower = now.Add(max(g.LowerDelay, interval))
+	s.wanted = max(s.wanted, g.LowerRepeat)
+	if g.LowerDelay > 0 && s.burst.IsZero() {
+		s.burst, s.later = now.Add(g.LowerDelay), g.LowerRepeat
+	}
+}
+
+// stop ends them, also the one that is going on.
+func (s *rounds) stop() {
+	s.cancelAnnouncing()
+	s.wanted, s.burst, s.refresh, s.nextLower = 0, time.Time{}, time.Time{}, time.Time{}
+}
+
+func (s *rounds) cancelAnnouncing() {
+	if s.cancel != nil {
+		s.cancel()
+		s.ctx, s.cancel = nil, nil
+	}
+}
+
+// due tells whether rounds have become due.
+func (s *rounds) due(g conf.VRRPAnnounce, now time.Time) bool {
+	before := s.wanted
+	if !s.burst.IsZero() && !now.Before(s.burst) {
+		s.wanted, s.burst = max(s.wanted, s.later), time.Time{}
+	}
+	if !s.refresh.IsZero() && !now.Before(s.refresh) {
+		s.wanted, s.refresh = max(s.wanted, g.RefreshRepeat), now.Add(g.Refresh)
+	}
+	return s.wanted > before
+}

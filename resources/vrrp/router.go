@@ -1,0 +1,262 @@
+package vrrp
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/resources/vrrp/track"
+)
+
+// Config is what a Router needs.
+type Config struct {
+	Host   Host
+	Logger *slog.Logger
+	// Event is told what has become of an instance or a group, when that has been
+	// carried out: a master has its addresses, a backup has given them back. It is
+	// called from several goroutines, but for one instance, and for one group, in
+	// order. It must not wait: the instance's next step would wait with it. Nil: nobody.
+	Event func(Event)
+}
+
+// Event says what an instance or a sync group has become. What was over before
+// it could be carried out is not told.
+type Event struct {
+	Group    bool   // of a sync group, otherwise of an instance
+	Name     string // as the file has it
+	State    State  // Initialize: it has been stopped
+	Priority uint8  // the effective one; 0 for a group
+}
+
+// Router runs virtual routers on a host. One goroutine sends whatever is due,
+// and never waits for the kernel; addresses are programmed by others.
+type Router struct {
+	cfg   Config
+	hands sync.WaitGroup // goroutines that program the kernel
+	slots chan struct{}  // a place for each of them that does so right now
+	wake  chan struct{}  // the clock has something earlier to do
+
+	mu        sync.Mutex // guards the rest and all instances; never held across what waits
+	v         conf.VRRP
+	instances map[string]*instance
+	groups    map[string]*group
+	cleared   chan struct{} // closed when what the last Update took away is gone
+	world     world
+	due       dueHeap
+	sleeping  time.Time // until when the clock sleeps
+	lateness  Lateness
+	closed    bool
+}
+
+// programmers is how many instances have their addresses programmed at a time.
+// The kernel takes one change at a time anyway, and the clock needs a processor.
+const programmers = 2
+
+// NewRouter returns a Router without instances. It works while Run runs.
+func NewRouter(cfg Config) *Router {
+	if cfg.Event == nil {
+		cfg.Event = func(Event) {}
+	}
+	return &Router{
+		cfg: cfg, slots: make(chan struct{}, programmers), wake: make(chan struct{}, 1),
+		instances: map[string]*instance{},
+		world:     world{links: map[string]bool{}, results: map[tracked]track.Result{}},
+	}
+}
+
+// Run runs the instances until ctx ends. Then masters say that they leave, all
+// addresses are taken back, and it returns.
+func (r *Router) Run(ctx context.Context) error {
+	stop, err := r.cfg.Host.Links(r.link)
+	if err != nil {
+		return fmt.Errorf("vrrp: the state of interfaces cannot be watched: %w", err)
+	}
+	r.mu.Lock()
+	r.world.linked = true
+	r.standAll()
+	r.mu.Unlock()
+	r.clock(ctx)
+	stop()
+	r.mu.Lock()
+	r.closed = true
+	for _, i := range r.instances {
+		i.remove(r.cfg.Host.Now())
+	}
+	clear(r.instances)
+	r.mu.Unlock()
+	r.hands.Wait()
+	return nil
+}
+
+// Update makes v's instances those that run. One that is as it was goes on
+// undisturbed; one whose virtual router is the same keeps its state, and only
+// what has changed is changed in the kernel; any other is stopped, and begins anew.
+func (r *Router) Update(v conf.VRRP) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return
+	}
+	now := r.cfg.Host.Now()
+	r.v = v
+	before := r.instances
+	r.instances = map[string]*instance{}
+	// What goes is gone from the kernel before something new is put there: it
+	// may be the same address in another place.
+	cleared := r.barrier()
+	for n := range v.Instances {
+		c := &v.Instances[n]
+		i := before[c.Name]
+		switch {
+		case i == nil:
+		case reflect.DeepEqual(i.conf, c):
+			i.conf = c
+			r.instances[c.Name] = i
+			delete(before, c.Name)
+		case sameRouter(i.conf, c):
+			i.change(c, cleared, now)
+			r.instances[c.Name] = i
+			delete(before, c.Name)
+		}
+	}
+	for _, i := range before {
+		i.clears = append(i.clears, cleared.part())
+		i.remove(now)
+	}
+	for n := range v.Instances {
+		c := &v.Instances[n]
+		if r.instances[c.Name] == nil {
+			r.instances[c.Name] = r.newInstance(c, now)
+		}
+	}
+	for _, i := range r.instances {
+		i.after = cleared.done
+	}
+	r.raise(cleared)
+	r.regroup()
+	for _, i := range r.instances {
+		i.stand(now)
+		i.work()
+	}
+}
+
+// sameRouter tells whether two configurations are of the same virtual router.
+func sameRouter(a, b *conf.VRRPInstance) bool {
+	return a.Version == b.Version && a.IPv6 == b.IPv6 && a.VRID == b.VRID && a.Interface == b.Interface &&
+		a.VMAC == b.VMAC && a.VMACBase == b.VMACBase
+}
+
+// regroup makes the sync groups what the configuration says.
+func (r *Router) regroup() {
+	before := r.groups
+	r.groups = map[string]*group{}
+	in := map[string]bool{}
+	for n := range r.v.SyncGroups {
+		g := &group{conf: &r.v.SyncGroups[n]}
+		if old := before[g.conf.Name]; old != nil {
+			g.told = old.told
+		}
+		for _, name := range g.conf.Instances {
+			if i := r.instances[name]; i != nil && !in[name] {
+				in[name] = true
+				g.members = append(g.members, i)
+			}
+		}
+		g.join()
+		r.groups[g.conf.Name] = g
+	}
+	for name, i := range r.instances {
+		if !in[name] {
+			g := &group{members: []*instance{i}}
+			g.join()
+		}
+	}
+}
+
+// SetTracked says what is known of a script, a process or a file.
+func (r *Router) SetTracked(k track.Kind, name string, result track.Result) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := tracked{k, name}
+	if old, known := r.world.results[t]; known && old == result {
+		return
+	}
+	r.world.results[t] = result
+	r.standAll()
+}
+
+// link is told about interfaces. Endpoints on one that has come up are opened
+// anew: it may be another one of the same name.
+func (r *Router) link(name string, up bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before, known := r.world.links[name]
+	if known && before == up {
+		return
+	}
+	r.world.links[name] = up
+	if up {
+		for _, i := range r.instances {
+			if i.conf.Interface == name && (known || i.endpoint == nil) {
+				i.reopen()
+			}
+		}
+	}
+	r.standAll()
+}
+
+func (r *Router) standAll() {
+	now := r.cfg.Host.Now()
+	for _, i := range r.instances {
+		i.stand(now)
+	}
+}
+
+// group is the instances of a sync group, or one that is in none.
+type group struct {
+	conf    *conf.VRRPSyncGroup // nil: no sync group
+	sync    *SyncGroup
+	members []*instance
+	told    State      // last, with Event; Router.mu guards it
+	telling sync.Mutex // held while Event is called, for the order
+}
+
+func (g *group) join() {
+	var machines []*Machine
+	for n, i := range g.members {
+		i.group, i.member = g, n
+		machines = append(machines, i.machine)
+	}
+	g.sync = NewSyncGroup(machines...)
+}
+
+// barrier is passed when all of its parts are done, and the one before it is.
+type barrier struct {
+	parts sync.WaitGroup
+	done  chan struct{}
+}
+
+func (b *barrier) part() func() {
+	b.parts.Add(1)
+	return b.parts.Done
+}
+
+// barrier returns one that follows the last.
+func (r *Router) barrier() *barrier { return &barrier{done: make(chan struct{})} }
+
+// raise lets the barrier end with the parts that it has by now.
+func (r *Router) raise(b *barrier) {
+	before := r.cleared
+	r.cleared = b.done
+	r.hands.Go(func() {
+		b.parts.Wait()
+		if before != nil {
+			<-before
+		}
+		close(b.done)
+	})
+}

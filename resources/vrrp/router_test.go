@@ -1,0 +1,508 @@
+package vrrp
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/resources/vrrp/track"
+)
+
+// story runs two hosts, a with the lower address, on a segment.
+func story(t *testing.T, tell func(t *testing.T, s *segment, a, b *fakeHost)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSegment(t)
+		tell(t, s, s.host("a", "192.0.2.5"), s.host("b", "192.0.2.6"))
+	})
+}
+
+func TestTheBetterOneIsMasterWhenBothStart(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		a := ha.run(file(200, nil))
+		time.Sleep(time.Millisecond)
+		b := hb.run(file(100, nil))
+		time.Sleep(10 * time.Second)
+		s.expect(`
+0s a: instance VI_1 is BACKUP
+1ms b: instance VI_1 is BACKUP
+3.219s a has VI_1
+3.219s a: instance VI_1 is MASTER`)
+		b.stop()
+		a.stop()
+		s.expect(`
+10.001s b: instance VI_1 is INIT
+10.001s a leaves VI_1
+10.001s a gives back VI_1
+10.001s a: instance VI_1 is INIT`)
+		s.neverTwice("VI_1", 0)
+	})
+}
+
+func TestTheBetterOneTakesOverWhenItStartsLater(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		a := ha.run(file(100, nil))
+		time.Sleep(10 * time.Second)
+		b := hb.run(file(200, nil))
+		time.Sleep(10 * time.Second)
+		s.expect(`
+0s a: instance VI_1 is BACKUP
+3.609s a has VI_1
+3.609s a: instance VI_1 is MASTER
+10s b: instance VI_1 is BACKUP
+13.219s b has VI_1
+13.219s b: instance VI_1 is MASTER
+13.219s a gives back VI_1
+13.219s a: instance VI_1 is BACKUP`)
+		// From the first advertisement of the one to the last address of the other.
+		s.neverTwice("VI_1", time.Millisecond)
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestItDoesNotTakeOverWithoutPreemption(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		a := ha.run(file(100, nil))
+		time.Sleep(10 * time.Second)
+		b := hb.run(file(200, func(i *conf.VRRPInstance) { i.Preempt = false }))
+		time.Sleep(10 * time.Second)
+		s.expect(`
+0s a: instance VI_1 is BACKUP
+3.609s a has VI_1
+3.609s a: instance VI_1 is MASTER
+10s b: instance VI_1 is BACKUP`)
+		a.stop()
+		time.Sleep(10 * time.Second)
+		s.expect(`
+20s a leaves VI_1
+20s a gives back VI_1
+20s a: instance VI_1 is INIT
+20.219s b has VI_1
+20.219s b: instance VI_1 is MASTER`)
+		b.stop()
+	})
+}
+
+func TestItTakesOverAfterTheDelay(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		a := ha.run(file(100, nil))
+		time.Sleep(10 * time.Second)
+		s.told()
+		b := hb.run(file(200, func(i *conf.VRRPInstance) { i.PreemptDelay = 20 * time.Second }))
+		time.Sleep(40 * time.Second)
+		s.expect(`
+10s b: instance VI_1 is BACKUP
+32.828s b has VI_1
+32.828s b: instance VI_1 is MASTER
+32.828s a gives back VI_1
+32.828s a: instance VI_1 is BACKUP`)
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestTheOtherTakesOverWhenTheMasterDies(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		fast := func(i *conf.VRRPInstance) { i.Interval = 10 * time.Millisecond }
+		a, b := ha.run(file(200, fast)), hb.run(file(100, fast))
+		time.Sleep(time.Second)
+		s.told()
+		a.die()
+		time.Sleep(time.Second)
+		s.expect(`
+1s a dies
+1.028s b has VI_1
+1.028s b: instance VI_1 is MASTER`)
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestAMasterThatIsStoppedHandsOver(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		a, b := ha.run(file(200, nil)), hb.run(file(100, nil))
+		time.Sleep(10 * time.Second)
+		s.told()
+		a.stop()
+		time.Sleep(10 * time.Second)
+		s.expect(`
+10s a leaves VI_1
+10s a gives back VI_1
+10s a: instance VI_1 is INIT
+10.609s b has VI_1
+10.609s b: instance VI_1 is MASTER`)
+		s.neverTwice("VI_1", 0)
+		b.stop()
+	})
+}
+
+func TestAMasterWithoutItsLinkIsInFault(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		a, b := ha.run(file(200, nil)), hb.run(file(100, nil))
+		time.Sleep(10 * time.Second)
+		s.told()
+		ha.link("eth0", false)
+		time.Sleep(10 * time.Second)
+		if got := a.Status().Instances[0]; got.State != Fault || got.Lacks != "interface eth0 is down" {
+			t.Errorf("status %s, lacks %q", got.State, got.Lacks)
+		}
+		ha.link("eth0", true)
+		time.Sleep(10 * time.Second)
+		s.expect(`
+10s a gives back VI_1
+10s a: instance VI_1 is FAULT
+12.828s b has VI_1
+12.828s b: instance VI_1 is MASTER
+20s a: instance VI_1 is BACKUP
+23.219s a has VI_1
+23.219s a: instance VI_1 is MASTER
+23.219s b gives back VI_1
+23.219s b: instance VI_1 is BACKUP`)
+		s.neverTwice("VI_1", time.Millisecond)
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestOfThreeTheSecondBestFollows(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		a, b := ha.run(file(200, nil)), hb.run(file(100, nil))
+		c := s.host("c", "192.0.2.7").run(file(150, nil))
+		time.Sleep(10 * time.Second)
+		s.told()
+		a.die()
+		time.Sleep(10 * time.Second)
+		c.stop()
+		time.Sleep(10 * time.Second)
+		s.expect(`
+10s a dies
+12.633s c has VI_1
+12.633s c: instance VI_1 is MASTER
+20s c leaves VI_1
+20s c gives back VI_1
+20s c: instance VI_1 is INIT
+20.609s b has VI_1
+20.609s b: instance VI_1 is MASTER`)
+		s.neverTwice("VI_1", 0)
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestBetweenEqualsTheHigherAddressIsMaster(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		a, b := ha.run(file(100, nil)), hb.run(file(100, nil))
+		time.Sleep(20 * time.Second)
+		s.expect(`
+0s a: instance VI_1 is BACKUP
+0s b: instance VI_1 is BACKUP
+3.609s b has VI_1
+3.609s b: instance VI_1 is MASTER
+3.609s a has VI_1
+3.609s a: instance VI_1 is MASTER
+3.609s a gives back VI_1
+3.609s a: instance VI_1 is BACKUP`)
+		s.neverTwice("VI_1", 2*time.Millisecond)
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestUnicastPeersTalk(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		peer := func(h *fakeHost) func(*conf.VRRPInstance) {
+			return func(i *conf.VRRPInstance) { i.Peers = []conf.VRRPPeer{{Address: h.addr, MaxTTL: 255}} }
+		}
+		a, b := ha.run(file(200, peer(hb))), hb.run(file(100, peer(ha)))
+		time.Sleep(10 * time.Second)
+		if got := b.Status().Instances[0]; got.State != Backup || got.Master != ha.addr || got.Received == 0 || got.Notes != nil {
+			t.Errorf("the backup: %+v", got)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestAScriptDecides(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		scripted := func(weight int) func(*conf.VRRPInstance) {
+			return func(i *conf.VRRPInstance) { i.TrackScripts = []conf.VRRPTrack{{Name: "haproxy", Weight: weight}} }
+		}
+		a, b := ha.run(file(101, scripted(-2))), hb.run(file(100, scripted(0)))
+		time.Sleep(10 * time.Second)
+		s.expect(`
+0s a: instance VI_1 is BACKUP
+3.605s a has VI_1
+3.605s a: instance VI_1 is MASTER`)
+		b.SetTracked(track.Script, "haproxy", track.Result{Well: true})
+		time.Sleep(10 * time.Second)
+		a.SetTracked(track.Script, "haproxy", track.Result{})
+		time.Sleep(10 * time.Second)
+		s.expect(`
+10s b: instance VI_1 is BACKUP
+23.215s b has VI_1
+23.215s b: instance VI_1 is MASTER
+23.215s a gives back VI_1
+23.215s a: instance VI_1 is BACKUP`)
+		b.SetTracked(track.Script, "haproxy", track.Result{})
+		time.Sleep(10 * time.Second)
+		s.expect(`
+30s b leaves VI_1
+30s b gives back VI_1
+30s b: instance VI_1 is FAULT
+30.613s a has VI_1
+30.613s a: instance VI_1 is MASTER`)
+		s.neverTwice("VI_1", time.Millisecond)
+		a.stop()
+		b.stop()
+	})
+}
+
+// A sync group over two interfaces.
+func grouped(priority uint8) conf.VRRP {
+	v := file(priority, nil)
+	other := v.Instances[0]
+	other.Name, other.VRID, other.Interface = "VI_2", 52, "eth1"
+	v.Instances = append(v.Instances, other)
+	v.SyncGroups = []conf.VRRPSyncGroup{{Name: "VG", Instances: []string{"VI_1", "VI_2"}}}
+	return v
+}
+
+func TestASyncGroupMovesAsOne(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		a, b := ha.run(grouped(200)), hb.run(grouped(100))
+		time.Sleep(10 * time.Second)
+		masters := func(r *runner) (n int) {
+			for _, i := range r.Status().Instances {
+				if i.State == Master {
+					n++
+				}
+			}
+			return n
+		}
+		if masters(a) != 2 || masters(b) != 0 {
+			t.Error("not both are master at the better one")
+		}
+		ha.link("eth1", false)
+		time.Sleep(5 * time.Second)
+		if masters(a) != 0 || masters(b) != 2 {
+			t.Error("not both have moved")
+		}
+		if got := a.Status().Instances[0]; got.State != Fault || got.Lacks != "interface eth1 is down" || got.Group != "VG" {
+			t.Errorf("the other one of the group: %s, %q", got.State, got.Lacks)
+		}
+		ha.link("eth1", true)
+		time.Sleep(10 * time.Second)
+		if masters(a) != 2 || masters(b) != 0 {
+			t.Error("not both have come back")
+		}
+		for _, name := range []string{"VI_1", "VI_2"} {
+			s.neverTwice(name, 2*time.Millisecond)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestAGroupIsToldWhenItsMembersAre(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, _ *fakeHost) {
+		a := ha.run(grouped(200))
+		time.Sleep(10 * time.Second)
+		a.stop()
+		groups := map[string]int{}
+		for _, line := range lines(s.told()) {
+			for _, state := range []string{"BACKUP", "MASTER", "INIT"} {
+				if line.said == "a: group VG is "+state {
+					groups[state]++
+				}
+			}
+		}
+		for _, state := range []string{"BACKUP", "MASTER", "INIT"} {
+			if groups[state] != 1 {
+				t.Errorf("the group was told %d times to be %s", groups[state], state)
+			}
+		}
+	})
+}
+
+func TestAdvertisementsDoNotWaitForTheKernel(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		ha.slow = 5 * time.Second
+		fast := func(i *conf.VRRPInstance) { i.Interval = 10 * time.Millisecond }
+		a, b := ha.run(file(200, fast)), hb.run(file(100, fast))
+		time.Sleep(20 * time.Second)
+		s.expect(`
+0s a: instance VI_1 is BACKUP
+0s b: instance VI_1 is BACKUP
+5.032s a has VI_1
+5.032s a: instance VI_1 is MASTER`)
+		if late := a.Status().Lateness; late.Max != 0 || late.Counts[0] < 1900 {
+			t.Errorf("lateness %+v", late)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestAnnouncingEndsWhenTheMasterYields(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		// The fake host fails the test if it is to announce what it has given back.
+		slowly := func(i *conf.VRRPInstance) { i.GARP.Interval = time.Second }
+		a := ha.run(file(100, slowly))
+		time.Sleep(4 * time.Second)
+		b := hb.run(file(200, slowly))
+		time.Sleep(30 * time.Second)
+		if ha.announced["VI_1"] >= 5 || hb.announced["VI_1"] < 5 {
+			t.Errorf("announced %d and %d times", ha.announced["VI_1"], hb.announced["VI_1"])
+		}
+		s.neverTwice("VI_1", time.Millisecond)
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestANewMasterAnnouncesTwice(t *testing.T) {
+	story(t, func(t *testing.T, _ *segment, ha, _ *fakeHost) {
+		a := ha.run(file(200, func(i *conf.VRRPInstance) { i.GARP.Refresh, i.GARP.RefreshRepeat = 20*time.Second, 1 }))
+		for _, c := range []struct {
+			after time.Duration
+			want  int
+		}{{3 * time.Second, 0}, {time.Second, 5}, {5 * time.Second, 10}, {20 * time.Second, 11}, {20 * time.Second, 12}} {
+			time.Sleep(c.after)
+			synctest.Wait()
+			if got := ha.announced["VI_1"]; got != c.want {
+				t.Errorf("%d rounds, want %d", got, c.want)
+			}
+		}
+		a.stop()
+	})
+}
+
+func TestWhatTheKernelRefusesIsTriedAgain(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, _ *fakeHost) {
+		ha.refuse = errors.New("no such device")
+		a := ha.run(file(200, nil))
+		time.Sleep(4 * time.Second)
+		if got := a.Status().Instances[0]; got.State != Master || got.Failure != "no such device" {
+			t.Errorf("%s, failure %q", got.State, got.Failure)
+		}
+		ha.set(func() { ha.refuse = nil })
+		time.Sleep(6 * time.Second)
+		if got := a.Status().Instances[0]; !ha.held["VI_1"] || got.Failure != "" {
+			t.Errorf("held %v, failure %q", ha.held["VI_1"], got.Failure)
+		}
+		a.stop()
+	})
+}
+
+func TestAnInterfaceThatIsNotThereYetIsAFault(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, _ *fakeHost) {
+		ha.links["eth0"] = false
+		a := ha.run(file(255, nil))
+		time.Sleep(10 * time.Second)
+		ha.link("eth0", true)
+		time.Sleep(10 * time.Second)
+		s.expect(`
+0s a: instance VI_1 is FAULT
+10s a has VI_1
+10s a: instance VI_1 is MASTER`)
+		a.stop()
+	})
+}
+
+func TestAReload(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*conf.VRRPInstance)
+		story  string
+		check  func(*testing.T, *fakeHost, *runner)
+	}{
+		{"changes nothing", func(*conf.VRRPInstance) {}, ``, nil},
+		{"adds an address and takes one away", func(i *conf.VRRPInstance) { i.Addresses = addresses("192.0.2.11/24", "192.0.2.12/24") }, ``, func(t *testing.T, h *fakeHost, _ *runner) {
+			if h.addresses["192.0.2.10/24"] != 0 || h.addresses["192.0.2.11/24"] == 0 || h.addresses["192.0.2.12/24"] == 0 {
+				t.Errorf("addresses %v", h.addresses)
+			}
+		}},
+		{"changes the priority", func(i *conf.VRRPInstance) { i.Priority = 180 }, ``, func(t *testing.T, _ *fakeHost, r *runner) {
+			if got := r.Status().Instances[0].Priority; got != 180 {
+				t.Errorf("priority %d", got)
+			}
+		}},
+		{"changes the source", func(i *conf.VRRPInstance) { i.UnicastTTL = 64 }, ``, nil},
+		{"changes the virtual router", func(i *conf.VRRPInstance) { i.VRID = 99 }, `
+10s a leaves VI_1
+10s a gives back VI_1
+10s a: instance VI_1 is INIT
+10s a: instance VI_1 is BACKUP
+10.609s b has VI_1
+10.609s b: instance VI_1 is MASTER
+13.219s a has VI_1
+13.219s a: instance VI_1 is MASTER`, nil},
+		{"removes it", nil, `
+10s a leaves VI_1
+10s a gives back VI_1
+10s a: instance VI_1 is INIT
+10.609s b has VI_1
+10.609s b: instance VI_1 is MASTER`, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+				a, b := ha.run(file(200, nil)), hb.run(file(100, nil))
+				time.Sleep(10 * time.Second)
+				s.told()
+				next := conf.VRRP{}
+				if c.change != nil {
+					next = file(200, nil)
+					c.change(&next.Instances[0])
+				}
+				a.Update(next)
+				time.Sleep(10 * time.Second)
+				s.expect(c.story)
+				if c.check != nil {
+					c.check(t, ha, a)
+				}
+				a.stop()
+				b.stop()
+			})
+		})
+	}
+}
+
+func TestAnAddressMovesToAnotherInstance(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, _ *fakeHost) {
+		owner := grouped(255)
+		owner.SyncGroups = nil
+		owner.Instances[1].Addresses = addresses("192.0.2.20/24")
+		a := ha.run(owner)
+		time.Sleep(time.Second)
+		next := grouped(255)
+		next.SyncGroups = nil
+		next.Instances[0].Addresses = addresses("192.0.2.11/24")
+		next.Instances[1].Addresses = addresses("192.0.2.20/24", "192.0.2.10/24")
+		a.Update(next)
+		time.Sleep(time.Second)
+		for _, address := range []string{"192.0.2.10/24", "192.0.2.11/24", "192.0.2.20/24"} {
+			if ha.addresses[address] == 0 {
+				t.Errorf("%s is nowhere; there are %v", address, ha.addresses)
+			}
+		}
+		a.stop()
+	})
+}
+
+func TestWhatIsRefusedIsCountedAndShown(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		a := ha.run(file(200, nil))
+		b := hb.run(file(100, func(i *conf.VRRPInstance) { i.Version = 2 }))
+		time.Sleep(10 * time.Second)
+		got := a.Status().Instances[0]
+		if len(got.Notes) != 1 || got.Notes[0].Why != ReasonVersion || got.Notes[0].Count < 6 || got.Notes[0].From != hb.addr {
+			t.Errorf("notes %+v", got.Notes)
+		}
+		a.stop()
+		b.stop()
+	})
+}

@@ -1,0 +1,159 @@
+package vrrp
+
+import (
+	"net/netip"
+	"time"
+)
+
+// counters is what is counted of an instance.
+type counters struct {
+	sent, received, becameMaster uint64
+	notes                        [reasons]uint64
+	said                         [reasons]bool
+	last                         [reasons]struct {
+		from netip.Addr
+		at   time.Time
+	}
+	sendErrors    uint64
+	sendError     string
+	announceError string
+	latest        time.Duration
+}
+
+// note counts a reason. It is said once, until the configuration is another one.
+func (i *instance) note(why Reason, from netip.Addr, now time.Time) {
+	i.notes[why]++
+	i.last[why].from, i.last[why].at = from, now
+	if i.said[why] {
+		return
+	}
+	i.said[why] = true
+	text := "advertisements are refused"
+	if !why.Refused() {
+		text = "advertisements are not as ours, and are taken"
+	}
+	i.log.Warn(text+"; more of these are only counted", "why", why, "from", from)
+}
+
+func (i *instance) sendFailed(err error) {
+	i.sendErrors++
+	if text := err.Error(); text != i.sendError {
+		i.sendError = text
+		i.log.Error("an advertisement was not sent; more of these are only counted", "err", err)
+	}
+}
+
+func (i *instance) announceFailed(err error) {
+	if text := err.Error(); text != i.announceError {
+		i.announceError = text
+		i.log.Error("the addresses were not announced", "err", err)
+	}
+}
+
+// Status is what a Router knows.
+type Status struct {
+	Instances []InstanceStatus `json:"instances"`
+	Lateness  Lateness         `json:"lateness"`
+}
+
+// InstanceStatus is what is known of an instance.
+type InstanceStatus struct {
+	Name      string     `json:"name"`
+	Group     string     `json:"sync_group,omitempty"`
+	Interface string     `json:"interface"`
+	Version   uint8      `json:"version"`
+	IPv6      bool       `json:"ipv6,omitempty"`
+	VRID      uint8      `json:"vrid"`
+	State     State      `json:"state"`
+	Since     time.Time  `json:"since"`
+	Priority  uint8      `json:"priority"` // the effective one
+	Base      uint8      `json:"base_priority"`
+	Local     netip.Addr `json:"local"`  // invalid: it has no endpoint
+	Master    netip.Addr `json:"master"` // the other one that was heard last; invalid: none, or this one is master
+	Lacks     string     `json:"lacks,omitempty"`
+	Waits     bool       `json:"waits,omitempty"`     // for the first result of something
+	Listening bool       `json:"listening,omitempty"` // a master that was late
+	Programs  bool       `json:"programs,omitempty"`  // the kernel is not yet what the state asks for
+	Failure   string     `json:"failure,omitempty"`   // of the kernel, at the last attempt
+
+	Sent         uint64        `json:"sent"`
+	SendErrors   uint64        `json:"send_errors,omitempty"`
+	Received     uint64        `json:"received"`
+	BecameMaster uint64        `json:"became_master"`
+	Notes        []Note        `json:"notes,omitempty"`
+	MaxLate      time.Duration `json:"max_late"` // of its advertisements
+}
+
+// Note counts advertisements that were refused, or that something was remarked about.
+type Note struct {
+	Why     Reason     `json:"why"`
+	Refused bool       `json:"refused"`
+	Count   uint64     `json:"count"`
+	From    netip.Addr `json:"from"` // the last
+	At      time.Time  `json:"at"`
+}
+
+// Status returns what is known now, instances in the order of the file.
+func (r *Router) Status() Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := Status{Instances: make([]InstanceStatus, 0, len(r.instances)), Lateness: r.lateness}
+	for n := range r.v.Instances {
+		if i := r.instances[r.v.Instances[n].Name]; i != nil {
+			s.Instances = append(s.Instances, i.status())
+		}
+	}
+	return s
+}
+
+func (i *instance) status() InstanceStatus {
+	c := i.conf
+	s := InstanceStatus{
+		Name: c.Name, Interface: c.Interface, Version: c.Version, IPv6: c.IPv6, VRID: c.VRID,
+		Priority: i.machine.Priority(), Base: c.Priority, Master: i.machine.MasterAddress(),
+		Lacks: i.group.sync.Lacks(), Waits: i.group.sync.Waits(), Listening: i.machine.Listening(),
+		Failure: i.failure, Sent: i.sent, SendErrors: i.sendErrors, Received: i.received,
+		BecameMaster: i.becameMaster, MaxLate: i.latest,
+	}
+	s.State, s.Since = i.machine.State()
+	s.Programs = i.carried != s.State || i.dirty || len(i.leaving) > 0
+	if i.endpoint != nil {
+		s.Local = i.endpoint.Local()
+	}
+	if i.group.conf != nil {
+		s.Group = i.group.conf.Name
+	}
+	for why, count := range i.notes {
+		if count > 0 {
+			last := i.last[why]
+			s.Notes = append(s.Notes, Note{Reason(why), Reason(why).Refused(), count, last.from, last.at})
+		}
+	}
+	return s
+}
+
+// lateBounds are the upper bounds of Lateness.Counts; the last has none.
+var lateBounds = [...]time.Duration{
+	100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
+	time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond,
+	10 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, time.Second,
+}
+
+// Lateness is how long after they were due the advertisements of all masters
+// went out, since the router began.
+type Lateness struct {
+	Max    time.Duration               `json:"max"`
+	Counts [len(lateBounds) + 1]uint64 `json:"counts"` // up to each of LateBounds, and beyond
+}
+
+// LateBounds returns the upper bounds of Lateness.Counts, of which the last has none.
+func LateBounds() []time.Duration { return lateBounds[:] }
+
+func (l *Lateness) add(d time.Duration) {
+	l.Max = max(l.Max, d)
+	n := 0
+	for n < len(lateBounds) && d > lateBounds[n] {
+		n++
+	}
+	l.Counts[n]++
+}
