@@ -53,8 +53,9 @@ type Router struct {
 }
 
 // programmers is how many instances have their addresses programmed at a time.
-// The kernel takes one change at a time anyway, and the clock needs a processor.
-const programmers = 2
+// The kernel takes one change at a time anyway (rtnl_lock), and a second one that
+// waits for it would only keep a processor from the clock.
+const programmers = 1
 
 // NewRouter returns a Router without instances. It works while Run runs.
 func NewRouter(cfg Config) *Router {
