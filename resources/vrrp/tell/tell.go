@@ -1,0 +1,168 @@
+// Package tell runs an administrator's programs and writes mails when a virtual
+// router or a sync group has changed its state.
+package tell
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+const (
+	// runTime is how long a program may run before it is ended.
+	runTime = time.Minute
+	// lastTime is how long programs may still run when keepbeat stops: notify_stop
+	// is worth waiting for, and not for ever.
+	lastTime = 10 * time.Second
+	// most programs of an instance or group may wait. What a router that flaps
+	// has been is not worth more.
+	most = 100
+)
+
+// Change is what has changed.
+type Change struct {
+	Group    bool   // a sync group, otherwise an instance
+	Name     string // as the file has it
+	State    string // MASTER, BACKUP, FAULT, STOP
+	Priority uint8  // 0 for a group
+}
+
+// String is the line of a mail, in keepalived's words.
+func (c Change) String() string {
+	what := "VRRP Instance"
+	if c.Group {
+		what = "VRRP Group"
+	}
+	if c.State == "STOP" {
+		return fmt.Sprintf("%s %s - stopped", what, c.Name)
+	}
+	return fmt.Sprintf("%s %s - Entering %s state", what, c.Name, c.State)
+}
+
+// commands are what is to be run, in keepalived's order: the program of the
+// state, then that of all states with what has changed behind its own arguments.
+func commands(n *conf.VRRPNotify, c Change) [][]string {
+	var all [][]string
+	own := map[string][]string{"MASTER": n.Master, "BACKUP": n.Backup, "FAULT": n.Fault, "STOP": n.Stop}[c.State]
+	if len(own) > 0 {
+		all = append(all, own)
+	}
+	if len(n.Notify) > 0 {
+		what := "INSTANCE"
+		if c.Group {
+			what = "GROUP"
+		}
+		all = append(all, append(slices.Clone(n.Notify), what, c.Name, c.State, strconv.Itoa(int(c.Priority))))
+	}
+	return all
+}
+
+// Config is what a Teller needs.
+type Config struct {
+	// Run runs a program as a user until ctx ends.
+	Run func(ctx context.Context, user string, command []string) error
+	// Mail sends a line to whom the file names; it does not wait.
+	Mail   func(line string)
+	Logger *slog.Logger
+}
+
+// Teller runs the programs of each instance and group one after the other, in
+// the order of the changes, and those of different ones beside each other.
+type Teller struct {
+	cfg  Config
+	ctx  context.Context
+	end  context.CancelFunc
+	done sync.WaitGroup
+
+	mu     sync.Mutex // guards the rest
+	queues map[string]*queue
+	closed bool
+}
+
+// queue is what waits for one instance or group; it exists while something runs.
+type queue struct{ waiting []run }
+
+type run struct {
+	user    string
+	command []string
+}
+
+// New returns a Teller. Close ends it.
+func New(cfg Config) *Teller {
+	t := &Teller{cfg: cfg, queues: map[string]*queue{}}
+	t.ctx, t.end = context.WithCancel(context.Background())
+	return t
+}
+
+// Tell has a change told. It does not wait.
+func (t *Teller) Tell(n *conf.VRRPNotify, c Change) {
+	if n.Mail && c.State != "STOP" {
+		t.cfg.Mail(c.String())
+	}
+	all := commands(n, c)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(all) == 0 || t.closed {
+		return
+	}
+	key := fmt.Sprint(c.Group, " ", c.Name)
+	q := t.queues[key]
+	if q == nil {
+		q = &queue{}
+		t.queues[key] = q
+		t.done.Go(func() { t.work(key, q) })
+	}
+	for _, command := range all {
+		q.waiting = append(q.waiting, run{n.User, command})
+	}
+	if over := len(q.waiting) - most; over > 0 {
+		t.cfg.Logger.Error("notify programs are left out: the state changes faster than they end", "of", c.Name, "left_out", over)
+		q.waiting = slices.Delete(q.waiting, 0, over)
+	}
+}
+
+// work runs what waits in a queue until nothing does.
+func (t *Teller) work(key string, q *queue) {
+	for {
+		t.mu.Lock()
+		if len(q.waiting) == 0 || t.ctx.Err() != nil {
+			for _, r := range q.waiting {
+				t.cfg.Logger.Error("notify program is not run: keepbeat stops", "program", strings.Join(r.command, " "))
+			}
+			delete(t.queues, key)
+			t.mu.Unlock()
+			return
+		}
+		r := q.waiting[0]
+		q.waiting = q.waiting[1:]
+		t.mu.Unlock()
+		ctx, cancel := context.WithTimeout(t.ctx, runTime)
+		begin := time.Now()
+		err := t.cfg.Run(ctx, r.user, r.command)
+		cancel()
+		log := t.cfg.Logger.With("program", strings.Join(r.command, " "), "took", time.Since(begin).Round(time.Millisecond))
+		if err != nil {
+			log.Error("notify program failed", "err", err)
+		} else {
+			log.Info("notify program was run")
+		}
+	}
+}
+
+// Close waits for what runs and waits, for at most lastTime, and ends it then.
+func (t *Teller) Close() {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	last := time.AfterFunc(lastTime, t.end)
+	defer last.Stop()
+	t.done.Wait()
+	t.end()
+}
