@@ -28,8 +28,7 @@ type hand struct {
 	retry time.Time // when what has failed is tried again; zero: nothing has
 }
 
-// What the kernel or the host has refused is tried again: the interface has no
-// address yet, a name server of the administrator's has put one there twice ...
+// When what the kernel or the host has refused is tried again.
 const (
 	retryOpen   = time.Second
 	retryKernel = 5 * time.Second
@@ -69,10 +68,12 @@ func (i *instance) job() func() {
 	switch {
 	case len(i.leaving) > 0:
 		return i.drop
-	case i.carried != state && (state != Initialize || i.gone), i.dirty:
+	case i.carried == Master && state != Master:
 		return i.carryOut
 	case i.open && !i.gone:
 		return i.openEndpoint
+	case i.carried != state && (state != Initialize || i.gone), i.dirty:
+		return i.carryOut
 	// A new master is told when its first round of announcements is out, unless
 	// a round takes its time.
 	case i.told != i.carried && (i.wanted == 0 || paced || i.wanted < i.conf.GARP.Repeat):
@@ -115,8 +116,11 @@ func (i *instance) carryOut() {
 		i.slot(func() { i.failed(i.r.cfg.Host.Release(c)) })
 	}
 	i.r.mu.Lock()
+	defer i.r.mu.Unlock()
 	i.carried = state
-	i.r.mu.Unlock()
+	if now, _ := i.machine.State(); again && state == Master && now == Master {
+		i.wanted = max(i.wanted, i.conf.GARP.Repeat) // what is new has not been announced
+	}
 }
 
 // slot waits for a place among those that program the kernel.
@@ -148,11 +152,12 @@ func (i *instance) retryAfter(d time.Duration) {
 	i.r.schedule(i)
 }
 
-// again is called when what has failed is to be tried again. Router.mu is held.
-func (i *instance) again() {
+// again tries again what has failed. Router.mu is held.
+func (i *instance) again(now time.Time) {
 	i.retry = time.Time{}
 	i.open = i.open || i.openError != ""
 	i.dirty = i.dirty || i.failure != ""
+	i.stand(now)
 	i.work()
 }
 
@@ -164,7 +169,13 @@ func (i *instance) openEndpoint() {
 	i.opened++
 	old, opened, c, after := i.endpoint, i.opened, i.conf, i.after
 	i.endpoint = nil
+	// A VMAC goes with its endpoint, and what stands on it goes with the VMAC.
+	off := old != nil && c.VMAC != "" && i.carried == Master
+	i.dirty = i.dirty || off
 	r.mu.Unlock()
+	if off {
+		i.slot(func() { i.failed(r.cfg.Host.Release(c)) })
+	}
 	if old != nil {
 		if err := old.Close(); err != nil {
 			i.log.Warn("closing the sockets", "err", err)

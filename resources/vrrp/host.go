@@ -24,7 +24,7 @@ type Endpoint interface {
 	// The message is complete: its checksum is that of Local and to.
 	Send(message []byte, to netip.Addr) error
 	// Local is the address that others see; it decides between equal priorities
-	// and is asked before each Send.
+	// and is asked before each Send. Invalid: the interface has none.
 	Local() netip.Addr
 	Close() error
 }
@@ -32,13 +32,15 @@ type Endpoint interface {
 // Host is what virtual routers need of the machine. Its methods may be called
 // from several goroutines. Errors name the instance's item that failed.
 type Host interface {
-	// Open makes the endpoint of an instance, and its VMAC if it has one.
-	// receive is called for what arrives for this VRID, one call at a time, and must not wait.
+	// Open makes the endpoint of an instance, and its VMAC if it has one, which
+	// Close removes. The interface, or its address, may be missing and come later. receive is called for what arrives for this VRID, one call at a time, and must not wait.
 	Open(i *conf.VRRPInstance, receive func(Packet)) (Endpoint, error)
 	// Acquire puts addresses, routes and rules into the kernel, in this order, in
 	// batches; it is idempotent, and what it could not do is in the error, the rest done.
 	Acquire(i *conf.VRRPInstance) error
-	// Release takes back what Acquire did and nothing else: rules, routes, addresses.
+	// Release takes back, of what Acquire did for the instance of this name, what i
+	// has, and nothing else: rules, routes, addresses. A reload gives it an instance
+	// that has only what the configuration has no more; the rest stays where it is.
 	Release(i *conf.VRRPInstance) error
 	// Announce sends one gratuitous ARP or unsolicited neighbour advertisement
 	// for every address, no faster than GARP.Interval allows, and none after ctx

@@ -22,8 +22,7 @@ type instance struct {
 	endpoint Endpoint // nil: not open
 	opened   int      // counts the endpoints, so that an old one is not heard
 	judge    *judge
-	out      []outgoing
-	sealed   netip.Addr // the local address that the checksums are for
+	sender
 
 	at    time.Time // where it is in the heap
 	place int       // there; -1: not in it
@@ -31,12 +30,6 @@ type instance struct {
 
 	hand
 	counters
-}
-
-// outgoing is an advertisement as it is sent to somebody.
-type outgoing struct {
-	to      netip.Addr
-	message []byte
 }
 
 func (r *Router) newInstance(c *conf.VRRPInstance, now time.Time) *instance {
@@ -51,14 +44,7 @@ func (i *instance) configure(c *conf.VRRPInstance) {
 	i.conf = c
 	i.log = i.r.cfg.Logger.With("instance", c.Name)
 	i.judge = newJudge(c)
-	i.out, i.sealed = nil, netip.Addr{}
-	message := Encode(c, c.Priority)
-	if len(c.Peers) == 0 {
-		i.out = []outgoing{{c.Group, message}}
-	}
-	for _, p := range c.Peers {
-		i.out = append(i.out, outgoing{p.Address, slices.Clone(message)})
-	}
+	i.sender = newSender(c)
 	clear(i.said[:])
 }
 
@@ -79,10 +65,16 @@ func (i *instance) change(c *conf.VRRPInstance, b *barrier, now time.Time) {
 		i.leaving = append(i.leaving, gone)
 		i.clears = append(i.clears, b.part())
 	}
-	i.dirty = i.carried == Master
+	i.dirty = i.dirty || i.carried == Master && !sameHoldings(old, c)
 	if old.Source != c.Source || old.Group != c.Group || old.UnicastTTL != c.UnicastTTL || !slices.Equal(old.Peers, c.Peers) {
 		i.reopen()
 	}
+}
+
+// sameHoldings tells whether two configurations put the same into the kernel.
+func sameHoldings(a, b *conf.VRRPInstance) bool {
+	return slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Excluded, b.Excluded) &&
+		slices.Equal(a.Routes, b.Routes) && slices.Equal(a.Rules, b.Rules) && a.Accept == b.Accept
 }
 
 // without returns an instance that has only what old has and c has not; nil if there is nothing.
@@ -112,8 +104,13 @@ func (i *instance) stand(now time.Time) {
 	if s.Lacks == "" {
 		s.Lacks = i.openError
 	}
-	if i.endpoint == nil {
+	switch {
+	case i.endpoint == nil:
 		s.Waits = true
+	case s.Lacks == "" && !i.endpoint.Local().IsValid():
+		// A master that nobody hears would be one of two.
+		s.Lacks = "interface " + i.conf.Interface + " has no address to send from"
+		i.retryAfter(retryOpen)
 	}
 	i.did(i.machine.Configure(i.settings(int(s.Priority)), now), now)
 	i.group.sync.Stand(i.member, s, now, i.group.did(now))
@@ -194,30 +191,25 @@ func (i *instance) tick(now time.Time) {
 		i.work()
 	}
 	if !i.retry.IsZero() && !now.Before(i.retry) {
-		i.again()
+		i.again(now)
 	}
 }
 
-// send sends an advertisement. It allocates nothing: only the priority and the
-// checksum of what was encoded once ever change.
+// send sends an advertisement.
 func (i *instance) send(priority uint8) {
 	if i.endpoint == nil {
 		return
 	}
 	from := i.endpoint.Local()
-	for n := range i.out {
-		o := &i.out[n]
-		if from != i.sealed || o.message[2] != priority {
-			o.message[2] = priority
-			Seal(o.message, i.conf, from, o.to)
-		}
-		if err := i.endpoint.Send(o.message, o.to); err != nil {
-			i.sendFailed(err)
-		} else {
-			i.sent++
-		}
+	if !from.IsValid() {
+		i.retryAfter(0) // what it lacks is found there
+		return
 	}
-	i.sealed = from
+	if err := i.sender.send(i.endpoint, from, priority); err != nil {
+		i.sendFailed(err)
+		return
+	}
+	i.sent++
 }
 
 // receive returns what an endpoint calls.

@@ -48,6 +48,7 @@ const (
 	Announce      // as a new master does
 	AnnounceLower // after an advertisement of lower priority
 	Ask           // the sync group, whether to become master
+	Follow        // in a sync group: another master was heard, and is accepted
 )
 
 // priorityOwner is the priority of the router that owns the addresses (RFC 9568, 5.2.4).

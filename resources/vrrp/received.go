@@ -35,6 +35,9 @@ func (m *Machine) backupReceived(a Advert, now time.Time) Actions {
 	}
 	m.delayPreemption(a, now)
 	m.follow(a, now)
+	if m.set.Grouped {
+		return Follow
+	}
 	return 0
 }
 

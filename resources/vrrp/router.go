@@ -190,21 +190,18 @@ func (r *Router) SetTracked(k track.Kind, name string, result track.Result) {
 	r.standAll()
 }
 
-// link is told about interfaces. Endpoints on one that has come up are opened
-// anew: it may be another one of the same name.
+// link is told about interfaces.
 func (r *Router) link(name string, up bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	before, known := r.world.links[name]
-	if known && before == up {
+	if before, known := r.world.links[name]; known && before == up {
 		return
 	}
 	r.world.links[name] = up
-	if up {
-		for _, i := range r.instances {
-			if i.conf.Interface == name && (known || i.endpoint == nil) {
-				i.reopen()
-			}
+	now := r.cfg.Host.Now()
+	for _, i := range r.instances {
+		if up && i.conf.Interface == name && i.openError != "" {
+			i.again(now) // what was refused may have been for this
 		}
 	}
 	r.standAll()

@@ -2,6 +2,7 @@ package vrrp
 
 import (
 	"errors"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -355,8 +356,8 @@ func TestAnnouncingEndsWhenTheMasterYields(t *testing.T) {
 		time.Sleep(4 * time.Second)
 		b := hb.run(file(200, slowly))
 		time.Sleep(30 * time.Second)
-		if ha.announced["VI_1"] >= 5 || hb.announced["VI_1"] < 5 {
-			t.Errorf("announced %d and %d times", ha.announced["VI_1"], hb.announced["VI_1"])
+		if a, b := ha.rounds("VI_1"), hb.rounds("VI_1"); a >= 5 || b < 5 {
+			t.Errorf("announced %d and %d times", a, b)
 		}
 		s.neverTwice("VI_1", time.Millisecond)
 		a.stop()
@@ -373,7 +374,7 @@ func TestANewMasterAnnouncesTwice(t *testing.T) {
 		}{{3 * time.Second, 0}, {time.Second, 5}, {5 * time.Second, 10}, {20 * time.Second, 11}, {20 * time.Second, 12}} {
 			time.Sleep(c.after)
 			synctest.Wait()
-			if got := ha.announced["VI_1"]; got != c.want {
+			if got := ha.rounds("VI_1"); got != c.want {
 				t.Errorf("%d rounds, want %d", got, c.want)
 			}
 		}
@@ -383,7 +384,7 @@ func TestANewMasterAnnouncesTwice(t *testing.T) {
 
 func TestWhatTheKernelRefusesIsTriedAgain(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, _ *fakeHost) {
-		ha.refuse = errors.New("no such device")
+		ha.set(func() { ha.refuse = errors.New("no such device") })
 		a := ha.run(file(200, nil))
 		time.Sleep(4 * time.Second)
 		if got := a.Status().Instances[0]; got.State != Master || got.Failure != "no such device" {
@@ -391,8 +392,8 @@ func TestWhatTheKernelRefusesIsTriedAgain(t *testing.T) {
 		}
 		ha.set(func() { ha.refuse = nil })
 		time.Sleep(6 * time.Second)
-		if got := a.Status().Instances[0]; !ha.held["VI_1"] || got.Failure != "" {
-			t.Errorf("held %v, failure %q", ha.held["VI_1"], got.Failure)
+		if got := a.Status().Instances[0]; ha.has("192.0.2.10/24") == 0 || got.Failure != "" {
+			t.Errorf("failure %q", got.Failure)
 		}
 		a.stop()
 	})
@@ -422,8 +423,8 @@ func TestAReload(t *testing.T) {
 	}{
 		{"changes nothing", func(*conf.VRRPInstance) {}, ``, nil},
 		{"adds an address and takes one away", func(i *conf.VRRPInstance) { i.Addresses = addresses("192.0.2.11/24", "192.0.2.12/24") }, ``, func(t *testing.T, h *fakeHost, _ *runner) {
-			if h.addresses["192.0.2.10/24"] != 0 || h.addresses["192.0.2.11/24"] == 0 || h.addresses["192.0.2.12/24"] == 0 {
-				t.Errorf("addresses %v", h.addresses)
+			if h.has("192.0.2.10/24") != 0 || h.has("192.0.2.11/24") == 0 || h.has("192.0.2.12/24") == 0 {
+				t.Error("the addresses are not those of the new configuration")
 			}
 		}},
 		{"changes the priority", func(i *conf.VRRPInstance) { i.Priority = 180 }, ``, func(t *testing.T, _ *fakeHost, r *runner) {
@@ -485,8 +486,8 @@ func TestAnAddressMovesToAnotherInstance(t *testing.T) {
 		a.Update(next)
 		time.Sleep(time.Second)
 		for _, address := range []string{"192.0.2.10/24", "192.0.2.11/24", "192.0.2.20/24"} {
-			if ha.addresses[address] == 0 {
-				t.Errorf("%s is nowhere; there are %v", address, ha.addresses)
+			if ha.has(address) == 0 {
+				t.Errorf("%s is nowhere", address)
 			}
 		}
 		a.stop()
@@ -504,5 +505,55 @@ func TestWhatIsRefusedIsCountedAndShown(t *testing.T) {
 		}
 		a.stop()
 		b.stop()
+	})
+}
+
+func TestAMasterThatLosesItsOwnAddressIsInFault(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		a, b := ha.run(file(200, nil)), hb.run(file(100, nil))
+		time.Sleep(10 * time.Second)
+		s.told()
+		own := ha.addr
+		ha.set(func() { ha.addr = netip.Addr{} })
+		time.Sleep(10 * time.Second)
+		if got := a.Status().Instances[0]; got.Lacks != "interface eth0 has no address to send from" {
+			t.Errorf("lacks %q", got.Lacks)
+		}
+		ha.set(func() { ha.addr = own })
+		time.Sleep(10 * time.Second)
+		s.expect(`
+10.219s a gives back VI_1
+10.219s a: instance VI_1 is FAULT
+12.828s b has VI_1
+12.828s b: instance VI_1 is MASTER
+20.219s a: instance VI_1 is BACKUP
+23.438s a has VI_1
+23.438s a: instance VI_1 is MASTER
+23.438s b gives back VI_1
+23.438s b: instance VI_1 is BACKUP`)
+		s.neverTwice("VI_1", time.Millisecond)
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestAVMACGoesAndComesWithItsAddresses(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, _ *fakeHost) {
+		vmac := func(i *conf.VRRPInstance) { i.VMAC = "vrrp.51" }
+		a := ha.run(file(255, vmac))
+		time.Sleep(time.Second)
+		next := file(255, vmac)
+		next.Instances[0].Source = lower
+		a.Update(next)
+		time.Sleep(time.Second)
+		s.expect(`
+0s a has VI_1
+0s a: instance VI_1 is MASTER
+1s a gives back VI_1
+1s a has VI_1`)
+		if ha.has("192.0.2.10/24") == 0 {
+			t.Error("the addresses have not come back")
+		}
+		a.stop()
 	})
 }

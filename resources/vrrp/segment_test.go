@@ -221,7 +221,10 @@ type fakeEndpoint struct {
 	ended sync.WaitGroup
 }
 
-func (e *fakeEndpoint) Local() netip.Addr { return e.h.addr }
+func (e *fakeEndpoint) Local() (a netip.Addr) {
+	e.h.set(func() { a = e.h.addr })
+	return a
+}
 
 func (e *fakeEndpoint) Close() error {
 	e.h.set(func() {
@@ -341,4 +344,15 @@ func ordered(story string) []line {
 		first = last
 	}
 	return all
+}
+
+func (h *fakeHost) rounds(name string) (n int) {
+	h.set(func() { n = h.announced[name] })
+	return n
+}
+
+// has tells how often an address was put on the host.
+func (h *fakeHost) has(address string) (n int) {
+	h.set(func() { n = h.addresses[address] })
+	return n
 }

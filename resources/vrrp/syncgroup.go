@@ -30,7 +30,7 @@ func (g *SyncGroup) Follow(i int, a Actions, now time.Time, do func(member int, 
 			}
 		}
 		g.each(-1, func(m *Machine) Actions { return m.Promote(now) }, do)
-	case a&(BecomeBackup|BecomeInitialize) != 0:
+	case a&(BecomeBackup|BecomeInitialize|Follow) != 0:
 		g.each(i, func(m *Machine) Actions { return m.Demote(now) }, do)
 	case a&AnnounceLower != 0:
 		// keepalived: whoever stood against one member has stood in the way of all.

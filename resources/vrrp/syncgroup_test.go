@@ -82,3 +82,21 @@ func TestARunningMemberDoesNotStopForWhatIsNotKnownYet(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+func TestAMemberThatIsNewInAGroupMayTakeItBack(t *testing.T) {
+	g, told, do := groupOf(2)
+	for i := range g.Members {
+		g.Stand(i, Standing{Priority: 100}, epoch, do)
+	}
+	now := epoch.Add(4 * time.Second)
+	g.Members[0].Promote(now) // it was master before the other one came
+	told()
+	g.Follow(1, g.Members[1].Received(Advert{50, time.Second, upper}, local, now), now, do)
+	if got := told(); got != "" {
+		t.Errorf("a lower one is heard: %q", got)
+	}
+	g.Follow(1, g.Members[1].Received(Advert{200, time.Second, upper}, local, now), now, do)
+	if got := told(); got != "0 zero backup" {
+		t.Errorf("a better one is heard: %q", got)
+	}
+}

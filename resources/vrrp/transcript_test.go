@@ -14,7 +14,7 @@ import (
 
 var update = flag.Bool("update", false, "write what was seen into testdata")
 
-var names = []string{"zero", "send", "master", "backup", "fault", "init", "announce", "announce-lower", "ask"}
+var names = []string{"zero", "send", "master", "backup", "fault", "init", "announce", "announce-lower", "ask", "follow"}
 
 func (a Actions) String() string {
 	var s []string
