@@ -28,6 +28,9 @@ import (
 // up with the configured weight, 1 is down, and 2 to 255 are up with the weight
 // status - 2, each time the whole weight and no difference to the former one.
 //
+// A program that cannot be started is no verdict (Local), for it says nothing of
+// the server: a director without it must not take every server down.
+//
 // It runs in its own process group. Whatever is left of that group when the
 // program has ended is killed, so that checks cannot pile up processes.
 type external struct {
@@ -130,7 +133,7 @@ func (x *external) Check(ctx context.Context) (string, error) {
 	err = cmd.Start()
 	in.Close()
 	if err != nil {
-		return "", fmt.Errorf("checkcommand: %w", err)
+		return "", localError{fmt.Errorf("checkcommand: %w", err)}
 	}
 	ordinary(cmd.Process.Pid)
 	head := make(chan []byte, 1)
