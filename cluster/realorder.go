@@ -21,6 +21,8 @@ type RealOrdered struct {
 	Address string         `json:"address"` // ADDRESS:PORT; the address alone for servers of a firewall mark
 	Host    string         `json:"host,omitempty"`
 	Order   conf.RealOrder `json:"order"`
+	// Was is the order that OrderReal has ended or replaced; nil: there was none.
+	Was *conf.RealOrder `json:"was,omitempty"`
 	// Services are the virtual services that have it: "192.168.56.200:80 tcp of ldirectord.yaml".
 	Services []string `json:"services"`
 }
@@ -64,11 +66,7 @@ func (n *Node) OrderReal(ctx context.Context, server string, order *conf.RealOrd
 	}
 	if order != nil && !o.Force {
 		if cost := emptied(st, meant, *order); cost != "" {
-			again := fmt.Sprintf("keepbeat real %s %s", order.Action, server)
-			if order.Action == conf.RealWeight {
-				again += fmt.Sprintf(" %d", order.Weight)
-			}
-			return nil, &ForceError{cost, again + " --force"}
+			return nil, &ForceError{cost, typed(server, *order) + " --force"}
 		}
 	}
 	if _, err := n.propose(ctx, state.Command{Reals: &state.SetReals{Servers: meant, Order: order}}); err != nil {
@@ -80,10 +78,28 @@ func (n *Node) OrderReal(ctx context.Context, server string, order *conf.RealOrd
 		if order != nil {
 			r.Order = *order
 		}
+		if was, found := st.Orders[a]; found {
+			r.Was = &was
+		}
 		r.Host, r.Services = usesOf(st.Spec, a)
 		all = append(all, r)
 	}
 	return all, nil
+}
+
+// typed is the command that gives an order.
+func typed(server string, o conf.RealOrder) string {
+	c := fmt.Sprintf("keepbeat real %s %s", o.Action, server)
+	if o.Action == conf.RealWeight {
+		c += fmt.Sprintf(" %d", o.Weight)
+	}
+	if o.For > 0 {
+		c += " --for " + o.For.String()
+	}
+	if o.Reason != "" {
+		c += " --reason '" + strings.ReplaceAll(o.Reason, "'", `'\''`) + "'"
+	}
+	return c
 }
 
 // RealOrders returns the real servers that have an order, sorted by address.
@@ -139,18 +155,35 @@ func realsNamed(spec *conf.Spec, word string) ([]netip.AddrPort, error) {
 	if len(found) > 0 {
 		return slices.SortedFunc(maps.Keys(found), netip.AddrPort.Compare), nil
 	}
-	const some = 10
-	names := slices.Sorted(maps.Keys(near))
-	list := strings.Join(names[:min(len(names), some)], ", ")
-	switch {
-	case len(names) == 0:
-		list = "there are none"
-	case len(names) > some:
-		list = fmt.Sprintf("there are %s and %d more", list, len(names)-some)
-	default:
-		list = "there are " + list
+	if reals := behind(spec, word); len(reals) > 0 {
+		return nil, fmt.Errorf("%s is no real server but a virtual service; its real servers are %s", word, some(reals))
 	}
-	return nil, fmt.Errorf("no pool has a real server %q; %s", word, list)
+	if len(near) == 0 {
+		return nil, fmt.Errorf("no pool has a real server %q; there are none", word)
+	}
+	return nil, fmt.Errorf("no pool has a real server %q; there are %s", word, some(near))
+}
+
+// some lists names, not too many.
+func some(names map[string]bool) string {
+	const most = 10
+	all := slices.Sorted(maps.Keys(names))
+	list := strings.Join(all[:min(len(all), most)], ", ")
+	if len(all) > most {
+		list += fmt.Sprintf(" and %d more", len(all)-most)
+	}
+	return list
+}
+
+// behind are the real servers of the virtual services that a word means.
+func behind(spec *conf.Spec, word string) map[string]bool {
+	reals := map[string]bool{}
+	eachReal(spec, func(_ string, v conf.Virtual, r conf.Real) {
+		if v.Address.IsValid() && (v.Address.String() == word || v.Address.Addr().String() == word) {
+			reals[cmp.Or(r.Host, realAddress(r.Address))] = true
+		}
+	})
+	return reals
 }
 
 // usesOf tells which virtual services have a server, and the name it has there.

@@ -36,7 +36,7 @@ is refused, with exit code 3; --force does it all the same.`,
 		var r api.Real
 		o := conf.RealOrder{Action: action}
 		sub := &cobra.Command{
-			Use: use, Short: short, Long: long, Args: cobra.ExactArgs(args), DisableFlagsInUseLine: true,
+			Use: use, Short: short, Long: long, Args: serverAnd(args - 1), DisableFlagsInUseLine: true,
 			RunE: func(cmd *cobra.Command, args []string) error {
 				if len(args) > 1 {
 					w, err := strconv.Atoi(args[1])
@@ -58,7 +58,7 @@ is refused, with exit code 3; --force does it all the same.`,
 		return sub
 	}
 	enable := &cobra.Command{
-		Use: "enable SERVER", Short: "Take an order back", Args: cobra.ExactArgs(1), DisableFlagsInUseLine: true,
+		Use: "enable SERVER", Short: "Take an order back", Args: serverAnd(0), DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.orderReal(cmd.Context(), api.Real{Server: args[0]})
 		},
@@ -81,6 +81,21 @@ is refused, with exit code 3; --force does it all the same.`,
 	return c
 }
 
+// serverAnd wants the server and so many weights.
+func serverAnd(weights int) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		switch {
+		case len(args) == 0:
+			return usageError{errors.New("which real server? ADDRESS:PORT, ADDRESS or its name in the pool; `keepbeat status` shows them")}
+		case len(args) <= weights:
+			return usageError{errors.New("which weight? a number from 0 to 65535")}
+		case len(args) > 1+weights:
+			return usageError{fmt.Errorf("%q is too much; a reason is given by --reason, and each server by its own command", args[1+weights])}
+		}
+		return nil
+	}
+}
+
 func (a *app) orderReal(ctx context.Context, r api.Real) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
@@ -89,16 +104,38 @@ func (a *app) orderReal(ctx context.Context, r api.Real) error {
 		return err
 	}
 	for _, s := range done.Servers {
-		word := "enabled"
-		if r.Order != nil {
-			word = s.Order.String()
+		word := s.Order.String()
+		switch {
+		case r.Order != nil && s.Was != nil:
+			word += "; before: " + s.Was.String()
+		case r.Order == nil && s.Was != nil:
+			word = "enabled; it was " + s.Was.String()
+		case r.Order == nil:
+			word = "there was no order for it"
 		}
 		fmt.Fprintf(a.stdout, "real server %s%s: %s\n", s.Address, named(s.Host), word)
 		for _, v := range s.Services {
 			fmt.Fprintln(a.stdout, "  "+v)
 		}
 	}
+	if r.Order != nil {
+		fmt.Fprintln(a.stdout, wayBack(r))
+	}
 	return nil
+}
+
+// wayBack says what to look at, and how an order ends.
+func wayBack(r api.Real) string {
+	look := map[conf.RealAction]string{
+		conf.RealDrain:   "`keepbeat status` shows the connections that are left; ",
+		conf.RealDisable: "its checks go on, and do not count; ",
+		conf.RealWeight:  "its checks go on to take it out and in; ",
+	}[r.Order.Action]
+	end := " ends this"
+	if r.Order.For > 0 {
+		end += " before its time"
+	}
+	return look + "`keepbeat real enable " + r.Server + "`" + end
 }
 
 func named(host string) string {
