@@ -266,6 +266,9 @@ func (p *pgConn) login(user, database string) error {
 			if !bytes.Contains(append([]byte{0}, data...), []byte("\x00"+scramName+"\x00")) {
 				return fmt.Errorf("the server wants to authenticate by %s; %s is known here", quote(data), scramName)
 			}
+			if scram != nil {
+				return errPg
+			}
 			scram = newScramClient(p.password)
 			first := scram.first()
 			m := binary.BigEndian.AppendUint32(append([]byte(scramName), 0), uint32(len(first)))
