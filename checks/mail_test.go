@@ -13,6 +13,7 @@ func TestSMTP(t *testing.T) {
 		{"a mail server", nil, "S: 220 mx ESMTP\n" + hello + "S: 250-mx\nS: 250 SIZE\nC: QUIT\nS: 221 bye", "220 mx ESMTP"},
 		{"a greeting of several lines", nil, "S: 220-mx\nS: 220-no spam\nS: 220 ready\n" + hello + "S: 250 mx\nC: QUIT\nS: 221", "220 ready"},
 		{"one that knows no EHLO", nil, "S: 220 old\n" + hello + "S: 502 what?\n" + `C~ ^HELO \[127` + "\nS: 250 hello\nC: QUIT\nS: 221 bye", "220 old"},
+		{"with a name", func(c *conf.Check) { c.HeloName = "director.example.org" }, "S: 220 mx\nC: EHLO director.example.org\nS: 502 what?\nC: HELO director.example.org\nS: 250 mx\nC: QUIT\nS: 221", "220 mx"},
 		{"one that knows neither", nil, "S: 220 odd\n" + hello + "S: 502 what?\nC~ ^HELO\nS: 500 what?", `!HELO: "500 what?", wanted 250`},
 		{"one that closes at QUIT", nil, "S: 220 mx\n" + hello + "S: 250 mx\nC: QUIT", "220 mx"},
 		{"one that resets at QUIT", nil, "S: 220 mx\n" + hello + "S: 250 mx\nC: QUIT\nRESET", "220 mx"},
