@@ -69,9 +69,6 @@ func (n *Node) OrderReal(ctx context.Context, server string, order *conf.RealOrd
 			return nil, &ForceError{cost, typed(server, *order) + " --force"}
 		}
 	}
-	if _, err := n.propose(ctx, state.Command{Reals: &state.SetReals{Servers: meant, Order: order}}); err != nil {
-		return nil, err
-	}
 	var all []RealOrdered
 	for _, a := range meant {
 		r := RealOrdered{Address: realAddress(a)}
@@ -83,6 +80,21 @@ func (n *Node) OrderReal(ctx context.Context, server string, order *conf.RealOrd
 		}
 		r.Host, r.Services = usesOf(st.Spec, a)
 		all = append(all, r)
+	}
+	if order != nil && !o.Force && n.cfg.RealCost != nil {
+		if cost := n.cfg.RealCost(n.Status(ctx), all, *order); cost != "" {
+			return nil, &ForceError{cost, typed(server, *order) + " --force"}
+		}
+	}
+	if _, err := n.propose(ctx, state.Command{Reals: &state.SetReals{Servers: meant, Order: order}}); err != nil {
+		return nil, err
+	}
+	for _, r := range all {
+		what := "enabled" + o.by()
+		if order != nil {
+			what = order.String()
+		}
+		n.logger.Info("real server "+r.Address+" "+what, "services", strings.Join(r.Services, ", "))
 	}
 	return all, nil
 }
@@ -200,7 +212,7 @@ func usesOf(spec *conf.Spec, a netip.AddrPort) (host string, services []string) 
 }
 
 // emptied says which virtual services would have no real server that takes new
-// connections, with an order in force; checks are not looked at.
+// connections, with an order in force, whatever the checks say: Config.RealCost heeds those.
 func emptied(st *state.State, servers []netip.AddrPort, order conf.RealOrder) string {
 	takes := func(r conf.Real, ordered map[netip.AddrPort]conf.RealOrder) bool {
 		o, found := ordered[r.Address]
@@ -265,6 +277,9 @@ func (n *Node) endOrders(st *state.State, seen map[uint64]time.Time) {
 		cmd := state.Command{Reals: &state.SetReals{Servers: []netip.AddrPort{a}, Was: o.N}}
 		n.jobs.start("end the order for "+realAddress(a), n.wake, func(ctx context.Context) error {
 			_, err := n.cons.Propose(ctx, cmd)
+			if err == nil {
+				n.logger.Info("real server "+realAddress(a)+": the time of its order is over", "was", o.String())
+			}
 			return err
 		})
 	}
