@@ -25,7 +25,9 @@ type input struct {
 	kept func(netip.AddrPort) bool
 	// stood: the fallback was found standing in for the servers then.
 	stood func(netip.AddrPort) bool
-	order func(netip.AddrPort) (Order, bool)
+	// earlier is what an earlier daemon left of the service; nil: there was none.
+	earlier *earlier
+	order   func(netip.AddrPort) (Order, bool)
 	// file is the name of the file in maintenancedir that takes a server out; empty: none does.
 	file func(conf.Real) string
 }

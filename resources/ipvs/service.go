@@ -101,20 +101,28 @@ func (s *service) follow(m *member, v *conf.Virtual, r *conf.Real, now verdict, 
 	if v.SlowStart <= 0 || !now.serves {
 		m.rising = time.Time{}
 	}
-	e := event{at: in.now, virtual: v, real: r, weight: now.weight, why: now.why, found: m.state == "" && !m.late}
+	told := "" // by an earlier daemon
+	if m.state == "" && !m.late {
+		told = in.told(plain(r.Address), now)
+	}
+	e := event{at: in.now, virtual: v, real: r, weight: now.weight, why: now.why, found: m.state == "" && !m.late && told == ""}
 	switch {
 	case now.state == StateUp && m.state != StateUp:
 		// One that was up already when the pool started has no need to start slowly.
-		if v.SlowStart > 0 && (m.state == StateDown || m.late) {
+		if v.SlowStart > 0 && (m.state == StateDown || m.late || told == StateDown) {
 			m.rising = riseFrom(in.base, in.now)
 		}
 		m.state, m.told = StateUp, time.Time{}
 		e.kind = serverUp
-		d.events = append(d.events, e)
+		if told != StateUp {
+			d.events = append(d.events, e)
+		}
 	case now.state == StateDown && m.state != StateDown:
 		m.state, m.told = StateDown, in.now
-		e.kind, e.found = serverDown, !s.begun
-		d.events = append(d.events, e)
+		e.kind, e.found = serverDown, !s.begun && told == ""
+		if told != StateDown {
+			d.events = append(d.events, e)
+		}
 	case now.state == StateDown && v.Email.Every > 0 && in.now.Sub(m.told) >= v.Email.Every:
 		m.told = in.now
 		e.kind = stillDown
@@ -154,9 +162,15 @@ func (s *service) vote(v *conf.Virtual, hope int, in input, d *decision) {
 	if s.quorum == was {
 		return
 	}
-	e := event{kind: quorumMet, at: in.now, virtual: v, sum: d.sum, found: was == undecided}
+	told := undecided // by an earlier daemon
+	if was == undecided {
+		if told = in.toldQuorum(v, s.quorum); told == s.quorum {
+			return
+		}
+	}
+	e := event{kind: quorumMet, at: in.now, virtual: v, sum: d.sum, found: was == undecided && told == undecided}
 	if s.quorum == lost {
-		e.kind, e.found = quorumLost, !s.begun
+		e.kind, e.found = quorumLost, !s.begun && told == undecided
 	}
 	d.events = append(d.events, e)
 }
@@ -191,6 +205,9 @@ func (s *service) standIn(v *conf.Virtual, in input, d *decision) {
 		e.kind, e.real = fallbackOn, &v.Fallbacks[d.fallback]
 	}
 	s.fallback = now
+	if !s.begun && in.earlier != nil && in.earlier.stood && in.stood(now) {
+		return // it answers since an earlier daemon
+	}
 	d.events = append(d.events, e)
 }
 
