@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -31,9 +32,13 @@ func (p *poolReader) readReals(n *yaml.Node, raw *rawVirtual, v *Virtual) {
 	}
 	plan := p.plan(raw.check, v)
 	seen := map[netip.AddrPort]int{}
-	p.list(raw.real, "real", func(_ int, n *yaml.Node) {
+	p.list(raw.real, "real", func(i int, n *yaml.Node) {
 		if *p.reals > maxReals {
 			return // said already; a range need not be written out to be refused
+		}
+		if n.Style&yaml.DoubleQuotedStyle != 0 && i > 0 && strings.Contains(raw.real.Content[i-1].Value, ` "`) {
+			p.errorf(n, "%s is no server: the comma before it ends the entry; quote that as a whole: '%s, \"%s\"'", quote(n.Value), raw.real.Content[i-1].Value, n.Value)
+			return
 		}
 		e, err := p.readEntry(n, false)
 		if err != nil {
@@ -263,7 +268,7 @@ func parseReal(s string, fallback bool) (where string, r Real, extra []string, e
 		case "ipip":
 			r.Forward = IPIP
 		default:
-			return fail("forward method %s of %s is not gate, masq or ipip", quote(rest[0].text), where)
+			return fail("forward method %s of %s is not gate, masq or ipip%s", quote(rest[0].text), where, forwardHint(rest[0].text))
 		}
 		rest = rest[1:]
 	case !fallback:
@@ -309,6 +314,22 @@ func parseReal(s string, fallback bool) (where string, r Real, extra []string, e
 		}
 	}
 	return where, r, extra, r.valid(where)
+}
+
+// forwardHint is the method that a word of keepalived or ipvsadm means.
+func forwardHint(word string) string {
+	for _, o := range []struct {
+		words string
+		here  Forward
+	}{{"dr -g gatewaying route direct", Gate}, {"nat -m masquerading masquerade", Masq}, {"tun -i tunnel ip-ip", IPIP}} {
+		if slices.Contains(strings.Fields(o.words), strings.ToLower(word)) {
+			return fmt.Sprintf("; write %s", o.here)
+		}
+	}
+	if n := nearest(word, []string{"gate", "masq", "ipip"}); n != "" {
+		return fmt.Sprintf("; did you mean %q?", n)
+	}
+	return ""
 }
 
 // tunnelWord takes a word that stands between ipip and the weight; false: it is none of these.
