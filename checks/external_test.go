@@ -2,7 +2,6 @@ package checks
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -50,7 +49,11 @@ func TestExternal(t *testing.T) {
 
 func TestExternalThatHangsIsKilledWithItsChildren(t *testing.T) {
 	dir := t.TempDir()
-	c := script(t, "trap '' TERM; echo $$ >"+dir+"/pids; sleep 300 & echo $! >>"+dir+"/pids; while :; do sleep 300; done")
+	fifo := filepath.Join(dir, "pids")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := script(t, "trap '' TERM; sleep 300 & echo $$ $! >"+fifo+"; while :; do sleep 300; done")
 	k, err := NewChecker(c)
 	if err != nil {
 		t.Fatal(err)
@@ -58,33 +61,33 @@ func TestExternalThatHangsIsKilledWithItsChildren(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { _, err := k.Check(ctx); done <- err }()
-	var pids []string
-	for len(pids) < 2 {
-		b, _ := os.ReadFile(dir + "/pids")
-		pids = strings.Fields(string(b))
-		time.Sleep(time.Millisecond)
+	b, err := os.ReadFile(fifo) // waits for the script
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running []unix.PollFd
+	for p := range strings.FieldsSeq(string(b)) {
+		pid, err := strconv.Atoi(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		running = append(running, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+	}
+	if len(running) != 2 {
+		t.Fatalf("the script said %q", b)
 	}
 	cancel()
 	if err := <-done; err == nil || err.Error() != "checkcommand: no answer within 10s" {
 		t.Errorf("got %v", err)
 	}
-	for _, p := range pids {
-		pid, err := strconv.Atoi(p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		gone := func() bool {
-			if errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
-				return true
-			}
-			// An orphan is a zombie until init takes it.
-			b, err := os.ReadFile("/proc/" + p + "/stat")
-			return err != nil || strings.Contains(string(b), ") Z ")
-		}
-		for end := time.Now().Add(10 * time.Second); !gone(); time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("process %d is still there", pid)
-			}
+	for i := range running {
+		if n, err := unix.Poll(running[i:i+1], 60_000); n != 1 || err != nil {
+			t.Errorf("process %d is still there (%v)", i, err)
 		}
 	}
 	var status unix.WaitStatus

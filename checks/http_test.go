@@ -257,7 +257,7 @@ func TestHTTPSilenceAndDripsEndAtTheDeadline(t *testing.T) {
 					return
 				}
 				b = []byte("x")
-				time.Sleep(time.Millisecond)
+				time.Sleep(time.Millisecond) // slowness is the case
 			}
 		},
 		"a body byte at a time": func(c net.Conn) {
@@ -266,7 +266,7 @@ func TestHTTPSilenceAndDripsEndAtTheDeadline(t *testing.T) {
 					return
 				}
 				b = []byte("x")
-				time.Sleep(time.Millisecond)
+				time.Sleep(time.Millisecond) // as above
 			}
 		},
 	} {

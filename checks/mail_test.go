@@ -17,7 +17,7 @@ func TestSMTP(t *testing.T) {
 		{"one that knows neither", nil, "S: 220 odd\n" + hello + "S: 502 what?\nC~ ^HELO\nS: 500 what?", `!HELO: "500 what?", wanted 250`},
 		{"one that closes at QUIT", nil, "S: 220 mx\n" + hello + "S: 250 mx\nC: QUIT", "220 mx"},
 		{"one that resets at QUIT", nil, "S: 220 mx\n" + hello + "S: 250 mx\nC: QUIT\nRESET", "220 mx"},
-		{"one that hangs at QUIT", soon, "S: 220 mx\n" + hello + "S: 250 mx\nC: QUIT\nHANG", "!QUIT: no answer within 500ms"},
+		{"one that hangs at QUIT", nil, "S: 220 mx\n" + hello + "S: 250 mx\nC: QUIT\nHANG", "!QUIT: no answer within TIME"},
 		{"one that is full", nil, "S: 421 too many connections", `!greeting: "421 too many connections", wanted 220`},
 		{"one that takes nobody", nil, "S: 554 no service here", `!greeting: "554 no service here", wanted 220`},
 		{"one that is busy after EHLO", nil, "S: 220 mx\n" + hello + "S: 451 later", `!EHLO: "451 later", wanted 250`},
@@ -55,7 +55,7 @@ func TestPOP(t *testing.T) {
 		{"a complaint at the end", nil, "S: +OK\nC: QUIT\nS: -ERR not deleted", `!QUIT: "-ERR not deleted", wanted goodbye`},
 		{"STARTTLS", func(c *conf.Check) { starttls(c); asAlice(c) }, "S: +OK\nC: STLS\nS: +OK go\nTLS\n" + login + "S: +OK\nC: QUIT\nS: +OK bye", "logged in"},
 		{"STARTTLS refused", starttls, "S: +OK\nC: STLS\nS: -ERR what?", `!STLS: "-ERR what?", wanted +OK`},
-		{"silent after USER", func(c *conf.Check) { soon(c); asAlice(c) }, "S: +OK\nC: USER alice\nHANG", "!USER: no answer within 500ms"},
+		{"silent after USER", asAlice, "S: +OK\nC: USER alice\nHANG", "!USER: no answer within TIME"},
 	})
 	converse(t, "pops", []talk{
 		{"TLS from the start", asAlice, "TLS\nS: +OK\n" + login + "S: +OK\nC: QUIT\nS: +OK bye", "logged in"},
