@@ -371,6 +371,9 @@ func TestFilesInMaintenancedir(t *testing.T) {
 	for _, name := range []string{"somebody-elses", "10.0.0.55", "10.0.0.5:81", strings.Repeat("x", 255), "\xff\n"} {
 		touch(name)
 	}
+	if p.isOurs("somebody-elses") || !p.isOurs("WEB2") {
+		t.Error("files of others are heard, or ours are not")
+	}
 	for name, want := range map[string][]int{
 		"10.0.0.5:80": {0, 2}, "10.0.0.5": {0, 2},
 		"web2.example.org": {1, 0}, "web2.example.org:80": {1, 0}, "WEB2": {1, 0}, "web2:80": {1, 0},

@@ -52,7 +52,8 @@ type pool struct {
 	left     map[Key]bool     // services of an earlier daemon's record
 	earlier  map[Key]*earlier // those of them that were found in the table then
 	orders   map[netip.AddrPort]Order
-	files    map[string]bool // names in maintenancedir that are about our servers
+	files    map[string]bool // names in maintenancedir that are about our servers, and are there
+	names    map[string]bool // all that are about them; replaced and never changed
 	blind    string          // why maintenancedir is not seen; empty: it is, or there is none
 	services map[Key]*service
 	written  map[Key]Entry     // what services decided last
@@ -137,6 +138,7 @@ func newPool(m *Maker, env resources.Env, name string, content conf.Pool) *pool 
 		subs:    map[conf.Check]func(){},
 		content: content,
 		watched: watches(content, nil),
+		names:   namesOf(content),
 		owned:   map[Key]bool{},
 		dirty:   map[Key]bool{},
 		refused: map[string]error{},
@@ -414,7 +416,7 @@ func (p *pool) Update(ctx context.Context, spec conf.Spec, r conf.Resource) erro
 	stay := keysOf(content)
 	p.pending = append(p.pending, p.ends(func(k Key) bool { _, stays := stay[k]; return !stays })...)
 	p.content, p.intact = content, false
-	p.watched = watches(content, p.watched)
+	p.watched, p.names = watches(content, p.watched), namesOf(content)
 	p.mu.Unlock()
 	p.shareUpdate(ctx, spec.IPVS)
 	p.subscribe(asBefore)

@@ -77,7 +77,8 @@ func (s *service) step(v conf.Virtual, in input) decision {
 		}
 		if !m.rising.IsZero() {
 			w, next := rise(m.rising, in.now, v.SlowStart, st.weight)
-			if next.IsZero() {
+			// One that is drained meanwhile goes on where its time is then.
+			if next.IsZero() && (st.weight > 1 || in.now.Sub(m.rising) >= v.SlowStart) {
 				m.rising = time.Time{}
 			}
 			st.rising, st.weight = !next.IsZero(), w

@@ -38,9 +38,9 @@ const refreshPeriod = 10 * time.Second
 
 // wantedSettings are the settings that the kernel ought to have while a pool is started.
 //
-// templates says that a service is persistent and quiescent. A client of it
-// would be sent to a server that is down, by its template, as long as it keeps
-// coming, so expire_quiescent_template is on unless it is configured.
+// templates says that a service is persistent. A client of it would be sent to
+// a server that is drained or, with quiescent, down, by its template, as long as
+// it keeps coming, so expire_quiescent_template is on unless it is configured.
 func wantedSettings(c *conf.IPVS, templates bool) map[string]string {
 	w := map[string]string{}
 	if templates {

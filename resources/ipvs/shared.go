@@ -36,7 +36,7 @@ type shared struct {
 // sharer is what shared knows of a pool.
 type sharer struct {
 	runs, started bool
-	templates     bool // has a service that is persistent and quiescent
+	templates     bool // has a service that is persistent
 }
 
 func newShared(t Table) *shared {
@@ -48,7 +48,7 @@ func newShared(t Table) *shared {
 }
 
 func templates(c conf.Pool) bool {
-	return slices.ContainsFunc(c.Virtuals, func(v conf.Virtual) bool { return v.Quiescent && v.Persistent > 0 })
+	return slices.ContainsFunc(c.Virtuals, func(v conf.Virtual) bool { return v.Persistent > 0 })
 }
 
 // put notes what a pool is now.

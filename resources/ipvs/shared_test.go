@@ -43,7 +43,7 @@ func TestWantedSettings(t *testing.T) {
 		want      map[string]string
 	}{
 		{"nothing is configured: nothing is touched", nil, false, map[string]string{}},
-		{"persistent and quiescent: templates of servers that are down do not count", nil, true, map[string]string{"expire_quiescent_template": "1"}},
+		{"persistent: templates of servers with weight 0 do not count", nil, true, map[string]string{"expire_quiescent_template": "1"}},
 		{"what is configured counts", all, true, map[string]string{
 			"expire_quiescent_template": "0", "expire_nodest_conn": "1", "conn_reuse_mode": "0", "sloppy_tcp": "1",
 			"sync_refresh_period": "10", "timeout_tcp": "600", "timeout_tcpfin": "2", "timeout_udp": "60"}},
