@@ -535,7 +535,7 @@ func TestOneServerThatTheKernelRefusesDoesNotFailThePool(t *testing.T) {
 }
 
 func TestDetail(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	tunedBubble(t, func(t *testing.T, r *rig) {
 		v := web()
 		v.Persistent, v.Comment = 600*time.Second, "shop"
 		v.Reals = append(v.Reals, real("10.0.0.7:80", conf.Masq, 4), real("10.0.0.8:80", conf.Gate, 1), real("10.0.0.9:80", conf.Gate, 1))
@@ -554,6 +554,7 @@ func TestDetail(t *testing.T) {
  "pool": "web.yaml",
  "started": true,
  "repairs": 0,
+ "kernel": {"settings": {"expire_quiescent_template": "1"}},
  "services": [
   {
    "name": "10.0.0.1:80 tcp",
