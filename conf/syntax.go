@@ -157,11 +157,11 @@ var old = []struct {
 	{regexp.MustCompile(`(?m)^\s*virtual6?\s*=`),
 		"this is a file of ldirectord; the same keys stand in YAML here, \"checktimeout: 3s\" and \"virtual: [{address: ..., real: [...]}]\": see ldirectord.yaml(5)"},
 	{regexp.MustCompile(`(?m)^\s*(?:virtual_server|vrrp_instance|global_defs|real_server)\b[^:\n]*\{`),
-		"this is a file of keepalived; its virtual_server is written in YAML here, with the keys of ldirectord: see ldirectord.yaml(5) and docs/ldirectord.md"},
+		"this is a file of keepalived; its virtual_server is written in YAML here, with the keys of ldirectord: see ldirectord.yaml(5) and docs/ldirectord.md; VRRP is not built yet"},
 	{regexp.MustCompile(`(?m)^(?:bcast|mcast|ucast|serial|node|keepalive|deadtime|auto_failback)[ \t\x{a0}]+[^\s:]`),
 		"this is heartbeat's ha.cf; the same words stand in YAML here, \"links: [{bcast: eth1}]\" and \"nodes: {director1: {}}\": see ha.yaml(5)"},
 	{regexp.MustCompile(`(?m)^[\w.-]+[ \t\x{a0}]+(?:(?:IPaddr2?::)?\d+\.\d+\.\d+\.\d+\S*)(?:[ \t\x{a0}]|$)`),
-		"this is heartbeat's haresources; its lines are understood when each stands in quotes, as an entry of the list \"haresources:\": see haresources.yaml(5)"},
+		"this is heartbeat's haresources; its lines are understood as they are, each an entry of the list \"haresources:\" (\"- director1 ...\"): see haresources.yaml(5)"},
 }
 
 // OldFile says what a file is that one of the old programs reads, and how the

@@ -27,7 +27,7 @@ written in the pool, means every port of it. An order counts in every virtual
 service that has the server.
 What would leave a virtual service without a server that takes new connections
 is refused, with exit code 3; --force does it all the same.`,
-		Args: cobra.NoArgs,
+		Args: noWords,
 		RunE: func(*cobra.Command, []string) error {
 			return usageError{errors.New("drain, disable, enable, weight or list is missing")}
 		},
@@ -65,7 +65,7 @@ is refused, with exit code 3; --force does it all the same.`,
 	}
 	var asJSON bool
 	list := &cobra.Command{
-		Use: "list [--json]", Short: "Show the real servers that have an order", Args: cobra.NoArgs, DisableFlagsInUseLine: true,
+		Use: "list [--json]", Short: "Show the real servers that have an order", Args: noWords, DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.realOrders(cmd.Context(), asJSON) },
 	}
 	list.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
