@@ -121,6 +121,8 @@ func (m *mysqlConn) login(user, database string, t *tls.Config) (version string,
 	return version, m.authenticate(g.plugin, g.scramble)
 }
 
+var errOldPassword = fmt.Errorf("the server wants a password of before MySQL 4.1, which cannot be sent safely: that method is %w", errUnknownPlugin)
+
 // authenticate goes on until the server is content or not.
 func (m *mysqlConn) authenticate(plugin string, scramble []byte) error {
 	for range 10 { // the longest way takes four
@@ -135,7 +137,7 @@ func (m *mysqlConn) authenticate(plugin string, scramble []byte) error {
 		case mysqlEOF: // take another method
 			name, data, ok := bytes.Cut(p[1:], []byte{0})
 			if !ok {
-				return errors.New("the server wants a password of before MySQL 4.1, which cannot be sent safely")
+				return errOldPassword
 			}
 			plugin, scramble = string(name), bytes.TrimSuffix(data, []byte{0})
 			if reply, err = m.proof(plugin, scramble); err != nil {
@@ -174,7 +176,7 @@ func (m *mysqlConn) proof(plugin string, scramble []byte) ([]byte, error) {
 		}
 		return []byte{1}, nil // asks for the server's key
 	case "mysql_clear_password":
-		if !m.secure {
+		if !m.secure && len(m.password) > 0 {
 			return nil, errors.New("the server wants the password in the clear: set starttls")
 		}
 		return m.clear(), nil
