@@ -40,12 +40,15 @@ func httpAt(addr string) conf.Check {
 	}
 }
 
-// try runs a check once, within its time-out.
+// try runs a check once, within its time-out, where a Scheduler would run it.
 func try(t *testing.T, c conf.Check) (string, error) {
 	t.Helper()
 	k, err := NewChecker(c)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if runsInLoop(c) {
+		return tryInLoop(t, c)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), c.Timeout)
 	defer cancel()

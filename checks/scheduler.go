@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strconv"
 	"sync"
@@ -40,7 +41,8 @@ type Config struct {
 	// Default (0): Descriptors().
 	Concurrency int
 
-	// NewChecker makes checkers. Default (nil): those of this package. For tests.
+	// NewChecker makes checkers. Default (nil): those of this package. For tests,
+	// with a fake clock too: none of them runs in the goroutine of the loop.
 	NewChecker func(conf.Check) (Checker, error)
 }
 
@@ -62,7 +64,7 @@ type Scheduler struct {
 	make  func(conf.Check) (Checker, error)
 	ping  *icmp.Pinger
 	limit int
-	wake  chan struct{} // capacity 1: the heap's first entry changed
+	polls bool // Run makes a poller: there are sockets, and no fake clock
 	wg    sync.WaitGroup
 
 	mu                  sync.Mutex // guards all below, and the fields of entries and subscribers
@@ -71,6 +73,9 @@ type Scheduler struct {
 	waiting             []*entry // due, and no descriptor free; first come, first served
 	inUse               int      // descriptors in use
 	running             int
+	alarm               alarm           // nil: not in Run
+	ready               []*task         // that the loop is to begin or to go on with
+	awake               bool            // the loop looks at ready and heap before it sleeps
 	runCtx              context.Context // nil: not in Run
 	started             bool
 	ended               bool      // no more goroutines are started
@@ -87,6 +92,7 @@ type Scheduler struct {
 // entry is one distinct check.
 type entry struct {
 	check   conf.Check // with defaults filled in
+	inLoop  bool       // its runs are tasks
 	key     conf.Check // as subscribed
 	checker Checker
 	subs    []*subscriber
@@ -112,10 +118,11 @@ type entry struct {
 // run is one execution.
 type run struct {
 	start   time.Time
-	cancel  context.CancelFunc
-	counted int  // failures counted already because it overran
-	dropped bool // its subscribers went away: no verdict
-	excused bool // it overran in a stall: no verdict
+	cancel  context.CancelFunc // s.mu is held
+	task    *task              // nil: a goroutine of its own
+	counted int                // failures counted already because it overran
+	dropped bool               // its subscribers went away: no verdict
+	excused bool               // it overran in a stall: no verdict
 }
 
 // NewScheduler makes a Scheduler; Run makes it work.
@@ -125,7 +132,7 @@ func NewScheduler(cfg Config) *Scheduler {
 		make:    cfg.NewChecker,
 		limit:   cfg.Concurrency,
 		ping:    icmp.NewPinger(),
-		wake:    make(chan struct{}, 1),
+		polls:   cfg.NewChecker == nil,
 		entries: map[conf.Check]*entry{},
 		epoch:   time.Now(),
 	}
@@ -177,6 +184,7 @@ func (s *Scheduler) Subscribe(c conf.Check, notify func(Status)) (cancel func())
 	e := s.entries[c]
 	if e == nil {
 		e = &entry{key: c, check: withDefaults(c), index: -1, cost: min(cost(c), s.limit), place: placeOf(c)}
+		e.inLoop = s.polls && runsInLoop(e.check)
 		s.entries[c] = e
 		s.begin(e)
 	} else if e.run != nil && e.run.dropped {
@@ -390,7 +398,13 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		s.mu.Unlock()
 		return errors.New("checks: Run was called twice")
 	}
-	s.started, s.runCtx = true, ctx
+	s.started = true
+	alarm, err := s.newAlarm()
+	if err != nil {
+		s.mu.Unlock()
+		return fmt.Errorf("checks: %w", err)
+	}
+	s.runCtx, s.alarm = ctx, alarm
 	now := time.Now()
 	for _, e := range s.entries { // those that were subscribed before
 		if e.index >= 0 {
@@ -399,10 +413,11 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 
-	s.loop(ctx)
+	err = s.loop(ctx, alarm)
 
 	s.mu.Lock()
-	s.runCtx, s.ended = nil, true
+	s.runCtx, s.alarm, s.ended = nil, nil, true
+	alarm.close()
 	s.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
@@ -414,7 +429,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	defer patience.Stop()
 	select {
 	case <-done:
-		return nil
+		return err
 	case <-patience.C:
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -91,7 +92,7 @@ func memoryStream(p []byte) *stream {
 		io.Reader
 		io.Writer
 	}{bytes.NewReader(p), io.Discard}
-	return &stream{conn: &tcpConn{}, rw: rw, r: bufio.NewReader(rw), left: maxBody}
+	return &stream{conn: &tcpConn{io: (*os.File)(nil)}, rw: rw, r: bufio.NewReader(rw), left: maxBody}
 }
 
 // What a server announces costs nothing; what it sends does.
