@@ -14,9 +14,9 @@ var keepalivedWords = map[string]string{
 	"delay_before_retry": "checkinterval", "delay_loop": "checkinterval", "http_protocol": "http_version", "inhibit_on_failure": "quiescent",
 	"enable_sni": "tls_name", "lb_algo": "scheduler", "lthreshold": "lower", "lvs_sched": "scheduler",
 	"max_reply_length": "reply_max", "min_reply_length": "reply_min", "misc_dynamic": "dynamic", "misc_path": "checkcommand", "misc_timeout": "checktimeout",
-	"nat_mask": "netmask", "nb_get_retry": "failurecount", "notification_email": "emailalert", "notification_email_from": "emailalertfrom",
+	"nat_mask": "netmask", "notification_email": "emailalert", "notification_email_from": "emailalertfrom",
 	"password": "passwd", "persistence_granularity": "netmask", "persistence_timeout": "persistent", "regex": "receive", "require_reply": "reply",
-	"retry": "failurecount", "smtp_alert": "emailalert", "smtp_server": "smtp", "sni_name": "tls_name", "sorry_server": "fallback", "status_code": "status",
+	"smtp_alert": "emailalert", "smtp_server": "smtp", "sni_name": "tls_name", "sorry_server": "fallback", "status_code": "status",
 	"track_file": "path", "uthreshold": "upper", "warmup": "jitter",
 }
 
@@ -59,6 +59,10 @@ func elsewhereOfPools() map[string]string {
 	for _, w := range strings.Fields("lb_kind lvs_method") {
 		m[w] = fmt.Sprintf("%q is the forward method of each real server here: \"192.168.56.103:80 gate\" (DR is gate, NAT masq, TUN ipip)", w)
 	}
+	for _, w := range strings.Fields("retry nb_get_retry") {
+		m[w] = fmt.Sprintf("%q is \"failurecount\" here, and one more, since it counts the first failure, too", w)
+	}
+	m["virtual_server_group"] = "\"virtual_server_group\" is a list of addresses of one entry of \"virtual\" here: \"- address: [192.168.56.200:80, 192.168.56.201:80]\""
 	m["virtual_server"] = "\"virtual_server\" is an entry of \"virtual\" here: \"- address: 192.168.56.200:80\""
 	m["real_server"] = "\"real_server\" is an entry of \"real\" here: \"192.168.56.103:80 gate\""
 	m["url"] = "\"url\" is \"request\" here, or \"urls\" for several"
