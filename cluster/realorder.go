@@ -71,7 +71,7 @@ func (n *Node) OrderReal(ctx context.Context, server string, order *conf.RealOrd
 	}
 	var all []RealOrdered
 	for _, a := range meant {
-		r := RealOrdered{Address: realAddress(a)}
+		r := RealOrdered{Address: conf.ServerName(a)}
 		if order != nil {
 			r.Order = *order
 		}
@@ -119,20 +119,13 @@ func (n *Node) RealOrders() []RealOrdered {
 	st := n.State()
 	all := []RealOrdered{}
 	for _, a := range slices.SortedFunc(maps.Keys(st.Orders), netip.AddrPort.Compare) {
-		r := RealOrdered{Address: realAddress(a), Order: st.Orders[a]}
+		r := RealOrdered{Address: conf.ServerName(a), Order: st.Orders[a]}
 		if st.Spec != nil {
 			r.Host, r.Services = usesOf(st.Spec, a)
 		}
 		all = append(all, r)
 	}
 	return all
-}
-
-func realAddress(a netip.AddrPort) string {
-	if a.Port() == 0 {
-		return a.Addr().String()
-	}
-	return a.String()
 }
 
 // eachReal calls f for every real server and fallback of the pools, in the order of their names.
@@ -162,7 +155,7 @@ func realsNamed(spec *conf.Spec, word string) ([]netip.AddrPort, error) {
 		if means(r) {
 			found[r.Address] = true
 		}
-		near[cmp.Or(r.Host, realAddress(r.Address))] = true
+		near[cmp.Or(r.Host, conf.ServerName(r.Address))] = true
 	})
 	if len(found) > 0 {
 		return slices.SortedFunc(maps.Keys(found), netip.AddrPort.Compare), nil
@@ -192,7 +185,7 @@ func behind(spec *conf.Spec, word string) map[string]bool {
 	reals := map[string]bool{}
 	eachReal(spec, func(_ string, v conf.Virtual, r conf.Real) {
 		if v.Address.IsValid() && (v.Address.String() == word || v.Address.Addr().String() == word) {
-			reals[cmp.Or(r.Host, realAddress(r.Address))] = true
+			reals[cmp.Or(r.Host, conf.ServerName(r.Address))] = true
 		}
 	})
 	return reals
@@ -275,10 +268,10 @@ func (n *Node) endOrders(st *state.State, seen map[uint64]time.Time) {
 			continue
 		}
 		cmd := state.Command{Reals: &state.SetReals{Servers: []netip.AddrPort{a}, Was: o.N}}
-		n.jobs.start("end the order for "+realAddress(a), n.wake, func(ctx context.Context) error {
+		n.jobs.start("end the order for "+conf.ServerName(a), n.wake, func(ctx context.Context) error {
 			_, err := n.cons.Propose(ctx, cmd)
 			if err == nil {
-				n.logger.Info("real server "+realAddress(a)+": the time of its order is over", "was", o.String())
+				n.logger.Info("real server "+conf.ServerName(a)+": the time of its order is over", "was", o.String())
 			}
 			return err
 		})

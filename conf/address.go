@@ -121,7 +121,7 @@ func (p *poolReader) markFamily(raw *rawVirtual) bool {
 	if n.Kind == yaml.MappingNode {
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			if n.Content[i].Value == "address" {
-				text = n.Content[i+1].Value
+				text = p.resolve(n.Content[i+1]).Value
 			}
 		}
 	}

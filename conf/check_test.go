@@ -20,7 +20,7 @@ func checkCheck(t *testing.T, v Virtual, r Real, c Check) {
 	t.Helper()
 	bad := func(why string) {
 		b, err := json.Marshal(c)
-		t.Errorf("%s: %s: %s\n%s (%v)", v, realName(r.Address), why, b, err)
+		t.Errorf("%s: %s: %s\n%s (%v)", v, ServerName(r.Address), why, b, err)
 	}
 	if c.Type == 0 || !c.Target.IsValid() || c.Interval <= 0 || c.Timeout <= 0 || c.Fall < 1 || c.Rise < 1 || c.IntervalDown < 0 || c.Jitter < 0 || c.Jitter > c.Interval {
 		bad("timing or target")

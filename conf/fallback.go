@@ -82,7 +82,7 @@ func (p *poolReader) fallbacks(n *yaml.Node, raw *rawVirtual, v *Virtual) {
 				p.globalPort(n, &r, v)
 			}
 			if err = v.place(&r); err == nil && seen[r.Address] {
-				err = fmt.Errorf("duplicate server %s; take one out", realName(r.Address))
+				err = fmt.Errorf("duplicate server %s; take one out", ServerName(r.Address))
 			}
 			seen[r.Address] = true
 			r.Check = Check{Type: On}

@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -64,7 +65,7 @@ func (p *poolReader) readReals(n *yaml.Node, raw *rawVirtual, v *Virtual) {
 				return
 			}
 			if line, ok := seen[r.Address]; ok {
-				p.errorf(n, "duplicate real server %s; it is already in line %d", realName(r.Address), line)
+				p.errorf(n, "duplicate real server %s; it is already in line %d", ServerName(r.Address), line)
 				return
 			}
 			seen[r.Address] = n.Line
@@ -128,7 +129,7 @@ func (v *Virtual) place(r *Real) error {
 	}
 	if v.Protocol == FWM {
 		if port != 0 && r.Forward != Masq {
-			return fmt.Errorf("real server %s: %s of a marked packet keeps its port; take out \":%d\" and write \"checkport: %d\" for the virtual service", realName(r.Address), r.Forward, port, port)
+			return fmt.Errorf("real server %s: %s of a marked packet keeps its port; take out \":%d\" and write \"checkport: %d\" for the virtual service", ServerName(r.Address), r.Forward, port, port)
 		}
 		return nil
 	}
@@ -136,12 +137,13 @@ func (v *Virtual) place(r *Real) error {
 	if port == 0 {
 		r.Address = netip.AddrPortFrom(addr, want)
 	} else if port != want && r.Forward != Masq {
-		return fmt.Errorf("real server %s: %s cannot change the port, %s has %d; write port %d, or masq", realName(r.Address), r.Forward, v, want, want)
+		return fmt.Errorf("real server %s: %s cannot change the port, %s has %d; write port %d, or masq", ServerName(r.Address), r.Forward, v, want, want)
 	}
 	return nil
 }
 
-func realName(a netip.AddrPort) string {
+// ServerName is how a real server is called: one of a firewall mark has no port.
+func ServerName(a netip.AddrPort) string {
 	if a.Port() == 0 {
 		return a.Addr().String()
 	}
@@ -169,6 +171,10 @@ func (p *poolReader) readEntry(n *yaml.Node, fallback bool) (*serverEntry, error
 	var raw rawReal
 	fields := append(raw.fields(p), givenFields(&e.checks)...)
 	if !p.mapping(n, "a server", fields, poolElsewhere()) || len(p.errs) > before {
+		return nil, nil
+	}
+	if at := cmp.Or(raw.notifyUp.at, raw.notifyDown.at); fallback && at != nil {
+		p.errorf(at, "notify_up and notify_down are of real servers; that a fallback begins and ends is told to \"fallbackcommand\"")
 		return nil, nil
 	}
 	if fallback && raw.address.at == nil {
@@ -405,9 +411,15 @@ func splitReal(s string) ([]realWord, error) {
 	return words, nil
 }
 
+// checkServer refuses what the kernel takes for no server of anybody's:
+// ip_vs_new_dest wants unicast, 0.0.0.0/8 is broadcast to it (RFC 1122, 3.2.1.3),
+// and a link-local address leads nowhere without its interface.
 func checkServer(a netip.Addr) error {
-	if a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+	switch {
+	case a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}), a.Is4() && a.As4()[0] == 0:
 		return fmt.Errorf("%s cannot be a real server", a)
+	case a.Is6() && a.IsLinkLocalUnicast():
+		return fmt.Errorf("%s cannot be a real server: the kernel takes no link-local address; write a global one, or a unique local one (fd00::/8)", a)
 	}
 	return nil
 }

@@ -134,17 +134,9 @@ func statusOf(c conf.Check, health func(conf.Check) checks.Status) checks.Status
 func checkTitle(c conf.Check) string {
 	name := checkName(c)
 	if c.Target.IsValid() {
-		name += " " + targetName(c.Target)
+		name += " " + conf.ServerName(c.Target)
 	}
 	return name
-}
-
-// targetName leaves out a port of 0: a ping has none.
-func targetName(a netip.AddrPort) string {
-	if a.Port() == 0 {
-		return a.Addr().String()
-	}
-	return a.String()
 }
 
 func join(a, b string) string {
