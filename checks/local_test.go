@@ -51,9 +51,13 @@ func TestAProgramThatCannotBeRunIsNoVerdict(t *testing.T) {
 		{"a user that is not there", func(c *conf.Check) error { c.User = "nobody-of-this-name"; return nil }, nil,
 			func(conf.Check) string { return "user nobody-of-this-name: there is none in /etc/passwd of this node" }},
 		{"removed", nil, func(c *conf.Check) error { return os.Remove(c.Command) },
-			func(c conf.Check) string { return "checkcommand: fork/exec " + c.Command + ": no such file or directory" }},
+			func(c conf.Check) string {
+				return "checkcommand: fork/exec " + c.Command + ": no such file or directory"
+			}},
 		{"its interpreter is gone", nil, func(c *conf.Check) error { return os.WriteFile(c.Command, []byte("#!/nonexistent\n"), 0o700) },
-			func(c conf.Check) string { return "checkcommand: fork/exec " + c.Command + ": no such file or directory" }},
+			func(c conf.Check) string {
+				return "checkcommand: fork/exec " + c.Command + ": no such file or directory"
+			}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := script(t, "exit 0")
