@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -49,4 +50,26 @@ func noWords(c *cobra.Command, args []string) error {
 		return fmt.Errorf("unknown command %q; did you mean %q?", args[0], near[0])
 	}
 	return fmt.Errorf("unknown command %q", args[0])
+}
+
+// span is a duration of a command line. It says how one is written, which Go's does not.
+type span struct{ *time.Duration }
+
+func (s span) Set(text string) error {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return errors.New("a time is written like 30s, 10m or 2h30m")
+	}
+	*s.Duration = d
+	return nil
+}
+
+func (s span) Type() string { return "duration" }
+
+// String is empty for no time at all, so that help shows no default.
+func (s span) String() string {
+	if s.Duration == nil || *s.Duration == 0 {
+		return ""
+	}
+	return s.Duration.String()
 }

@@ -62,7 +62,7 @@ new daemon takes part in the cluster.`,
 		Args: noWords,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.restart(cmd.Context(), wait) },
 	}
-	c.Flags().DurationVar(&wait, "wait", wait, "how long to wait for the new daemon")
+	c.Flags().Var(span{&wait}, "wait", "how long to wait for the new daemon")
 	return c
 }
 

@@ -36,7 +36,7 @@ the node; --force does it all the same.`,
 	}
 	c.Flags().BoolVar(&f.Dry, "dry-run", false, "only show what would be done")
 	c.Flags().BoolVar(&f.Force, "force", false, "also if the quorum would be lost")
-	c.Flags().DurationVar(&wait, "wait", 0, "wait until the node is fenced, so long at most")
+	c.Flags().Var(span{&wait}, "wait", "wait until the node is fenced, so long at most")
 	c.Flags().Lookup("wait").NoOptDefVal = "5m"
 	c.AddCommand(a.fenceConfirmCommand(), a.fenceTestCommand(), a.fenceHistoryCommand())
 	return c

@@ -65,7 +65,7 @@ decided so; with --wait when they run here.
 }
 
 func waitFlag(c *cobra.Command, wait *time.Duration) {
-	c.Flags().DurationVar(wait, "wait", 0, "wait until the moves are done, so long at most")
+	c.Flags().Var(span{wait}, "wait", "wait until the moves are done, so long at most")
 	c.Flags().Lookup("wait").NoOptDefVal = "60s"
 }
 

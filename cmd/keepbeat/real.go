@@ -52,7 +52,7 @@ is refused, with exit code 3; --force does it all the same.`,
 				return a.orderReal(cmd.Context(), r)
 			},
 		}
-		sub.Flags().DurationVar(&o.For, "for", 0, "take the order back by itself after this time, 10m (default: when it is enabled)")
+		sub.Flags().Var(span{&o.For}, "for", "take the order back by itself after this time, 10m (default: when it is enabled)")
 		sub.Flags().StringVar(&o.Reason, "reason", "", "shown in status and history")
 		sub.Flags().BoolVar(&r.Force, "force", false, "also if a virtual service has no server left that takes new connections")
 		return sub

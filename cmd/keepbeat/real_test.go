@@ -63,7 +63,7 @@ func TestOrdersForRealServers(t *testing.T) {
 		"weight 10.0.0.5:80":          "keepbeat: which weight? a number from 0 to 65535",
 		"drain 10.0.0.5:80 disk":      `keepbeat: "disk" is too much; a reason is given by --reason, and each server by its own command`,
 		"weight 10.0.0.5:80 70000":    `keepbeat: weight "70000" is not a number from 0 to 65535`,
-		"drain 10.0.0.5:80 --for 5":   `keepbeat: invalid argument "5" for "--for" flag: time: missing unit in duration "5"`,
+		"drain 10.0.0.5:80 --for 5":   `keepbeat: invalid argument "5" for "--for" flag: a time is written like 30s, 10m or 2h30m`,
 		"drain 10.0.0.5:80 --for 5ms": "keepbeat: --for 5ms: at least 1s",
 	} {
 		if got := call(t, dir, strings.Fields("keepbeat real "+args)...); got.code != exitUsage || !strings.HasPrefix(got.stderr, want+"\n") {
