@@ -96,9 +96,13 @@ func (p *poller) ring() {
 
 // wait is alarm.wait.
 func (p *poller) wait(until time.Time) ([]*task, error) {
-	p.arm(until, max(time.Until(until), 1))
-	if err := p.raw.Read(p.look); err != nil {
-		return nil, fmt.Errorf("epoll: %w", err)
+	if until.IsZero() {
+		p.look(0)
+	} else {
+		p.arm(until, max(time.Until(until), 1))
+		if err := p.raw.Read(p.look); err != nil {
+			return nil, fmt.Errorf("epoll: %w", err)
+		}
 	}
 	p.woken = p.woken[:0]
 	for i := range p.n {

@@ -204,6 +204,15 @@ func (c *tcpConn) ioError(op string, err error) error {
 // Read reads; at the end of the stream it returns io.EOF itself.
 func (c *tcpConn) Read(p []byte) (int, error) { return c.io.Read(p) }
 
+// idle lets a task wait until there is something to read, without a buffer. That
+// a server needs a moment is certain: to try before would be for nothing.
+func (c *tcpConn) idle() error {
+	if s, ok := c.io.(*taskSocket); ok {
+		return s.await(unix.EPOLLIN)
+	}
+	return nil
+}
+
 // Write writes all of p.
 func (c *tcpConn) Write(p []byte) (int, error) {
 	n, err := c.io.Write(p)
