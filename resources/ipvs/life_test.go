@@ -77,7 +77,13 @@ func TestTheFallbackAnswersInsteadOfServersWithoutQuorum(t *testing.T) {
 		r.checks.set(v.Reals[1].Check, true)
 		synctest.Wait()
 		r.did("it is back", "-e -t 10.0.0.1:80 -r 10.0.0.5:80 -g -w 1", "-e -t 10.0.0.1:80 -r 10.0.0.6:80 -g -w 2",
-			"-d -t 10.0.0.1:80 -r 127.0.0.1:80")
+			"-e -t 10.0.0.1:80 -r 127.0.0.1:80 -m -w 0")
+		time.Sleep(partingTime - time.Second)
+		synctest.Wait()
+		r.did("it ends what it has begun to answer")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		r.did("then it goes", "-d -t 10.0.0.1:80 -r 127.0.0.1:80")
 	})
 }
 

@@ -178,7 +178,7 @@ func TestHealthIsFollowedAtOnce(t *testing.T) {
 		r.did("both fail", "-a -t 10.0.0.1:80 -r 127.0.0.1:80 -g -w 1", "-e -t 10.0.0.1:80 -r 10.0.0.6:80 -g -w 0")
 		r.checks.set(v.Reals[1].Check, true)
 		synctest.Wait()
-		r.did("one is back", "-e -t 10.0.0.1:80 -r 10.0.0.6:80 -g -w 2", "-d -t 10.0.0.1:80 -r 127.0.0.1:80")
+		r.did("one is back", "-e -t 10.0.0.1:80 -r 10.0.0.6:80 -g -w 2", "-e -t 10.0.0.1:80 -r 127.0.0.1:80 -g -w 0")
 		if time.Since(begin) != 0 {
 			t.Errorf("it took %v", time.Since(begin))
 		}
@@ -499,7 +499,7 @@ func TestTroubleOfOneServiceIsNotForgottenWhenAnotherWorks(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		r.checks.set(a.Reals[0].Check, true)
 		synctest.Wait()
-		r.holds("the other follows", both[0], both[1], "-a -t 10.0.0.1:80 -r 10.0.0.6:80 -g -w 0")
+		r.holds("the other follows", both[0], both[1], "-a -t 10.0.0.1:80 -r 10.0.0.6:80 -g -w 0", "-a -t 10.0.0.1:80 -r 127.0.0.1:80 -g -w 0")
 		if d := p.Detail().(Detail); !strings.Contains(d.Trouble, "10.0.0.2:80") {
 			t.Errorf("trouble: %q", d.Trouble)
 		}

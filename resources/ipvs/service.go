@@ -1,6 +1,7 @@
 package ipvs
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -14,6 +15,7 @@ type service struct {
 	begun    bool
 	quorum   quorum
 	fallback netip.AddrPort // that stands in the table; invalid: none
+	parting  map[netip.AddrPort]time.Time // fallbacks that answer no more, and until when they stay with weight 0; replaced and never changed
 	members  map[netip.AddrPort]member
 }
 
@@ -35,6 +37,7 @@ type decision struct {
 	reals    []standing
 	fallback int // index of the fallback that answers; -1: none
 	backups  []verdict
+	parting  []int // fallbacks that answer no more, and stay with weight 0
 	events   []event
 	next     time.Time // when time alone changes something; zero: never
 }
@@ -89,6 +92,7 @@ func (s *service) step(v conf.Virtual, in input) decision {
 	s.members = members
 	s.vote(&v, hope, in, &d)
 	s.standIn(&v, in, &d)
+	s.part(&v, in, &d)
 	d.entry = entryOf(v, d)
 	s.begun = true
 	return d
@@ -205,7 +209,15 @@ func (s *service) standIn(v *conf.Virtual, in input, d *decision) {
 	if now.IsValid() {
 		e.kind, e.real = fallbackOn, &v.Fallbacks[d.fallback]
 	}
+	old := s.fallback
 	s.fallback = now
+	if old.IsValid() && parts(v) {
+		s.parting = maps.Clone(s.parting)
+		if s.parting == nil {
+			s.parting = map[netip.AddrPort]time.Time{}
+		}
+		s.parting[old] = in.now.Add(partingTime)
+	}
 	if !s.begun && in.earlier != nil && in.earlier.stood && in.stood(now) {
 		return // it answers since an earlier daemon
 	}
@@ -276,6 +288,11 @@ func entryOf(v conf.Virtual, d decision) Entry {
 		dest := destOf(v.Fallbacks[d.fallback])
 		dest.Weight = uint32(d.backups[d.fallback].weight)
 		put(dest, true)
+	}
+	for _, i := range d.parting {
+		dest := destOf(v.Fallbacks[i])
+		dest.Weight = 0
+		put(dest, false)
 	}
 	slices.SortFunc(e.Dests, func(a, b Dest) int { return a.Address.Compare(b.Address) })
 	return e
