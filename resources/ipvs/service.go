@@ -14,7 +14,7 @@ import (
 type service struct {
 	begun    bool
 	quorum   quorum
-	fallback netip.AddrPort // that stands in the table; invalid: none
+	fallback netip.AddrPort               // that stands in the table; invalid: none
 	parting  map[netip.AddrPort]time.Time // fallbacks that answer no more, and until when they stay with weight 0; replaced and never changed
 	members  map[netip.AddrPort]member
 }
