@@ -143,6 +143,7 @@ Exit codes: 0 done, 1 refused or failed (the reason is on stderr), 2 usage,
 		a.fenceCommand(), a.quorumCommand(), a.nodeCommand(),
 		a.applyCommand(), a.checkConfigCommand(), a.keysCommand(), a.realCommand(), a.realserverCommand(), a.versionCommand(),
 	)
+	a.completions(root)
 	return root
 }
 
