@@ -235,7 +235,7 @@ func (s *Scheduler) check(ctx context.Context, e *entry) (r result) {
 		}
 	}()
 	if e.checker == nil {
-		c, err := s.make(e.check)
+		c, err := s.make(*e.check)
 		if err != nil {
 			return result{err: err} // tried again at the next run
 		}

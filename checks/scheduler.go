@@ -68,7 +68,7 @@ type Scheduler struct {
 	wg    sync.WaitGroup
 
 	mu                  sync.Mutex // guards all below, and the fields of entries and subscribers
-	entries             map[conf.Check]*entry
+	entries             book
 	heap                eventHeap
 	waiting             []*entry // due, and no descriptor free; first come, first served
 	inUse               int      // descriptors in use
@@ -91,9 +91,10 @@ type Scheduler struct {
 
 // entry is one distinct check.
 type entry struct {
-	check   conf.Check // with defaults filled in
-	inLoop  bool       // its runs are tasks
-	key     conf.Check // as subscribed
+	check   *conf.Check // with defaults filled in; read only
+	inLoop  bool        // its runs are tasks
+	key     *conf.Check // as subscribed; mostly the same one
+	next    *entry      // of Scheduler.entries
 	checker Checker
 	subs    []*subscriber
 	cost    int    // descriptors a run needs
@@ -133,7 +134,7 @@ func NewScheduler(cfg Config) *Scheduler {
 		limit:   cfg.Concurrency,
 		ping:    icmp.NewPinger(),
 		polls:   cfg.NewChecker == nil,
-		entries: map[conf.Check]*entry{},
+		entries: newBook(),
 		epoch:   time.Now(),
 	}
 	if s.log == nil {
@@ -181,11 +182,14 @@ func (s *Scheduler) Subscribe(c conf.Check, notify func(Status)) (cancel func())
 	sub := &subscriber{notify: notify}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.entries[c]
+	e := s.entries.find(c)
 	if e == nil {
-		e = &entry{key: c, check: withDefaults(c), index: -1, cost: min(cost(c), s.limit), place: placeOf(c)}
-		e.inLoop = s.polls && runsInLoop(e.check)
-		s.entries[c] = e
+		own := c
+		e = &entry{key: &own, check: &own, index: -1, cost: min(cost(c), s.limit), place: placeOf(c), inLoop: s.polls && runsInLoop(c)}
+		if full := withDefaults(c); full != c {
+			e.check = &full
+		}
+		s.entries.add(e)
 		s.begin(e)
 	} else if e.run != nil && e.run.dropped {
 		// The run that the last cancel ended has not returned yet. If it never
@@ -238,7 +242,7 @@ func (s *Scheduler) forget(e *entry) {
 		}
 		e.queued = false
 	}
-	delete(s.entries, e.key)
+	s.entries.remove(e)
 }
 
 // begin gives a new entry its first event.
@@ -265,7 +269,7 @@ func (s *Scheduler) first(e *entry, now time.Time) {
 func (s *Scheduler) Status(c conf.Check) (Status, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.entries[c]
+	e := s.entries.find(c)
 	if e == nil || len(e.subs) == 0 {
 		return Status{}, false
 	}
@@ -282,7 +286,7 @@ func (s *Scheduler) Status(c conf.Check) (Status, bool) {
 func (s *Scheduler) Now(c conf.Check) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.entries[c]
+	e := s.entries.find(c)
 	switch {
 	case e == nil || e.queued || c.Type == conf.On || c.Type == conf.Off:
 	case e.run != nil:
@@ -383,7 +387,7 @@ func (s *Scheduler) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.stats
-	st.Checks, st.Running = len(s.entries), s.running
+	st.Checks, st.Running = s.entries.n, s.running
 	return st
 }
 
@@ -406,7 +410,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	}
 	s.runCtx, s.alarm = ctx, alarm
 	now := time.Now()
-	for _, e := range s.entries { // those that were subscribed before
+	for e := range s.entries.all() { // those that were subscribed before
 		if e.index >= 0 {
 			s.first(e, now)
 		}

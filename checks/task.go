@@ -64,7 +64,7 @@ func (s *Scheduler) launchTask(e *entry, now, deadline time.Time) {
 func (s *Scheduler) tasks() (all []*task) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, e := range s.entries {
+	for e := range s.entries.all() {
 		if e.run != nil && e.run.task != nil {
 			all = append(all, e.run.task)
 		}
