@@ -178,6 +178,8 @@ func TestMySQLLogins(t *testing.T) {
 		}},
 		{"a method of the user that is not known", "mysql_native_password", `!the server wants to authenticate by "client_ed25519", which is not known here; mysql_native_password and caching_sha2_password are`, false,
 			func(s *mysqlServer, _, _ string) { s.send("\xfeclient_ed25519\x00" + testScramble) }},
+		{"a method with the password in its name", "mysql_native_password", "!the server wants to authenticate by (words that hold the password and are not shown), which is not known here; mysql_native_password and caching_sha2_password are", false,
+			func(s *mysqlServer, _, _ string) { s.send("\xfePROBE-password\x00" + testScramble) }},
 		{"in the clear over TLS", "mysql_native_password", up, true, func(s *mysqlServer, _, _ string) {
 			s.send("\xfemysql_clear_password\x00")
 			verdict(s, string(s.read()) == "probe-password\x00")
@@ -265,6 +267,20 @@ func TestMySQLGreetings(t *testing.T) {
 			c.Login, c.Passwd = "", ""
 			expect(t, c, tc.want)
 		})
+	}
+}
+
+// It may know the password from an earlier check.
+func TestAGreetingOfMySQLThatHoldsThePasswordIsNotShown(t *testing.T) {
+	for greeting, want := range map[string]string{
+		"\x09probe-password":         "!not a greeting of MySQL: (words that hold the password and are not shown)",
+		"\xff\x69\x04probe-password": "!error 1129: (words that hold the password and are not shown)",
+	} {
+		c := mysqlTo(serve(t, "tcp", "127.0.0.1:0", func(c net.Conn) {
+			(&mysqlServer{Conn: c}).send(greeting)
+			io.Copy(io.Discard, c)
+		}))
+		expect(t, c, want)
 	}
 }
 

@@ -36,10 +36,12 @@ type mysqlGreeting struct {
 	plugin       string
 }
 
+var errNoGreeting = errors.New("not a greeting of MySQL")
+
 // parseMySQLGreeting reads protocol version 10.
 func parseMySQLGreeting(p []byte) (g mysqlGreeting, err error) {
 	if len(p) == 0 || p[0] != 10 {
-		return g, fmt.Errorf("not a greeting of MySQL: %s", quote(p))
+		return g, errNoGreeting
 	}
 	var ok bool
 	if g.version, p, ok = bytes.Cut(p[1:], []byte{0}); !ok || len(p) < 4+8+1+2 {
@@ -68,6 +70,9 @@ func (m *mysqlConn) login(user, database string, t *tls.Config) (version string,
 		return "", err
 	}
 	g, err := parseMySQLGreeting(p)
+	if err == errNoGreeting {
+		return "", fmt.Errorf("%w: %s", err, quoteWithout(m.password, p))
+	}
 	if err != nil {
 		return "", err
 	}
@@ -181,7 +186,7 @@ func (m *mysqlConn) proof(plugin string, scramble []byte) ([]byte, error) {
 		}
 		return m.clear(), nil
 	}
-	return nil, fmt.Errorf("the server wants to authenticate by %s, which is %w; mysql_native_password and caching_sha2_password are", quote([]byte(plugin)), errUnknownPlugin)
+	return nil, fmt.Errorf("the server wants to authenticate by %s, which is %w; mysql_native_password and caching_sha2_password are", quoteWithout(m.password, []byte(plugin)), errUnknownPlugin)
 }
 
 func (m *mysqlConn) clear() []byte { return append(bytes.Clone(m.password), 0) }

@@ -169,6 +169,7 @@ func TestPgSQLLogins(t *testing.T) {
 			s.send(pgAuthentication(pgAuthSASL, scramName+"\x00\x00"), pgAuthentication(pgAuthSASL, scramName+"\x00\x00"))
 		}},
 		{"another SASL", `!the server wants to authenticate by "OAUTHBEARER\x00\x00"; SCRAM-SHA-256 is known here`, func(s pgServer) { s.send(pgAuthentication(pgAuthSASL, "OAUTHBEARER\x00\x00")) }},
+		{"a method with the password in its name", "!the server wants to authenticate by (words that hold the password and are not shown); SCRAM-SHA-256 is known here", func(s pgServer) { s.send(pgAuthentication(pgAuthSASL, "PROBE-password\x00\x00")) }},
 		{"Kerberos", "!the server wants to authenticate by method 7; passwords, md5 and SCRAM-SHA-256 are known here", func(s pgServer) { s.send(pgAuthentication(7, "")) }},
 		{"the end of a SCRAM that never began", "!not a well-formed PostgreSQL message", func(s pgServer) { s.send(pgAuthentication(pgAuthSASLFinal, "v=")) }},
 		{"passwords without end", "!not a well-formed PostgreSQL message", func(s pgServer) {
