@@ -161,6 +161,9 @@ func (r *reader) document(data []byte) *yaml.Node {
 		r.errorf(nil, "the file is empty")
 		return nil
 	}
+	if bytes.ContainsAny(data, pasted) {
+		r.pasted(doc.Content[0])
+	}
 	if root := doc.Content[0]; root.Kind == yaml.ScalarNode {
 		if say := OldFile(data); say != "" {
 			r.errorf(root, "%s", say)

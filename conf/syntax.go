@@ -5,10 +5,39 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
+
+	"gopkg.in/yaml.v3"
 )
 
 // noBreakSpace looks like a blank and is none to YAML. Text copied from a web page has it.
 const noBreakSpace = "\u00a0"
+
+// pasted are characters that a word processor or a web page puts in place of
+// those that were typed.
+const pasted = noBreakSpace + "“”„‘’"
+
+// pasted warns of values that have them: where they stand at the ends they are
+// hardly meant, and a receive of them matches nothing.
+func (r *reader) pasted(n *yaml.Node) {
+	for i, c := range n.Content {
+		if n.Kind != yaml.MappingNode || i%2 == 1 { // a key that has them is not known anyway
+			r.pasted(c)
+		}
+	}
+	switch {
+	case n.Kind != yaml.ScalarNode || n.Value == "" || len(r.warns) >= maxErrors:
+	case n.Style&yaml.DoubleQuotedStyle == 0 && strings.Contains(n.Value, noBreakSpace):
+		r.warnf(n, "a no-break space (U+00A0) is part of this value; if a blank was meant, write a plain one")
+	case strings.ContainsAny(firstRune(n.Value), "“”„‘’"):
+		r.warnf(n, "the quotation mark %s is part of this value; if it was to enclose it, write a plain one (\")", firstRune(n.Value))
+	}
+}
+
+func firstRune(s string) string {
+	_, size := utf8.DecodeRuneInString(s)
+	return s[:size]
+}
 
 var (
 	yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?`)

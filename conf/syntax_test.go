@@ -30,6 +30,30 @@ func TestAMistakeInYAMLIsToldWithoutTheValue(t *testing.T) {
 	}
 }
 
+func TestWhatWasPastedFromElsewhereIsWarnedOf(t *testing.T) {
+	for text, warns := range map[string]string{
+		"receive: “ok”":                "warning: the quotation mark “ is part of this value",
+		"comment: ‘shop’":              "warning: the quotation mark ‘ is part of this value",
+		"comment: the\u00a0shop":       "warning: a no-break space (U+00A0) is part of this value",
+		"comment: says “yes”":          "",
+		"comment: \"a\u00a0b\"":        "",
+		"comment: x # “pasted” \u00a0": "",
+	} {
+		p := newPoolReader("web.yaml")
+		p.read([]byte("virtual:\n  - " + text + "\n    address: 192.0.2.1:80\n    real: [192.0.2.2:80 gate]\n"))
+		got := ""
+		for _, w := range p.warns {
+			got += w.String()
+		}
+		if warns != "" && !strings.HasPrefix(got, "web.yaml:2:") {
+			t.Errorf("%s: %q is of another line", text, got)
+		}
+		if len(p.errs) > 0 || warns == "" && got != "" || !strings.Contains(got, warns) {
+			t.Errorf("%s: %q, %v", text, got, p.errs)
+		}
+	}
+}
+
 func TestOldFilesAreKnown(t *testing.T) {
 	for text, says := range map[string]string{
 		"checktimeout=3\nvirtual=192.0.2.1:80\n\treal=192.0.2.2:80 gate\n":                     "file of ldirectord",
