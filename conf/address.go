@@ -72,8 +72,9 @@ func (p *poolReader) addressed(n *yaml.Node, raw *rawVirtual) []Virtual {
 	}
 	var all []Virtual
 	for _, a := range ends {
-		if err == nil && a.Port() == 0 {
-			err = fmt.Errorf("%s has no port; write %s", quote(s), quote(s+":80"))
+		// Without a port it is a service of all, which the kernel has for persistent ones.
+		if err == nil && a.Port() == 0 && raw.persistent.at == nil {
+			err = fmt.Errorf("%s has no port; write %s, or add \"persistent: 5m\" for a service of all ports", quote(s), quote(s+":80"))
 			if a.Addr().Is6() {
 				err = fmt.Errorf("%s has no port; an IPv6 address stands in brackets before it: %s", quote(s), quote(bracketed(s, a.Addr())))
 			}
@@ -86,6 +87,9 @@ func (p *poolReader) addressed(n *yaml.Node, raw *rawVirtual) []Virtual {
 			v.Protocol = UDP
 		}
 		v.Protocol = raw.protocol.or(v.Protocol)
+		if err == nil && v.allPorts() {
+			p.warnf(n, "virtual %s has no port: it is a service of all ports of %s; write one if one is meant", v, a.Addr())
+		}
 		all = append(all, v)
 	}
 	if err != nil {

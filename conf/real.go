@@ -134,6 +134,9 @@ func (v *Virtual) place(r *Real) error {
 		return nil
 	}
 	want := v.Address.Port()
+	if port != 0 && v.allPorts() {
+		return fmt.Errorf("real server %s: a service of all ports keeps them; take out \":%d\" and write \"checkport: %d\" for the virtual service", ServerName(r.Address), port, port)
+	}
 	if port == 0 {
 		r.Address = netip.AddrPortFrom(addr, want)
 	} else if port != want && r.Forward != Masq {
@@ -141,6 +144,9 @@ func (v *Virtual) place(r *Real) error {
 	}
 	return nil
 }
+
+// allPorts tells a service of every port of its address, which the kernel has for persistent ones.
+func (v *Virtual) allPorts() bool { return v.Protocol != FWM && v.Address.Port() == 0 }
 
 // ServerName is how a real server is called: one of a firewall mark has no port.
 func ServerName(a netip.AddrPort) string {

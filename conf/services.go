@@ -83,7 +83,7 @@ func serviceNamed(name string) *service {
 
 // serviceOf concludes the service from port and protocol, as ldirectord does; nil: they do not tell.
 func serviceOf(v *Virtual) *service {
-	if v.Protocol == FWM {
+	if v.Protocol == FWM || v.allPorts() {
 		return nil
 	}
 	for i := range services {
