@@ -64,7 +64,7 @@ func berNext(p []byte) (tag byte, value, rest []byte, err error) {
 	for _, b := range p[2 : 2+more] {
 		n = n<<8 | int(b)
 	}
-	if n > len(rest) || tag&0x1f == 0x1f {
+	if n < 0 || n > len(rest) || tag&0x1f == 0x1f { // below 0: four bytes of length where int has 32 bits
 		return 0, nil, nil, errBER
 	}
 	return tag, rest[:n], rest[n:], nil

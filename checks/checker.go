@@ -112,7 +112,17 @@ func protocols() map[string]constructor {
 // command that is not there, certificates that cannot be read) and the way out.
 func NewChecker(c conf.Check) (Checker, error) { return newChecker(c, newEnv(nil)) }
 
+// newChecker has errors about the configuration and about what this machine has
+// of it: programs, users, files. None is a verdict on a server, all are Local.
 func newChecker(c conf.Check, e *env) (Checker, error) {
+	k, err := construct(c, e)
+	if err != nil {
+		return nil, localError{err}
+	}
+	return k, nil
+}
+
+func construct(c conf.Check, e *env) (Checker, error) {
 	switch c.Type {
 	case conf.On:
 		return constant{up: true}, nil
@@ -183,8 +193,8 @@ type localError struct{ error }
 func (e localError) Unwrap() error { return e.error }
 
 // Local is true of errors that say that this machine lacked something
-// (descriptors, memory, processes, an interface, a file of its own): no
-// verdict on the server.
+// (descriptors, memory, processes, ports, an interface, a program or file of
+// its own, the permission): no verdict on the server.
 func Local(err error) bool {
 	var local localError
 	if errors.As(err, &local) {
@@ -192,6 +202,9 @@ func Local(err error) bool {
 	}
 	for _, e := range []unix.Errno{
 		unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.EAGAIN,
+		unix.EADDRNOTAVAIL, // no address of that family, or all ports to this server are taken
+		unix.EAFNOSUPPORT,  // IPv6 is switched off
+		unix.EPERM,         // a firewall of this machine, or no CAP_NET_RAW; ICMP never makes it, as it does EACCES
 	} {
 		if errors.Is(err, e) {
 			return true

@@ -81,34 +81,40 @@ func sendable(name string, value []byte) error {
 // password reads the password of this check.
 func (s *lineService) password() ([]byte, error) {
 	p, err := readSecret(s.c.Passwd, s.c.PasswdFile)
-	if err != nil {
-		return nil, err
+	if err != nil || s.c.PasswdFile == "" {
+		return p, err
 	}
-	if s.c.PasswdFile != "" {
-		err = sendable("password from "+s.c.PasswdFile, p)
+	if err := sendable("password from "+s.c.PasswdFile, p); err != nil {
+		return nil, localError{err} // of this machine's file
 	}
-	return p, err
+	return p, nil
 }
 
 // dialogue is one check's connection. Errors say at which step and what the
 // server said, without secrets.
 type dialogue struct {
-	s       *lineService
-	conn    *tcpConn
-	rw      io.ReadWriter // conn, or TLS on it
-	in      *lineReader
-	storage *[bufSize]byte
-	step    string   // what is being waited for: the greeting, a command
-	secrets [][]byte // in each form in which a server could say them back, lower case
+	s        *lineService
+	conn     *tcpConn
+	rw       io.ReadWriter // conn, or TLS on it
+	in       *lineReader
+	storage  *[bufSize]byte
+	step     string   // what is being waited for: the greeting, a command
+	password []byte   // empty: none
+	secrets  [][]byte // it in each form in which a server could say it back, lower case
 }
 
-// open connects, and speaks TLS where that comes first.
+// open reads the password, connects, and speaks TLS where that comes first.
 func (s *lineService) open(ctx context.Context) (*dialogue, error) {
+	password, err := s.password()
+	if err != nil {
+		return nil, err
+	}
 	conn, err := dialCheck(ctx, s.c)
 	if err != nil {
 		return nil, err
 	}
-	d := &dialogue{s: s, conn: conn, rw: conn, step: "greeting"}
+	d := &dialogue{s: s, conn: conn, rw: conn, step: "greeting", password: password}
+	d.hide(password) // the server may know it from an earlier check
 	if err = conn.connected(); err == nil && s.tls != nil && !s.c.STARTTLS {
 		d.rw, err = handshake(conn, s.tls)
 	} else if err == nil {
@@ -143,7 +149,7 @@ func (d *dialogue) startTLS(t *tls.Config) error {
 	return nil
 }
 
-// hide keeps a password out of what is shown from here on.
+// hide keeps a password out of what is shown.
 func (d *dialogue) hide(password []byte) {
 	if len(password) == 0 {
 		return
@@ -154,12 +160,19 @@ func (d *dialogue) hide(password []byte) {
 	}
 }
 
+const notShown = "an answer that holds the password and is not shown"
+
+// tells says whether something holds the password.
+func (d *dialogue) tells(p []byte) bool {
+	lower := bytes.ToLower(p)
+	return slices.ContainsFunc(d.secrets, func(s []byte) bool { return bytes.Contains(lower, s) })
+}
+
 // quote shows what a server said. What holds the password is not shown at all:
 // a blank in the place of a short one would tell it as well.
 func (d *dialogue) quote(p []byte) string {
-	lower := bytes.ToLower(p)
-	if slices.ContainsFunc(d.secrets, func(s []byte) bool { return bytes.Contains(lower, s) }) {
-		return "an answer that holds the password and is not shown"
+	if d.tells(p) {
+		return notShown
 	}
 	return quote(p)
 }
@@ -247,6 +260,9 @@ func (d *dialogue) unwanted(line []byte, want string) error {
 func (d *dialogue) greeting(line []byte) (detail string, err error) {
 	if d.s.greeted != nil && !d.s.greeted.Match(line) {
 		return "", fmt.Errorf("greeting: %s, no match for %q", d.quote(line), d.s.c.Receive)
+	}
+	if d.tells(line) {
+		return notShown, nil
 	}
 	return string(line), nil
 }

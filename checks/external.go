@@ -6,17 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/program"
 )
 
 // external is checktype external: a program's exit status, 0 for up. It gets
@@ -28,8 +24,10 @@ import (
 // up with the configured weight, 1 is down, and 2 to 255 are up with the weight
 // status - 2, each time the whole weight and no difference to the former one.
 //
-// It runs in its own process group. Whatever is left of that group when the
-// program has ended is killed, so that checks cannot pile up processes.
+// A program that cannot be started is no verdict (Local), for it says nothing of
+// the server: a director without it must not take every server down.
+//
+// Package program says how it is run.
 type external struct {
 	c    conf.Check
 	path string
@@ -41,11 +39,8 @@ type external struct {
 }
 
 const (
-	externalOutput = 4 << 10                // bytes kept of what it prints
-	externalGrace  = 500 * time.Millisecond // between TERM and KILL
-	externalDrain  = 100 * time.Millisecond // for output still in the pipe after the end
-	externalFDs    = 4                      // descriptors one run needs
-	externalPath   = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	externalOutput = 4 << 10 // bytes kept of what it prints
+	externalFDs    = 4       // descriptors one run needs
 )
 
 func newExternal(c conf.Check) (Checker, error) {
@@ -65,7 +60,7 @@ func newExternal(c conf.Check) (Checker, error) {
 	if !filepath.IsAbs(x.path) {
 		return nil, fmt.Errorf("checkcommand %s: write the whole path, from /", c.Command)
 	}
-	if err := program(x.path, c.Perl); err != nil {
+	if err := runnable(x.path, c.Perl); err != nil {
 		return nil, fmt.Errorf("checkcommand %w", err)
 	}
 	run := []string{x.path}
@@ -79,7 +74,7 @@ func newExternal(c conf.Check) (Checker, error) {
 	}
 	if os.Geteuid() == 0 {
 		for _, path := range run {
-			if err := Trusted(path, user.uid()); err != nil {
+			if err := program.Trusted(path, user.uid()); err != nil {
 				return nil, fmt.Errorf("checkcommand %s: %w", c.Command, err)
 			}
 		}
@@ -89,21 +84,21 @@ func newExternal(c conf.Check) (Checker, error) {
 
 // onPath finds a program by its name.
 func onPath(name string) (string, error) {
-	for _, dir := range filepath.SplitList(externalPath) {
-		if path := filepath.Join(dir, name); program(path, false) == nil {
+	for _, dir := range filepath.SplitList(program.SearchPath) {
+		if path := filepath.Join(dir, name); runnable(path, false) == nil {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("%s: not found in %s", name, externalPath)
+	return "", fmt.Errorf("%s: not found in %s", name, program.SearchPath)
 }
 
-// program says what keeps a file from being run; a script that another program
+// runnable says what keeps a file from being run; a script that another program
 // reads need not be executable.
-func program(path string, script bool) error {
+func runnable(path string, script bool) error {
 	fi, err := os.Stat(path)
 	switch {
 	case err != nil:
-		return bare(path, err)
+		return program.Bare(path, err)
 	case !fi.Mode().IsRegular():
 		return fmt.Errorf("%s: not a file", path)
 	case !script && fi.Mode()&0o111 == 0:
@@ -116,123 +111,25 @@ func program(path string, script bool) error {
 func (x *external) Weight() (int, bool) { return x.weight, x.weighed }
 
 func (x *external) Check(ctx context.Context) (string, error) {
-	out, in, err := os.Pipe()
-	if err != nil {
-		return "", err
-	}
-	defer out.Close()
-	pidfd := -1
-	cmd := exec.Command(x.path, x.args...)
-	cmd.Stdout, cmd.Stderr = in, in // files: exec starts no goroutine that could be left waiting
-	cmd.Dir = "/"
-	cmd.Env = append([]string{"PATH=" + externalPath, "LANG=C", "LC_ALL=C"}, x.user.env...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd, Credential: x.user.credential}
-	err = cmd.Start()
-	in.Close()
-	if err != nil {
-		return "", fmt.Errorf("checkcommand: %w", err)
-	}
-	ordinary(cmd.Process.Pid)
-	head := make(chan []byte, 1)
-	go func() {
-		b, _ := io.ReadAll(io.LimitReader(out, externalOutput))
-		_, _ = io.Copy(io.Discard, out)
-		head <- b
-	}()
-	timedOut := x.await(ctx, cmd.Process.Pid, pidfd)
-	// The zombie keeps the group's number from being used again until Wait.
-	_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
-	err = cmd.Wait()
-	_ = out.SetReadDeadline(time.Now().Add(externalDrain)) // a process that left the group may hold the pipe
-	line := firstLine(<-head)
-	if timedOut {
-		return "", timeoutError{"checkcommand", x.c.Timeout}
-	}
-	x.weighed = false
+	run := program.Command{Path: x.path, Args: x.args, Env: x.user.env, Credential: x.user.credential, Keep: externalOutput}
+	output, err := run.Run(ctx)
+	line := firstLine(output)
 	var exit *exec.ExitError
-	if x.c.Dynamic && errors.As(err, &exit) && exit.ExitCode() >= 2 { // -1: a signal
-		x.weighed, x.weight = true, exit.ExitCode()-2
-		return cmp.Or(line, fmt.Sprintf("%v: weight %d", exit, x.weight)), nil
-	}
 	switch {
 	case err == nil:
+		x.weighed = false
 		return cmp.Or(line, "exit status 0"), nil
-	case errors.As(err, &exit) && line != "":
+	case !errors.As(err, &exit) && ctx.Err() != nil:
+		return "", timeoutError{"checkcommand", x.c.Timeout}
+	case exit == nil:
+		return "", localError{fmt.Errorf("checkcommand: %w", err)}
+	case x.c.Dynamic && exit.ExitCode() >= 2: // -1: a signal
+		x.weighed, x.weight = true, exit.ExitCode()-2
+		return cmp.Or(line, fmt.Sprintf("%v: weight %d", exit, x.weight)), nil
+	case line != "":
 		return "", fmt.Errorf("%v: %s", exit, line)
 	}
-	return "", err
-}
-
-// ordinary takes from a program what is the daemon's alone: its place before
-// everybody else at the processor, and its protection when memory runs out.
-// Where that is refused the daemon has no such privileges to hand on.
-func ordinary(pid int) {
-	_ = unix.Setpriority(unix.PRIO_PROCESS, pid, 0)
-	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("0"), 0)
-}
-
-// await returns when the program has ended; at the end of ctx it is made to.
-func (x *external) await(ctx context.Context, pid, pidfd int) (timedOut bool) {
-	if pidfd < 0 { // a kernel before 5.4
-		return awaitBlocking(ctx, pid)
-	}
-	_ = unix.SetNonblock(pidfd, true) // lets the poller wait: no thread for a sleeping check
-	f := os.NewFile(uintptr(pidfd), "pidfd")
-	defer f.Close()
-	rc, err := f.SyscallConn()
-	if err != nil || f.SetReadDeadline(time.Time{}) != nil {
-		return awaitBlocking(ctx, pid)
-	}
-	ended := func() bool { return rc.Read(func(uintptr) bool { return exited(pid, unix.WNOHANG) }) == nil }
-	stop := context.AfterFunc(ctx, func() { f.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	if ended() {
-		return false
-	}
-	_ = unix.Kill(-pid, unix.SIGTERM)
-	_ = f.SetReadDeadline(time.Now().Add(externalGrace))
-	if !ended() {
-		_ = unix.Kill(-pid, unix.SIGKILL)
-		// Nothing but the end is waited for now, long for a program that the
-		// kernel holds: cmd.Wait shares the pidfd, which no longer blocks, and
-		// would leave a zombie if it came first.
-		_ = f.SetReadDeadline(time.Time{})
-		ended()
-	}
-	return true
-}
-
-func awaitBlocking(ctx context.Context, pid int) (timedOut bool) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		exited(pid, 0)
-	}()
-	select {
-	case <-done:
-		return false
-	case <-ctx.Done():
-	}
-	_ = unix.Kill(-pid, unix.SIGTERM)
-	select {
-	case <-done:
-	case <-time.After(externalGrace):
-		_ = unix.Kill(-pid, unix.SIGKILL)
-		<-done
-	}
-	return true
-}
-
-// exited says whether the process has ended; it stays a zombie.
-func exited(pid, flags int) bool {
-	for {
-		var info unix.Siginfo
-		err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT|flags, nil)
-		if err == unix.EINTR {
-			continue
-		}
-		return err != nil || info.Signo != 0
-	}
+	return "", exit
 }
 
 func firstLine(b []byte) string {

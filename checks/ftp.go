@@ -60,10 +60,6 @@ func hostname() string {
 }
 
 func (k *ftp) Check(ctx context.Context) (string, error) {
-	password, err := k.password()
-	if err != nil {
-		return "", err
-	}
 	d, err := k.open(ctx)
 	if err != nil {
 		return "", err
@@ -86,7 +82,7 @@ func (k *ftp) Check(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	if err := k.login(d, password); err != nil {
+	if err := k.login(d); err != nil {
 		return "", err
 	}
 	detail := "logged in"
@@ -112,8 +108,7 @@ func (k *ftp) protect(d *dialogue, t *tls.Config) error {
 	return d.command("PROT P", 200)
 }
 
-func (k *ftp) login(d *dialogue, password []byte) error {
-	d.hide(password)
+func (k *ftp) login(d *dialogue) error {
 	if err := d.say("USER", "USER "+k.c.Login); err != nil {
 		return err
 	}
@@ -121,7 +116,7 @@ func (k *ftp) login(d *dialogue, password []byte) error {
 	if err != nil || r.code == 230 {
 		return err
 	}
-	if err := d.say("PASS", "PASS "+string(password)); err != nil {
+	if err := d.say("PASS", "PASS "+string(d.password)); err != nil {
 		return err
 	}
 	_, err = d.expect(230, 202)
@@ -148,7 +143,6 @@ func (k *ftp) retrieve(ctx context.Context, d *dialogue, t *tls.Config) (detail 
 	if err := conn.connected(); err != nil {
 		return "", fmt.Errorf("data: %w", err)
 	}
-	conn.listenFirst()
 	conn.listenFirst()
 	if err := d.say("RETR", "RETR "+k.c.Request); err != nil {
 		return "", err

@@ -240,6 +240,9 @@ func (h *httpCheck) ask(ctx context.Context, r request, wire []byte) (code int, 
 	if _, err := rw.Write(wire); err != nil {
 		return 0, "", "", err
 	}
+	if err := conn.idle(); err != nil {
+		return 0, "", "", conn.answerError(err)
+	}
 	storage := h.env.buffers.Get().(*[bufSize]byte)
 	defer h.env.buffers.Put(storage)
 	var ans answer

@@ -172,7 +172,7 @@ func TestHTTP2ServerThatReadsNothingEndsAtTheDeadline(t *testing.T) {
 			if _, err := c.Write(ping); err != nil {
 				return
 			}
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) // the limit of control frames is not to come before the deadline
 		}
 	}))
 	c.Timeout = 200 * time.Millisecond

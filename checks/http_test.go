@@ -24,6 +24,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/program"
 )
 
 func TestMain(m *testing.M) {
@@ -40,12 +41,15 @@ func httpAt(addr string) conf.Check {
 	}
 }
 
-// try runs a check once, within its time-out.
+// try runs a check once, within its time-out, where a Scheduler would run it.
 func try(t *testing.T, c conf.Check) (string, error) {
 	t.Helper()
 	k, err := NewChecker(c)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if runsInLoop(c) {
+		return tryInLoop(t, c)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), c.Timeout)
 	defer cancel()
@@ -257,7 +261,7 @@ func TestHTTPSilenceAndDripsEndAtTheDeadline(t *testing.T) {
 					return
 				}
 				b = []byte("x")
-				time.Sleep(time.Millisecond)
+				time.Sleep(time.Millisecond) // slowness is the case
 			}
 		},
 		"a body byte at a time": func(c net.Conn) {
@@ -266,7 +270,7 @@ func TestHTTPSilenceAndDripsEndAtTheDeadline(t *testing.T) {
 					return
 				}
 				b = []byte("x")
-				time.Sleep(time.Millisecond)
+				time.Sleep(time.Millisecond) // as above
 			}
 		},
 	} {
@@ -439,7 +443,7 @@ func TestWhatCannotBeCheckedIsToldAtValidation(t *testing.T) {
 		{conf.Check{Type: conf.Negotiate, Service: "https", Target: at, TLSVerify: true, TLSCA: notPEM}, "tls_ca " + notPEM + " holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)"},
 		{conf.Check{Type: conf.External}, "checktype external needs checkcommand, the program to run"},
 		{conf.Check{Type: conf.External, Command: "/nonexistent"}, "checkcommand /nonexistent: no such file or directory"},
-		{conf.Check{Type: conf.External, Command: "no-such-program"}, "checkcommand no-such-program: not found in " + externalPath},
+		{conf.Check{Type: conf.External, Command: "no-such-program"}, "checkcommand no-such-program: not found in " + program.SearchPath},
 		{conf.Check{Type: conf.External, Command: "./x"}, "checkcommand ./x: write the whole path, from /"},
 		{conf.Check{Type: conf.External, Command: "/etc"}, "checkcommand /etc: not a file"},
 		{conf.Check{Type: conf.External, Command: notPEM}, "checkcommand " + notPEM + ": not executable (chmod +x)"},

@@ -73,12 +73,12 @@ func parseBody(receive, digest string, e *env) (wantedBody, error) {
 // wanted, and says so. Without any wish it is read as well: an answer that
 // breaks off is no answer.
 func (w *wantedBody) read(r bodyReader, ans answer) (string, error) {
-	var got []byte
+	var got []byte // of the body; with a literal only its end, where one may begin
 	var sum hash.Hash
 	if w.digest != nil {
 		sum = w.newHash()
 	}
-	size, tried := 0, 16<<10
+	size, tried, matched := 0, 16<<10, false
 	for size < maxBody {
 		p, err := r.next()
 		if err == io.EOF {
@@ -95,17 +95,25 @@ func (w *wantedBody) read(r bodyReader, ans answer) (string, error) {
 		if w.receive == nil {
 			continue
 		}
-		got = append(got, p...)
+		if !matched {
+			got = append(got, p...)
+		}
+		if w.literal != nil && !matched && len(got) >= len(w.literal)+bufSize {
+			if matched = bytes.Contains(got, w.literal); !matched {
+				got = append(got[:0], got[len(got)-min(len(got), len(w.literal)-1):]...)
+			}
+		}
 		// Now and then (in all, no more work than one more pass) look whether
 		// the rest is needed.
-		if len(got) >= 2*tried && sum == nil {
-			tried = len(got)
-			if w.matchesEarly(got) {
+		if size >= 2*tried && sum == nil {
+			tried = size
+			if matched || w.matchesEarly(got) {
 				return w.ok(ans), nil
 			}
 		}
 	}
-	if err := w.judge(got, sum, size, ans.code); err != nil {
+	matched = matched || w.receive == nil || w.matches(got)
+	if err := w.judge(matched, sum, size, ans.code); err != nil {
 		if ans.encoding != "" {
 			err = fmt.Errorf("%w, which are in Content-Encoding %s (not decoded)", err, ans.encoding)
 		}
@@ -114,12 +122,12 @@ func (w *wantedBody) read(r bodyReader, ans answer) (string, error) {
 	return w.ok(ans), nil
 }
 
-func (w *wantedBody) judge(got []byte, sum hash.Hash, size, code int) error {
+func (w *wantedBody) judge(matched bool, sum hash.Hash, size, code int) error {
 	where := ""
 	if size >= maxBody {
 		where = "the first "
 	}
-	if w.receive != nil && !w.matches(got) {
+	if !matched {
 		return fmt.Errorf("HTTP %d, no match for %q in %s%d bytes", code, w.pattern, where, size)
 	}
 	if sum == nil {
@@ -154,7 +162,7 @@ func (w *wantedBody) matches(body []byte) bool {
 // neither $ nor \b in it looked at the end.
 func (w *wantedBody) matchesEarly(body []byte) bool {
 	if w.literal != nil {
-		return bytes.Contains(body, w.literal)
+		return false
 	}
 	loc := w.receive.FindIndex(body)
 	return loc != nil && loc[1] <= len(body)-utf8.UTFMax

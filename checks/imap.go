@@ -3,7 +3,9 @@ package checks
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/keepbeat/keepbeat/conf"
 )
@@ -24,10 +26,6 @@ func newIMAP(c conf.Check, e *env) (Checker, error) {
 }
 
 func (k *imap) Check(ctx context.Context) (string, error) {
-	password, err := k.password()
-	if err != nil {
-		return "", err
-	}
 	d, err := k.open(ctx)
 	if err != nil {
 		return "", err
@@ -58,8 +56,10 @@ func (k *imap) Check(ctx context.Context) (string, error) {
 		}
 	}
 	if k.c.Login != "" {
-		d.hide(password)
-		if err := imapCommand(d, "LOGIN", "k2", "LOGIN", []byte(k.c.Login), password); err != nil {
+		if k.tls == nil && imapDisabled(line) {
+			return "", errLoginDisabled
+		}
+		if err := imapCommand(d, "LOGIN", "k2", "LOGIN", []byte(k.c.Login), d.password); err != nil {
 			return "", err
 		}
 		detail = "logged in"
@@ -71,8 +71,18 @@ func (k *imap) Check(ctx context.Context) (string, error) {
 		case imapUntagged:
 			return false, true
 		}
-		return true, imapParse(line, "*") == imapBye
+		return true, false
 	})
+}
+
+var errLoginDisabled = errors.New("greeting: the server wants no password without TLS (LOGINDISABLED): set starttls")
+
+// imapDisabled reads the capabilities in a greeting, where there are some. RFC
+// 3501, 6.2.3: with LOGINDISABLED among them a client must not send LOGIN.
+func imapDisabled(greeting []byte) bool {
+	_, list, found := bytes.Cut(bytes.ToUpper(greeting), []byte("[CAPABILITY "))
+	list, _, closed := bytes.Cut(list, []byte("]"))
+	return found && closed && slices.ContainsFunc(bytes.Fields(list), func(c []byte) bool { return string(c) == "LOGINDISABLED" })
 }
 
 // imapCommand sends a command and waits until it has been done. An argument

@@ -303,13 +303,20 @@ func (l *ldapConn) lookUp(base string, attributes bool) (e ldapEntry, err error)
 	}
 }
 
+// What the values of an entry may take in memory, each with valueCost beside its
+// bytes: a message of 1 MiB could hold half a million empty ones.
+const (
+	maxEntry  = 4 * maxBody
+	valueCost = 40
+)
+
 // parseEntry reads a SearchResultEntry (RFC 4511, 4.5.2).
 func parseEntry(p []byte) (e ldapEntry, err error) {
 	if e.dn, p, err = berWanted(p, berOctets); err != nil {
 		return e, err
 	}
 	list, _, err := berWanted(p, berSequence)
-	room := maxBody
+	room := maxEntry
 	for err == nil && len(list) > 0 {
 		var attribute, name, set []byte
 		if attribute, list, err = berWanted(list, berSequence); err != nil {
@@ -328,7 +335,7 @@ func parseEntry(p []byte) (e ldapEntry, err error) {
 			}
 			// A long name before many short values would need more room than
 			// the message itself.
-			if room -= len(name) + 2 + len(value); room < 0 {
+			if room -= valueCost + len(name) + 2 + len(value); room < 0 {
 				return e, errTooMuch
 			}
 			line := append(append(append(make([]byte, 0, len(name)+2+len(value)), name...), ": "...), value...)

@@ -87,6 +87,7 @@ func TestLDAPAnswers(t *testing.T) {
 		{"the indefinite form of a length", "", []byte{0x30, 0x80, 0, 0}, nil, `!bind: not a well-formed LDAP message: it begins with "0\x80"`},
 		{"a gigabyte announced", "", []byte{0x30, 0x84, 0x40, 0, 0, 0}, nil, "!bind: an answer of more than 1048576 bytes"},
 		{"a long name before many values", "o", bound, [][]byte{longNames(), done}, "!search: an answer of more than 1048576 bytes"},
+		{"half a million empty values", "o", bound, [][]byte{emptyValues(), done}, "!search: an answer of more than 1048576 bytes"},
 		{"entries without end", "", bound, [][]byte{bytesOf(ldapMessage(2, ldapSearchReference, berAppend(nil, berOctets, strings.Repeat("x", 60_000))), 20)}, "!search: an answer of more than 1048576 bytes"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -114,6 +115,12 @@ func longNames() []byte {
 		set = berAppend(set, berOctets, "")
 	}
 	a := berAppend(berAppend(nil, berOctets, strings.Repeat("n", 250_000)), berSet, set)
+	return ldapMessage(2, ldapSearchEntry, berAppend(berAppend(nil, berOctets, "x"), berSequence, berAppend(nil, berSequence, a)))
+}
+
+// emptyValues is an entry of a megabyte whose lines would take thirty.
+func emptyValues() []byte {
+	a := berAppend(berAppend(nil, berOctets, "n"), berSet, bytesOf(berAppend(nil, berOctets, ""), 500_000))
 	return ldapMessage(2, ldapSearchEntry, berAppend(berAppend(nil, berOctets, "x"), berSequence, berAppend(nil, berSequence, a)))
 }
 

@@ -24,34 +24,103 @@ const (
 	stalled = 150 * time.Millisecond
 )
 
-// loop is the one goroutine that waits for time to pass.
-func (s *Scheduler) loop(ctx context.Context) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		timer.Reset(time.Until(s.step(time.Now())))
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.wake:
-		case <-timer.C:
-		}
+// alarm is how the loop sleeps.
+type alarm interface {
+	// wait returns at a moment (zero: at once), or sooner when it was rung or when
+	// there are tasks whose sockets can go on. They are valid until the next call.
+	wait(until time.Time) ([]*task, error)
+	// ring ends a wait, now or the next one. Scheduler.mu is held.
+	ring()
+	close()
+}
+
+// sleeper is the alarm of tests with a fake clock, which has no sockets.
+type sleeper struct {
+	timer *time.Timer
+	bell  chan struct{} // capacity 1
+}
+
+func (s *sleeper) wait(until time.Time) ([]*task, error) { // never zero: it has no tasks
+	s.timer.Reset(time.Until(until))
+	select {
+	case <-s.bell:
+	case <-s.timer.C:
+	}
+	return nil, nil
+}
+
+func (s *sleeper) ring() {
+	select {
+	case s.bell <- struct{}{}:
+	default:
 	}
 }
 
-// step does all that is due and returns when to be called again.
-func (s *Scheduler) step(now time.Time) time.Time {
+func (s *sleeper) close() { s.timer.Stop() }
+
+func (s *Scheduler) newAlarm() (alarm, error) {
+	if s.polls {
+		return newPoller()
+	}
+	return &sleeper{timer: time.NewTimer(0), bell: make(chan struct{}, 1)}, nil
+}
+
+// ring has the loop look at what is to be done now. s.mu is held.
+func (s *Scheduler) ring() {
+	if s.alarm != nil && !s.awake {
+		s.awake = true
+		s.alarm.ring()
+	}
+}
+
+// loop is the one goroutine that waits for time to pass, and in which tasks
+// run. Its error means that it could not go on.
+func (s *Scheduler) loop(ctx context.Context, alarm alarm) (err error) {
+	stop := context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.ring()
+	})
+	defer stop()
+	var pool workers
+	defer pool.close()
+	for err == nil && ctx.Err() == nil {
+		until, ready := s.step(time.Now())
+		if len(ready) > 0 {
+			pool.resume(ready)
+			until = time.Time{}
+		}
+		var woken []*task
+		woken, err = alarm.wait(until)
+		s.woke(woken)
+	}
+	// No task begins any more, and those under way are told that they have to end.
+	pool.resume(s.tasks())
+	return err
+}
+
+// together is how many tasks begin before those that can go on have their turn:
+// when thousands are due at once, answered ones end before all have begun, and
+// so fewer connections, stacks and buffers are in use.
+const together = 32
+
+// step does what is due. It returns the tasks that are to be resumed at
+// once, or when to be called again.
+func (s *Scheduler) step(now time.Time) (until time.Time, ready []*task) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.look(now)
 	s.sweep(now)
-	for len(s.heap) > 0 && !s.heap[0].at.After(now) {
+	for len(s.heap) > 0 && !s.heap[0].at.After(now) && len(s.ready) < together {
 		e := s.heap[0]
 		s.heap.remove(e)
-		if e.run != nil {
-			s.overran(e, now)
-		} else {
+		switch {
+		case e.run == nil:
 			s.start(e, now)
+		case e.run.task != nil:
+			s.ready = append(s.ready, e.run.task) // it looks at the time
+		default:
+			s.overran(e, now)
 		}
 	}
 	next := now.Add(time.Hour)
@@ -62,7 +131,17 @@ func (s *Scheduler) step(now time.Time) time.Time {
 		next = s.heap[0].at
 	}
 	s.nextWake = next
-	return next
+	ready, s.ready = s.ready, nil
+	s.awake = len(ready) > 0
+	return next, ready
+}
+
+// woke takes over what an alarm has found.
+func (s *Scheduler) woke(tasks []*task) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.awake = true
+	s.ready = append(s.ready, tasks...)
 }
 
 // look finds out whether the loop should have run long ago: then this process
@@ -84,10 +163,7 @@ func (s *Scheduler) schedule(e *entry, at time.Time) {
 		if now := time.Now(); now.After(at) {
 			s.nextWake = now
 		}
-		select {
-		case s.wake <- struct{}{}:
-		default:
-		}
+		s.ring()
 	}
 }
 
@@ -121,13 +197,18 @@ func (s *Scheduler) launch(e *entry, now time.Time) {
 	deadline := now.Add(e.check.Timeout)
 	if e.chase {
 		deadline = e.due.Add(e.check.Timeout)
-	} else {
-		s.countLate(now.Sub(e.due))
 	}
 	e.skipped = false
 	s.inUse += e.cost
 	s.running++
 	s.stats.Runs++
+	if e.inLoop {
+		s.launchTask(e, now, deadline)
+		return
+	}
+	if !e.chase {
+		s.countLate(now.Sub(e.due))
+	}
 	ctx, cancel := context.WithDeadline(s.runCtx, deadline)
 	r := &run{start: now, cancel: cancel}
 	e.run = r
@@ -154,7 +235,7 @@ func (s *Scheduler) check(ctx context.Context, e *entry) (r result) {
 		}
 	}()
 	if e.checker == nil {
-		c, err := s.make(e.check)
+		c, err := s.make(*e.check)
 		if err != nil {
 			return result{err: err} // tried again at the next run
 		}

@@ -178,13 +178,15 @@ func TestMySQLLogins(t *testing.T) {
 		}},
 		{"a method of the user that is not known", "mysql_native_password", `!the server wants to authenticate by "client_ed25519", which is not known here; mysql_native_password and caching_sha2_password are`, false,
 			func(s *mysqlServer, _, _ string) { s.send("\xfeclient_ed25519\x00" + testScramble) }},
+		{"a method with the password in its name", "mysql_native_password", "!the server wants to authenticate by (words that hold the password and are not shown), which is not known here; mysql_native_password and caching_sha2_password are", false,
+			func(s *mysqlServer, _, _ string) { s.send("\xfePROBE-password\x00" + testScramble) }},
 		{"in the clear over TLS", "mysql_native_password", up, true, func(s *mysqlServer, _, _ string) {
 			s.send("\xfemysql_clear_password\x00")
 			verdict(s, string(s.read()) == "probe-password\x00")
 		}},
 		{"in the clear", "mysql_native_password", "!the server wants the password in the clear: set starttls", false,
 			func(s *mysqlServer, _, _ string) { s.send("\xfemysql_clear_password\x00"); s.read() }},
-		{"as before 4.1", "mysql_native_password", "!the server wants a password of before MySQL 4.1, which cannot be sent safely", false,
+		{"as before 4.1", "mysql_native_password", "!the server wants a password of before MySQL 4.1, which cannot be sent safely: that method is not known here", false,
 			func(s *mysqlServer, _, _ string) { s.send("\xfe"); s.read() }},
 		{"a key that is none", "sha256_password", "!not a well-formed MySQL packet", false, func(s *mysqlServer, _, _ string) { s.send("\x01no key"); s.read() }},
 		{"methods without end", "mysql_native_password", "!not a well-formed MySQL packet", false, func(s *mysqlServer, _, _ string) {
@@ -243,6 +245,7 @@ func TestMySQLProofs(t *testing.T) {
 func TestMySQLGreetings(t *testing.T) {
 	for _, tc := range []struct{ name, greeting, want string }{
 		{"refused as nobody", mysqlGreets("mysql_native_password"), `greets as "8.0.36"`},
+		{"this node's address refused", "\xff\x6a\x04Host '10.0.0.1' is not allowed to connect", "works, and lets nobody in from this node's address (error 1130)"},
 		{"blocked", "\xff\x69\x04Host '10.0.0.1' is blocked", `!error 1129: "Host '10.0.0.1' is blocked"`},
 		{"too many connections", "\xff\x10\x04#08004Too many connections", `!error 1040: "Too many connections"`},
 		{"another protocol", "\x09 5.0", `!not a greeting of MySQL: "\t 5.0"`},
@@ -263,6 +266,47 @@ func TestMySQLGreetings(t *testing.T) {
 			}))
 			c.Login, c.Passwd = "", ""
 			expect(t, c, tc.want)
+		})
+	}
+}
+
+// It may know the password from an earlier check.
+func TestAGreetingOfMySQLThatHoldsThePasswordIsNotShown(t *testing.T) {
+	for greeting, want := range map[string]string{
+		"\x09probe-password":         "!not a greeting of MySQL: (words that hold the password and are not shown)",
+		"\xff\x69\x04probe-password": "!error 1129: (words that hold the password and are not shown)",
+	} {
+		c := mysqlTo(serve(t, "tcp", "127.0.0.1:0", func(c net.Conn) {
+			(&mysqlServer{Conn: c}).send(greeting)
+			io.Copy(io.Discard, c)
+		}))
+		expect(t, c, want)
+	}
+}
+
+// MySQL and MariaDB count who hangs up in the middle of a login, and block a
+// machine that has done so often enough.
+func TestNobodyNeverHangsUpOnMySQL(t *testing.T) {
+	for _, tc := range []struct{ name, method, answer string }{
+		{"a method that is known", "mysql_native_password\x00" + testScramble + "\x00", ""},
+		{"one that is not", "client_ed25519\x00" + strings.Repeat("x", 32), strings.Repeat("\x00", 64)},
+		{"a password in the clear", "mysql_clear_password\x00", "\x00"},
+		{"one of before 4.1", "", strings.Repeat("\x00", 64)},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := mysqlTo(serve(t, "tcp", "127.0.0.1:0", func(c net.Conn) {
+				s := &mysqlServer{Conn: c}
+				s.send(mysqlGreets("mysql_native_password"))
+				s.read()
+				s.send("\xfe" + tc.method)
+				if p := s.read(); p == nil || string(p) != tc.answer {
+					t.Errorf("answered %q, want %q", p, tc.answer)
+				}
+				s.send("\xff\x15\x04#28000Access denied for user ''")
+				io.Copy(io.Discard, c)
+			}))
+			c.Login, c.Passwd = "", ""
+			expect(t, c, `greets as "8.0.36"`)
 		})
 	}
 }

@@ -36,10 +36,12 @@ type mysqlGreeting struct {
 	plugin       string
 }
 
+var errNoGreeting = errors.New("not a greeting of MySQL")
+
 // parseMySQLGreeting reads protocol version 10.
 func parseMySQLGreeting(p []byte) (g mysqlGreeting, err error) {
 	if len(p) == 0 || p[0] != 10 {
-		return g, fmt.Errorf("not a greeting of MySQL: %s", quote(p))
+		return g, errNoGreeting
 	}
 	var ok bool
 	if g.version, p, ok = bytes.Cut(p[1:], []byte{0}); !ok || len(p) < 4+8+1+2 {
@@ -68,6 +70,9 @@ func (m *mysqlConn) login(user, database string, t *tls.Config) (version string,
 		return "", err
 	}
 	g, err := parseMySQLGreeting(p)
+	if err == errNoGreeting {
+		return "", fmt.Errorf("%w: %s", err, quoteWithout(m.password, p))
+	}
 	if err != nil {
 		return "", err
 	}
@@ -121,6 +126,8 @@ func (m *mysqlConn) login(user, database string, t *tls.Config) (version string,
 	return version, m.authenticate(g.plugin, g.scramble)
 }
 
+var errOldPassword = fmt.Errorf("the server wants a password of before MySQL 4.1, which cannot be sent safely: that method is %w", errUnknownPlugin)
+
 // authenticate goes on until the server is content or not.
 func (m *mysqlConn) authenticate(plugin string, scramble []byte) error {
 	for range 10 { // the longest way takes four
@@ -135,7 +142,7 @@ func (m *mysqlConn) authenticate(plugin string, scramble []byte) error {
 		case mysqlEOF: // take another method
 			name, data, ok := bytes.Cut(p[1:], []byte{0})
 			if !ok {
-				return errors.New("the server wants a password of before MySQL 4.1, which cannot be sent safely")
+				return errOldPassword
 			}
 			plugin, scramble = string(name), bytes.TrimSuffix(data, []byte{0})
 			if reply, err = m.proof(plugin, scramble); err != nil {
@@ -174,12 +181,12 @@ func (m *mysqlConn) proof(plugin string, scramble []byte) ([]byte, error) {
 		}
 		return []byte{1}, nil // asks for the server's key
 	case "mysql_clear_password":
-		if !m.secure {
+		if !m.secure && len(m.password) > 0 {
 			return nil, errors.New("the server wants the password in the clear: set starttls")
 		}
 		return m.clear(), nil
 	}
-	return nil, fmt.Errorf("the server wants to authenticate by %s, which is %w; mysql_native_password and caching_sha2_password are", quote([]byte(plugin)), errUnknownPlugin)
+	return nil, fmt.Errorf("the server wants to authenticate by %s, which is %w; mysql_native_password and caching_sha2_password are", quoteWithout(m.password, []byte(plugin)), errUnknownPlugin)
 }
 
 func (m *mysqlConn) clear() []byte { return append(bytes.Clone(m.password), 0) }

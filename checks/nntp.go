@@ -22,10 +22,6 @@ func newNNTP(c conf.Check, e *env) (Checker, error) {
 }
 
 func (k *nntp) Check(ctx context.Context) (string, error) {
-	password, err := k.password()
-	if err != nil {
-		return "", err
-	}
 	d, err := k.open(ctx)
 	if err != nil {
 		return "", err
@@ -51,7 +47,7 @@ func (k *nntp) Check(ctx context.Context) (string, error) {
 		}
 	}
 	if k.c.Login != "" {
-		if err := k.login(d, password); err != nil {
+		if err := k.login(d); err != nil {
 			return "", err
 		}
 		detail = "logged in"
@@ -59,8 +55,7 @@ func (k *nntp) Check(ctx context.Context) (string, error) {
 	return detail, d.quit()
 }
 
-func (k *nntp) login(d *dialogue, password []byte) error {
-	d.hide(password)
+func (k *nntp) login(d *dialogue) error {
 	if err := d.say("AUTHINFO USER", "AUTHINFO USER "+k.c.Login); err != nil {
 		return err
 	}
@@ -68,7 +63,7 @@ func (k *nntp) login(d *dialogue, password []byte) error {
 	if err != nil || r.code == 281 { // RFC 4643, 2.3.2: some users need no password
 		return err
 	}
-	if err := d.say("AUTHINFO PASS", "AUTHINFO PASS "+string(password)); err != nil {
+	if err := d.say("AUTHINFO PASS", "AUTHINFO PASS "+string(d.password)); err != nil {
 		return err
 	}
 	_, err = d.expect(281)

@@ -36,7 +36,7 @@ func (s *Scheduler) sweep(now time.Time) {
 	}
 	s.swept = now
 	n, oldest := 0, (*entry)(nil)
-	for _, e := range s.entries {
+	for e := range s.entries.all() {
 		if len(e.subs) == 0 || !s.overdue(e, now) {
 			continue
 		}

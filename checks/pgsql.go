@@ -192,7 +192,7 @@ func (p *pgConn) startTLS(t *tls.Config) error {
 	case 'N':
 		return errors.New("the server offers no TLS")
 	}
-	return fmt.Errorf("%w: %s where S or N belongs", errPg, quote(answer))
+	return fmt.Errorf("%w: %s where S or N belongs", errPg, quoteWithout(p.password, answer))
 }
 
 // start says who wants to log in.
@@ -264,7 +264,10 @@ func (p *pgConn) login(user, database string) error {
 			err = p.send(pgPassword, append([]byte("md5"+hexMD5(hexMD5(string(p.password)+user)+string(data))), 0))
 		case pgAuthSASL:
 			if !bytes.Contains(append([]byte{0}, data...), []byte("\x00"+scramName+"\x00")) {
-				return fmt.Errorf("the server wants to authenticate by %s; %s is known here", quote(data), scramName)
+				return fmt.Errorf("the server wants to authenticate by %s; %s is known here", quoteWithout(p.password, data), scramName)
+			}
+			if scram != nil {
+				return errPg
 			}
 			scram = newScramClient(p.password)
 			first := scram.first()

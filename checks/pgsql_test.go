@@ -156,7 +156,20 @@ func TestPgSQLLogins(t *testing.T) {
 			s.read()
 			s.send(pgAuthentication(pgAuthSASLMore, "r=mine,s=c2FsdA==,i=4096"))
 		}},
+		// Each round costs a tenth of a second of this machine's processor.
+		{"SCRAM, and its work once more", "!not a well-formed message of SCRAM-SHA-256", func(s pgServer) {
+			s.send(pgAuthentication(pgAuthSASL, scramName+"\x00\x00"))
+			_, nonce, _ := strings.Cut(s.read(), "r=")
+			for range 2 {
+				s.send(pgAuthentication(pgAuthSASLMore, "r="+nonce+"x,s=c2FsdA==,i=4096"))
+				s.read()
+			}
+		}},
+		{"SCRAM from the beginning again", "!not a well-formed PostgreSQL message", func(s pgServer) {
+			s.send(pgAuthentication(pgAuthSASL, scramName+"\x00\x00"), pgAuthentication(pgAuthSASL, scramName+"\x00\x00"))
+		}},
 		{"another SASL", `!the server wants to authenticate by "OAUTHBEARER\x00\x00"; SCRAM-SHA-256 is known here`, func(s pgServer) { s.send(pgAuthentication(pgAuthSASL, "OAUTHBEARER\x00\x00")) }},
+		{"a method with the password in its name", "!the server wants to authenticate by (words that hold the password and are not shown); SCRAM-SHA-256 is known here", func(s pgServer) { s.send(pgAuthentication(pgAuthSASL, "PROBE-password\x00\x00")) }},
 		{"Kerberos", "!the server wants to authenticate by method 7; passwords, md5 and SCRAM-SHA-256 are known here", func(s pgServer) { s.send(pgAuthentication(7, "")) }},
 		{"the end of a SCRAM that never began", "!not a well-formed PostgreSQL message", func(s pgServer) { s.send(pgAuthentication(pgAuthSASLFinal, "v=")) }},
 		{"passwords without end", "!not a well-formed PostgreSQL message", func(s pgServer) {

@@ -23,10 +23,6 @@ func newPOP(c conf.Check, e *env) (Checker, error) {
 }
 
 func (k *pop) Check(ctx context.Context) (string, error) {
-	password, err := k.password()
-	if err != nil {
-		return "", err
-	}
 	d, err := k.open(ctx)
 	if err != nil {
 		return "", err
@@ -49,16 +45,36 @@ func (k *pop) Check(ctx context.Context) (string, error) {
 		}
 	}
 	if k.c.Login != "" {
-		d.hide(password)
 		if err := popCommand(d, "USER", "USER "+k.c.Login); err != nil {
 			return "", err
 		}
-		if err := popCommand(d, "PASS", "PASS "+string(password)); err != nil {
+		if detail, err = popPassword(d); err != nil {
 			return "", err
 		}
-		detail = "logged in"
 	}
 	return detail, d.goodbye("QUIT", "QUIT", func(line []byte) (last, well bool) { return true, positive(line) })
+}
+
+// popPassword ends a login. A mailbox that somebody else has open, perhaps the
+// other director's check, and a login that comes too soon after the last one are
+// refused by a server that works (RFC 2449, 8.1.1 and 8.1.2).
+func popPassword(d *dialogue) (detail string, err error) {
+	if err := d.say("PASS", "PASS "+string(d.password)); err != nil {
+		return "", err
+	}
+	line, err := d.line()
+	if err != nil {
+		return "", err
+	}
+	switch upper := bytes.ToUpper(line); {
+	case positive(line):
+		return "logged in", nil
+	case bytes.HasPrefix(upper, []byte("-ERR [IN-USE]")):
+		return "the mailbox is in use", nil
+	case bytes.HasPrefix(upper, []byte("-ERR [LOGIN-DELAY]")):
+		return "the server wants more time between logins", nil
+	}
+	return "", d.unwanted(line, "+OK")
 }
 
 func popCommand(d *dialogue, step, line string) error {

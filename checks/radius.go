@@ -82,7 +82,7 @@ func (k radiusCheck) Check(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if len(password) > maxRadiusPw {
-		return "", fmt.Errorf("password of %d bytes: radius has room for %d", len(password), maxRadiusPw)
+		return "", localError{fmt.Errorf("password of %d bytes: radius has room for %d", len(password), maxRadiusPw)}
 	}
 	secret, err := readSecret(k.c.Secret, k.c.SecretFile)
 	if err != nil {

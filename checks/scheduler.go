@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strconv"
 	"sync"
@@ -40,7 +41,8 @@ type Config struct {
 	// Default (0): Descriptors().
 	Concurrency int
 
-	// NewChecker makes checkers. Default (nil): those of this package. For tests.
+	// NewChecker makes checkers. Default (nil): those of this package. For tests,
+	// with a fake clock too: none of them runs in the goroutine of the loop.
 	NewChecker func(conf.Check) (Checker, error)
 }
 
@@ -62,15 +64,18 @@ type Scheduler struct {
 	make  func(conf.Check) (Checker, error)
 	ping  *icmp.Pinger
 	limit int
-	wake  chan struct{} // capacity 1: the heap's first entry changed
+	polls bool // Run makes a poller: there are sockets, and no fake clock
 	wg    sync.WaitGroup
 
 	mu                  sync.Mutex // guards all below, and the fields of entries and subscribers
-	entries             map[conf.Check]*entry
+	entries             book
 	heap                eventHeap
 	waiting             []*entry // due, and no descriptor free; first come, first served
 	inUse               int      // descriptors in use
 	running             int
+	alarm               alarm           // nil: not in Run
+	ready               []*task         // that the loop is to begin or to go on with
+	awake               bool            // the loop looks at ready and heap before it sleeps
 	runCtx              context.Context // nil: not in Run
 	started             bool
 	ended               bool      // no more goroutines are started
@@ -86,8 +91,10 @@ type Scheduler struct {
 
 // entry is one distinct check.
 type entry struct {
-	check   conf.Check // with defaults filled in
-	key     conf.Check // as subscribed
+	check   *conf.Check // with defaults filled in; read only
+	inLoop  bool        // its runs are tasks
+	key     *conf.Check // as subscribed; mostly the same one
+	next    *entry      // of Scheduler.entries
 	checker Checker
 	subs    []*subscriber
 	cost    int    // descriptors a run needs
@@ -112,10 +119,11 @@ type entry struct {
 // run is one execution.
 type run struct {
 	start   time.Time
-	cancel  context.CancelFunc
-	counted int  // failures counted already because it overran
-	dropped bool // its subscribers went away: no verdict
-	excused bool // it overran in a stall: no verdict
+	cancel  context.CancelFunc // s.mu is held
+	task    *task              // nil: a goroutine of its own
+	counted int                // failures counted already because it overran
+	dropped bool               // its subscribers went away: no verdict
+	excused bool               // it overran in a stall: no verdict
 }
 
 // NewScheduler makes a Scheduler; Run makes it work.
@@ -125,8 +133,8 @@ func NewScheduler(cfg Config) *Scheduler {
 		make:    cfg.NewChecker,
 		limit:   cfg.Concurrency,
 		ping:    icmp.NewPinger(),
-		wake:    make(chan struct{}, 1),
-		entries: map[conf.Check]*entry{},
+		polls:   cfg.NewChecker == nil,
+		entries: newBook(),
 		epoch:   time.Now(),
 	}
 	if s.log == nil {
@@ -174,10 +182,14 @@ func (s *Scheduler) Subscribe(c conf.Check, notify func(Status)) (cancel func())
 	sub := &subscriber{notify: notify}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.entries[c]
+	e := s.entries.find(c)
 	if e == nil {
-		e = &entry{key: c, check: withDefaults(c), index: -1, cost: min(cost(c), s.limit), place: placeOf(c)}
-		s.entries[c] = e
+		own := c
+		e = &entry{key: &own, check: &own, index: -1, cost: min(cost(c), s.limit), place: placeOf(c), inLoop: s.polls && runsInLoop(c)}
+		if full := withDefaults(c); full != c {
+			e.check = &full
+		}
+		s.entries.add(e)
 		s.begin(e)
 	} else if e.run != nil && e.run.dropped {
 		// The run that the last cancel ended has not returned yet. If it never
@@ -230,7 +242,7 @@ func (s *Scheduler) forget(e *entry) {
 		}
 		e.queued = false
 	}
-	delete(s.entries, e.key)
+	s.entries.remove(e)
 }
 
 // begin gives a new entry its first event.
@@ -257,7 +269,7 @@ func (s *Scheduler) first(e *entry, now time.Time) {
 func (s *Scheduler) Status(c conf.Check) (Status, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.entries[c]
+	e := s.entries.find(c)
 	if e == nil || len(e.subs) == 0 {
 		return Status{}, false
 	}
@@ -274,7 +286,7 @@ func (s *Scheduler) Status(c conf.Check) (Status, bool) {
 func (s *Scheduler) Now(c conf.Check) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.entries[c]
+	e := s.entries.find(c)
 	switch {
 	case e == nil || e.queued || c.Type == conf.On || c.Type == conf.Off:
 	case e.run != nil:
@@ -375,7 +387,7 @@ func (s *Scheduler) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.stats
-	st.Checks, st.Running = len(s.entries), s.running
+	st.Checks, st.Running = s.entries.n, s.running
 	return st
 }
 
@@ -390,19 +402,26 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		s.mu.Unlock()
 		return errors.New("checks: Run was called twice")
 	}
-	s.started, s.runCtx = true, ctx
+	s.started = true
+	alarm, err := s.newAlarm()
+	if err != nil {
+		s.mu.Unlock()
+		return fmt.Errorf("checks: %w", err)
+	}
+	s.runCtx, s.alarm = ctx, alarm
 	now := time.Now()
-	for _, e := range s.entries { // those that were subscribed before
+	for e := range s.entries.all() { // those that were subscribed before
 		if e.index >= 0 {
 			s.first(e, now)
 		}
 	}
 	s.mu.Unlock()
 
-	s.loop(ctx)
+	err = s.loop(ctx, alarm)
 
 	s.mu.Lock()
-	s.runCtx, s.ended = nil, true
+	s.runCtx, s.alarm, s.ended = nil, nil, true
+	alarm.close()
 	s.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
@@ -414,7 +433,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	defer patience.Stop()
 	select {
 	case <-done:
-		return nil
+		return err
 	case <-patience.C:
 		s.mu.Lock()
 		defer s.mu.Unlock()

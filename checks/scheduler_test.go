@@ -488,7 +488,7 @@ func TestAfterAPauseNothingIsMadeUpForInABurst(t *testing.T) {
 		}
 		turn := func(until time.Duration) {
 			for end := time.Now().Add(until); time.Now().Before(end); {
-				next := s.step(time.Now())
+				next, _ := s.step(time.Now())
 				synctest.Wait()
 				time.Sleep(min(time.Until(next), time.Until(end)))
 			}
@@ -530,7 +530,7 @@ func TestATimeOutInAPauseOfThisProcessIsNotHeldAgainstTheServer(t *testing.T) {
 		c.Interval, c.Timeout = time.Second, 500*time.Millisecond
 		s.Subscribe(c, nil)
 		for len(w.runs(c)) < 2 {
-			next := s.step(time.Now())
+			next, _ := s.step(time.Now())
 			synctest.Wait()
 			if len(w.runs(c)) < 2 {
 				time.Sleep(time.Until(next))

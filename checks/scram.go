@@ -42,8 +42,12 @@ func (c *scramClient) first() string {
 	return "n,," + c.bare // no channel binding
 }
 
-// final answers the server's first message.
+// final answers the server's first message, of which there is one: each costs
+// as many iterations as the server likes.
 func (c *scramClient) final(server string) (string, error) {
+	if c.signature != nil {
+		return "", errScram
+	}
 	nonce, rest, ok1 := strings.Cut(strings.TrimPrefix(server, "r="), ",s=")
 	salt64, count, ok2 := strings.Cut(rest, ",i=")
 	if !ok1 || !ok2 || !strings.HasPrefix(server, "r=") || !strings.HasPrefix(nonce, c.nonce) || len(nonce) == len(c.nonce) {

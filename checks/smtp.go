@@ -2,6 +2,7 @@ package checks
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 
 	"github.com/keepbeat/keepbeat/conf"
@@ -16,6 +17,9 @@ func newSMTP(c conf.Check, e *env) (Checker, error) {
 	s, err := newLineService(c, e, c.Service == "smtps") // RFC 8314, 3.3
 	if err == nil {
 		err = noLogin(c)
+	}
+	if err == nil {
+		err = sendable("helo_name", []byte(c.HeloName))
 	}
 	if err == nil {
 		err = s.greetedBy()
@@ -64,7 +68,7 @@ func (k *smtp) Check(ctx context.Context) (string, error) {
 
 // hello introduces us, with HELO to a server that knows no EHLO (RFC 5321, 3.2).
 func (k *smtp) hello(d *dialogue) (starttls bool, err error) {
-	name := d.conn.literal()
+	name := cmp.Or(k.c.HeloName, d.conn.literal())
 	if err := d.say("EHLO", "EHLO "+name); err != nil {
 		return false, err
 	}

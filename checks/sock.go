@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -26,12 +27,16 @@ const sctp = "sctp"
 // It ends with its context: every Read and Write then fails at once. The
 // deadline methods do nothing, so that crypto/tls cannot move that end.
 type tcpConn struct {
-	f       *os.File // non-blocking, in the runtime's poller
-	fd      int      // of f; f.Fd() would make it blocking
+	io interface { // f, or a taskSocket
+		io.ReadWriteCloser
+		SetReadDeadline(time.Time) error
+	}
+	f       *os.File // non-blocking, in the runtime's poller; nil: of a task
+	fd      int      // f.Fd() would make it blocking
 	target  netip.AddrPort
 	timeout time.Duration // for words
 	up      bool          // the handshake is known to be complete
-	stop    func() bool
+	stop    func() bool   // nil: of a task
 }
 
 // dialCheck begins to connect to the server of a check, from where the check
@@ -63,17 +68,23 @@ func dialCheck(ctx context.Context, k conf.Check) (*tcpConn, error) {
 	if protocol == unix.IPPROTO_TCP {
 		// The acknowledgement of the handshake then travels with the request:
 		// one packet less on either side. That it may fail does not matter.
-		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
+		_ = quickAck(fd, false)
 	}
-	switch err := unix.Connect(fd, sa); err {
-	case nil:
+	switch err := connectTo(fd, sa); err {
+	case 0:
 		c.up = true
 	case unix.EINPROGRESS, unix.EINTR: // after EINTR the kernel goes on connecting
 	default:
 		unix.Close(fd)
 		return nil, c.fail("connect", err)
 	}
-	c.fd, c.f = fd, os.NewFile(uintptr(fd), "tcp")
+	c.fd = fd
+	if t := taskOf(ctx); t != nil {
+		c.io = &taskSocket{t: t, fd: fd, until: t.deadline}
+		return c, nil
+	}
+	c.f = os.NewFile(uintptr(fd), "tcp")
+	c.io = c.f
 	c.stop = context.AfterFunc(ctx, func() { c.f.SetDeadline(time.Unix(1, 0)) })
 	return c, nil
 }
@@ -104,13 +115,9 @@ func (c *tcpConn) connected() error {
 	if c.up {
 		return nil
 	}
-	rc, err := c.f.SyscallConn()
-	if err != nil {
-		return c.fail("connect", err)
-	}
 	var failure error
-	err = rc.Write(func(fd uintptr) bool {
-		n, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+	done := func() bool {
+		n, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR)
 		if err != nil || n != 0 {
 			if failure = err; n != 0 {
 				failure = unix.Errno(n)
@@ -120,7 +127,8 @@ func (c *tcpConn) connected() error {
 		// The poller may wake us early; only a peer is proof.
 		c.up = c.hasPeer()
 		return c.up
-	})
+	}
+	err := c.writable(done)
 	if failure != nil {
 		err = failure
 	}
@@ -130,10 +138,27 @@ func (c *tcpConn) connected() error {
 	return nil
 }
 
+// writable waits, each time the socket may be writable, until done is true.
+func (c *tcpConn) writable(done func() bool) error {
+	if s, ok := c.io.(*taskSocket); ok {
+		for !done() {
+			if err := s.await(unix.EPOLLOUT); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	rc, err := c.f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return rc.Write(func(uintptr) bool { return done() })
+}
+
 // listenFirst sends the acknowledgement of the handshake now, which dialCheck
 // put off until the request: a server that speaks first waits for it, up to
 // 200 ms. The connection is complete.
-func (c *tcpConn) listenFirst() { _ = unix.SetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1) }
+func (c *tcpConn) listenFirst() { _ = quickAck(c.fd, true) }
 
 func (c *tcpConn) hasPeer() bool {
 	_, err := unix.Getpeername(c.fd)
@@ -177,11 +202,20 @@ func (c *tcpConn) ioError(op string, err error) error {
 }
 
 // Read reads; at the end of the stream it returns io.EOF itself.
-func (c *tcpConn) Read(p []byte) (int, error) { return c.f.Read(p) }
+func (c *tcpConn) Read(p []byte) (int, error) { return c.io.Read(p) }
+
+// idle lets a task wait until there is something to read, without a buffer. That
+// a server needs a moment is certain: to try before would be for nothing.
+func (c *tcpConn) idle() error {
+	if s, ok := c.io.(*taskSocket); ok {
+		return s.await(unix.EPOLLIN)
+	}
+	return nil
+}
 
 // Write writes all of p.
 func (c *tcpConn) Write(p []byte) (int, error) {
-	n, err := c.f.Write(p)
+	n, err := c.io.Write(p)
 	if err != nil {
 		return n, c.ioError("send", err)
 	}
@@ -198,16 +232,18 @@ const lingerTime = 20 * time.Millisecond
 // awaitClose waits for the server to close, for lingerTime at most.
 func (c *tcpConn) awaitClose() {
 	var b [1]byte
-	if c.f.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
-		_, _ = c.f.Read(b[:])
+	if c.io.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
+		_, _ = c.io.Read(b[:])
 	}
 }
 
 // Close closes the connection. It sends FIN, or RST when the server has sent
 // what nobody read.
 func (c *tcpConn) Close() error {
-	c.stop()
-	return c.f.Close()
+	if c.stop != nil {
+		c.stop()
+	}
+	return c.io.Close()
 }
 
 func (c *tcpConn) LocalAddr() net.Addr              { return net.TCPAddrFromAddrPort(netip.AddrPort{}) }

@@ -62,6 +62,9 @@ type Config struct {
 	// RealOrders is told what operators have ordered for real servers, each time
 	// it changes, and may keep the map; nil: nobody is.
 	RealOrders func(map[netip.AddrPort]conf.RealOrder)
+	// RealCost says in words what an order for these servers would cost as things
+	// are now, by the checks of whoever owns the pools; empty or nil: nothing.
+	RealCost func(Status, []RealOrdered, conf.RealOrder) string
 	// Files reads and checks this node's own specification files.
 	Files func() (*conf.Spec, conf.Files, error)
 	// Write puts a version of the files into this node's configuration directory.

@@ -21,6 +21,8 @@ type RealOrdered struct {
 	Address string         `json:"address"` // ADDRESS:PORT; the address alone for servers of a firewall mark
 	Host    string         `json:"host,omitempty"`
 	Order   conf.RealOrder `json:"order"`
+	// Was is the order that OrderReal has ended or replaced; nil: there was none.
+	Was *conf.RealOrder `json:"was,omitempty"`
 	// Services are the virtual services that have it: "192.168.56.200:80 tcp of ldirectord.yaml".
 	Services []string `json:"services"`
 }
@@ -64,26 +66,52 @@ func (n *Node) OrderReal(ctx context.Context, server string, order *conf.RealOrd
 	}
 	if order != nil && !o.Force {
 		if cost := emptied(st, meant, *order); cost != "" {
-			again := fmt.Sprintf("keepbeat real %s %s", order.Action, server)
-			if order.Action == conf.RealWeight {
-				again += fmt.Sprintf(" %d", order.Weight)
-			}
-			return nil, &ForceError{cost, again + " --force"}
+			return nil, &ForceError{cost, typed(server, *order) + " --force"}
+		}
+	}
+	var all []RealOrdered
+	for _, a := range meant {
+		r := RealOrdered{Address: conf.ServerName(a)}
+		if order != nil {
+			r.Order = *order
+		}
+		if was, found := st.Orders[a]; found {
+			r.Was = &was
+		}
+		r.Host, r.Services = usesOf(st.Spec, a)
+		all = append(all, r)
+	}
+	if order != nil && !o.Force && n.cfg.RealCost != nil {
+		if cost := n.cfg.RealCost(n.Status(ctx), all, *order); cost != "" {
+			return nil, &ForceError{cost, typed(server, *order) + " --force"}
 		}
 	}
 	if _, err := n.propose(ctx, state.Command{Reals: &state.SetReals{Servers: meant, Order: order}}); err != nil {
 		return nil, err
 	}
-	var all []RealOrdered
-	for _, a := range meant {
-		r := RealOrdered{Address: realAddress(a)}
+	for _, r := range all {
+		what := "enabled" + o.by()
 		if order != nil {
-			r.Order = *order
+			what = order.String()
 		}
-		r.Host, r.Services = usesOf(st.Spec, a)
-		all = append(all, r)
+		n.logger.Info("real server "+r.Address+" "+what, "services", strings.Join(r.Services, ", "))
 	}
 	return all, nil
+}
+
+// typed is the command that gives an order.
+func typed(server string, o conf.RealOrder) string {
+	c := fmt.Sprintf("keepbeat real %s %s", o.Action, server)
+	if o.Action == conf.RealWeight {
+		c += fmt.Sprintf(" %d", o.Weight)
+	}
+	if o.For > 0 {
+		c += " --for " + o.For.String()
+	}
+	if o.Reason != "" {
+		c += " --reason '" + strings.ReplaceAll(o.Reason, "'", `'\''`) + "'"
+	}
+	return c
 }
 
 // RealOrders returns the real servers that have an order, sorted by address.
@@ -91,20 +119,13 @@ func (n *Node) RealOrders() []RealOrdered {
 	st := n.State()
 	all := []RealOrdered{}
 	for _, a := range slices.SortedFunc(maps.Keys(st.Orders), netip.AddrPort.Compare) {
-		r := RealOrdered{Address: realAddress(a), Order: st.Orders[a]}
+		r := RealOrdered{Address: conf.ServerName(a), Order: st.Orders[a]}
 		if st.Spec != nil {
 			r.Host, r.Services = usesOf(st.Spec, a)
 		}
 		all = append(all, r)
 	}
 	return all
-}
-
-func realAddress(a netip.AddrPort) string {
-	if a.Port() == 0 {
-		return a.Addr().String()
-	}
-	return a.String()
 }
 
 // eachReal calls f for every real server and fallback of the pools, in the order of their names.
@@ -134,23 +155,40 @@ func realsNamed(spec *conf.Spec, word string) ([]netip.AddrPort, error) {
 		if means(r) {
 			found[r.Address] = true
 		}
-		near[cmp.Or(r.Host, realAddress(r.Address))] = true
+		near[cmp.Or(r.Host, conf.ServerName(r.Address))] = true
 	})
 	if len(found) > 0 {
 		return slices.SortedFunc(maps.Keys(found), netip.AddrPort.Compare), nil
 	}
-	const some = 10
-	names := slices.Sorted(maps.Keys(near))
-	list := strings.Join(names[:min(len(names), some)], ", ")
-	switch {
-	case len(names) == 0:
-		list = "there are none"
-	case len(names) > some:
-		list = fmt.Sprintf("there are %s and %d more", list, len(names)-some)
-	default:
-		list = "there are " + list
+	if reals := behind(spec, word); len(reals) > 0 {
+		return nil, fmt.Errorf("%s is no real server but a virtual service; its real servers are %s", word, some(reals))
 	}
-	return nil, fmt.Errorf("no pool has a real server %q; %s", word, list)
+	if len(near) == 0 {
+		return nil, fmt.Errorf("no pool has a real server %q; there are none", word)
+	}
+	return nil, fmt.Errorf("no pool has a real server %q; there are %s", word, some(near))
+}
+
+// some lists names, not too many.
+func some(names map[string]bool) string {
+	const most = 10
+	all := slices.Sorted(maps.Keys(names))
+	list := strings.Join(all[:min(len(all), most)], ", ")
+	if len(all) > most {
+		list += fmt.Sprintf(" and %d more", len(all)-most)
+	}
+	return list
+}
+
+// behind are the real servers of the virtual services that a word means.
+func behind(spec *conf.Spec, word string) map[string]bool {
+	reals := map[string]bool{}
+	eachReal(spec, func(_ string, v conf.Virtual, r conf.Real) {
+		if v.Address.IsValid() && (v.Address.String() == word || v.Address.Addr().String() == word) {
+			reals[cmp.Or(r.Host, conf.ServerName(r.Address))] = true
+		}
+	})
+	return reals
 }
 
 // usesOf tells which virtual services have a server, and the name it has there.
@@ -167,7 +205,7 @@ func usesOf(spec *conf.Spec, a netip.AddrPort) (host string, services []string) 
 }
 
 // emptied says which virtual services would have no real server that takes new
-// connections, with an order in force; checks are not looked at.
+// connections, with an order in force, whatever the checks say: Config.RealCost heeds those.
 func emptied(st *state.State, servers []netip.AddrPort, order conf.RealOrder) string {
 	takes := func(r conf.Real, ordered map[netip.AddrPort]conf.RealOrder) bool {
 		o, found := ordered[r.Address]
@@ -230,8 +268,11 @@ func (n *Node) endOrders(st *state.State, seen map[uint64]time.Time) {
 			continue
 		}
 		cmd := state.Command{Reals: &state.SetReals{Servers: []netip.AddrPort{a}, Was: o.N}}
-		n.jobs.start("end the order for "+realAddress(a), n.wake, func(ctx context.Context) error {
+		n.jobs.start("end the order for "+conf.ServerName(a), n.wake, func(ctx context.Context) error {
 			_, err := n.cons.Propose(ctx, cmd)
+			if err == nil {
+				n.logger.Info("real server "+conf.ServerName(a)+": the time of its order is over", "was", o.String())
+			}
 			return err
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keepbeat/keepbeat/cluster/state"
 	"github.com/keepbeat/keepbeat/conf"
@@ -30,6 +31,8 @@ func TestWhichRealServersAWordMeans(t *testing.T) {
 		"WWW1:443":             "10.0.0.1:443",
 		"10.0.0.4":             "10.0.0.4:0",
 		"10.0.0.9":             `no pool has a real server "10.0.0.9"; there are 10.0.0.3:443, 10.0.0.4, 10.0.0.5, www1, www2`,
+		"192.0.2.1:80":         "192.0.2.1:80 is no real server but a virtual service; its real servers are www1, www2",
+		"192.0.2.1":            "192.0.2.1 is no real server but a virtual service; its real servers are 10.0.0.3:443, www1, www2",
 		"":                     `no pool has a real server ""; there are 10.0.0.3:443, 10.0.0.4, 10.0.0.5, www1, www2`,
 	} {
 		got, err := realsNamed(shop(), word)
@@ -70,5 +73,17 @@ func TestWhatAnOrderWouldLeaveEmpty(t *testing.T) {
 				t.Errorf("%q, want %q", got, c.want)
 			}
 		})
+	}
+}
+
+func TestTheCommandThatARefusalNamesIsWholeAndCanBePasted(t *testing.T) {
+	for want, o := range map[string]conf.RealOrder{
+		"keepbeat real drain www1":                                {Action: conf.RealDrain},
+		"keepbeat real weight www1 0 --for 10m0s":                 {Action: conf.RealWeight, For: 10 * time.Minute},
+		`keepbeat real disable www1 --reason 'Ann'\''s new disk'`: {Action: conf.RealDisable, Reason: "Ann's new disk"},
+	} {
+		if got := typed("www1", o); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
 	}
 }

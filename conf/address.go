@@ -72,10 +72,11 @@ func (p *poolReader) addressed(n *yaml.Node, raw *rawVirtual) []Virtual {
 	}
 	var all []Virtual
 	for _, a := range ends {
-		if err == nil && a.Port() == 0 {
-			err = fmt.Errorf("%s has no port; write %s", quote(s), quote(s+":80"))
+		// Without a port it is a service of all, which the kernel has for persistent ones.
+		if err == nil && a.Port() == 0 && raw.persistent.at == nil {
+			err = fmt.Errorf("%s has no port; write %s, or add \"persistent: 5m\" for a service of all ports", quote(s), quote(s+":80"))
 			if a.Addr().Is6() {
-				err = fmt.Errorf("%s has no port; write %s", quote(s), quote(netip.AddrPortFrom(a.Addr(), 80).String()))
+				err = fmt.Errorf("%s has no port; an IPv6 address stands in brackets before it: %s", quote(s), quote(bracketed(s, a.Addr())))
 			}
 		}
 		if err == nil && (a.Addr().IsUnspecified() || a.Addr().IsMulticast()) {
@@ -86,6 +87,9 @@ func (p *poolReader) addressed(n *yaml.Node, raw *rawVirtual) []Virtual {
 			v.Protocol = UDP
 		}
 		v.Protocol = raw.protocol.or(v.Protocol)
+		if err == nil && v.allPorts() {
+			p.warnf(n, "virtual %s has no port: it is a service of all ports of %s; write one if one is meant", v, a.Addr())
+		}
 		all = append(all, v)
 	}
 	if err != nil {
@@ -93,6 +97,19 @@ func (p *poolReader) addressed(n *yaml.Node, raw *rawVirtual) []Virtual {
 		return nil
 	}
 	return all
+}
+
+// bracketed is what was likely meant by an IPv6 address without brackets: what
+// follows its last colon may be the port.
+func bracketed(s string, whole netip.Addr) string {
+	if at := strings.LastIndexByte(s, ':'); at > 0 && s[0] != '[' {
+		if a, err := netip.ParseAddr(s[:at]); err == nil {
+			if port, err := strconv.ParseUint(s[at+1:], 10, 16); err == nil && port > 0 {
+				return netip.AddrPortFrom(a, uint16(port)).String()
+			}
+		}
+	}
+	return netip.AddrPortFrom(whole, 80).String()
 }
 
 // markFamily tells the family of a firewall mark service.
@@ -108,7 +125,7 @@ func (p *poolReader) markFamily(raw *rawVirtual) bool {
 	if n.Kind == yaml.MappingNode {
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			if n.Content[i].Value == "address" {
-				text = n.Content[i+1].Value
+				text = p.resolve(n.Content[i+1]).Value
 			}
 		}
 	}
@@ -216,6 +233,9 @@ func parseHost(s, host string) (netip.Addr, error) {
 		}
 		if looksLikeName(host) {
 			return a, fmt.Errorf("%s is neither an IP address nor the name of a host", quote(host))
+		}
+		if words := strings.Fields(s); len(words) == 2 {
+			return a, fmt.Errorf("%s is not an endpoint; a colon stands between address and port: %s", quote(s), quote(words[0]+":"+words[1]))
 		}
 		return a, fmt.Errorf("%s is not an IP address", quote(host))
 	}

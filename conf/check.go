@@ -262,7 +262,7 @@ func (p *poolReader) checkServer(at *yaml.Node, plan *checkPlan, v *Virtual, r *
 		}
 		if p.try != nil {
 			if err := p.try(c); err != nil {
-				return fmt.Errorf("the check of %s: %s", realName(r.Address), oneLine(err.Error()))
+				return fmt.Errorf("the check of %s: %s", ServerName(r.Address), oneLine(err.Error()))
 			}
 		}
 		switch {

@@ -20,7 +20,7 @@ func checkCheck(t *testing.T, v Virtual, r Real, c Check) {
 	t.Helper()
 	bad := func(why string) {
 		b, err := json.Marshal(c)
-		t.Errorf("%s: %s: %s\n%s (%v)", v, realName(r.Address), why, b, err)
+		t.Errorf("%s: %s: %s\n%s (%v)", v, ServerName(r.Address), why, b, err)
 	}
 	if c.Type == 0 || !c.Target.IsValid() || c.Interval <= 0 || c.Timeout <= 0 || c.Fall < 1 || c.Rise < 1 || c.IntervalDown < 0 || c.Jitter < 0 || c.Jitter > c.Interval {
 		bad("timing or target")
@@ -54,7 +54,7 @@ func checkCheck(t *testing.T, v Virtual, r Real, c Check) {
 		}
 		for of, text := range map[takes]string{
 			takesRequest: c.Request, takesReceive: c.Receive, takesUser: c.Login, takesPasswd: c.Passwd + c.PasswdFile,
-			takesDatabase: c.Database, takesSecret: c.Secret + c.SecretFile, takesHost: c.VirtualHost, takesRecord: c.RecordType, takesPayload: c.Payload + c.ReplyHex,
+			takesDatabase: c.Database, takesSecret: c.Secret + c.SecretFile, takesHost: c.VirtualHost, takesRecord: c.RecordType, takesPayload: c.Payload + c.ReplyHex, takesHelo: c.HeloName,
 		} {
 			if s.takes&of == 0 && text != "" {
 				bad("what means nothing to the service: " + text)
@@ -187,6 +187,8 @@ func TestValuesHaveOneForm(t *testing.T) {
 		"a name of IPv4":           {"service: dns\n    request: a.example.org\n    record_type: a", "negotiate dns 10.0.0.11:80 request=a.example.org"},
 		"another record":           {"service: dns\n    request: .\n    record_type: soa", "negotiate dns 10.0.0.11:80 request=. record_type=SOA"},
 		"an address":               {"service: dns\n    protocol: udp\n    request: '2001:DB8::1'\n    record_type: PTR", "negotiate dns 10.0.0.11:80 request=2001:db8::1 udp=true"},
+		"a name for EHLO":          {"service: smtp\n    helo_name: Director-1.example.org", "negotiate smtp 10.0.0.11:80 helo_name=Director-1.example.org"},
+		"an address for EHLO":      {"service: smtps\n    helo_name: '[IPv6:2001:db8::1]'", "negotiate smtps 10.0.0.11:80 helo_name=[IPv6:2001:db8::1]"},
 		"SIP by TCP":               {"service: sip\n    login: me@example.org", "negotiate sip 10.0.0.11:80 login=me@example.org"},
 		"SIP by UDP":               {"service: sip\n    protocol: udp\n    request: 'sip:a@b'", "negotiate sip 10.0.0.11:80 request=sip:a@b udp=true"},
 		"a datagram of text":       {"service: udp\n    protocol: udp\n    payload: 'a\\n\\x00\\\\\\0'", "negotiate udp 10.0.0.11:80 payload=610a005c00"},
@@ -203,6 +205,15 @@ func TestValuesHaveOneForm(t *testing.T) {
 				t.Error(d)
 			}
 		})
+	}
+}
+
+func TestTheTLSVariantOfAServiceIsAskedTheSame(t *testing.T) {
+	for plain, other := range map[string]string{"smtp": "smtps", "imap": "imaps", "pop": "pops"} {
+		got := checksOf(t, "virtual:\n  - address: 10.0.0.1:99\n    service: "+plain+"\n    receive: ready\n    real: [10.0.0.11 gate]\n    checks: [{service: "+other+"}]\n")
+		if len(got) != 2 || !strings.HasPrefix(got[1], "negotiate "+other) || !strings.Contains(got[1], " receive=ready") {
+			t.Errorf("%s: %q", other, got)
+		}
 	}
 }
 

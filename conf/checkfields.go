@@ -258,6 +258,9 @@ var checkKeys = []checkKey{
 	{"reply_max", takesPayload, "udp: the greatest length of the reply in bytes, 0 to 65507; 0: any. Default 0.", func(p *poolReader, c *checkFields, n *yaml.Node) {
 		set(&c.check.ReplyMax, p.integer(0, maxDatagram), n)
 	}},
+	{"helo_name", takesHelo, "smtp, smtps, submission: the name that is said with EHLO, a host name, or an address in brackets. Default: the address that the probe comes from, in brackets.", func(p *poolReader, c *checkFields, n *yaml.Node) {
+		set(&c.check.HeloName, p.parsed("a host name, or an address in brackets", parseHelo), n)
+	}},
 	{"starttls", takesSTARTTLS, "Whether the connection turns to TLS before anything else is asked: " + asking(takesSTARTTLS) + ". Default no.", func(p *poolReader, c *checkFields, n *yaml.Node) {
 		set(&c.check.STARTTLS, p.boolean, n)
 	}},

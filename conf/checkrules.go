@@ -61,7 +61,7 @@ func (p *poolReader) negotiate(c *checkFields, v *Virtual, out *planned) bool {
 		{takesHost, &out.VirtualHost, &from.VirtualHost}, {takesHTTP, &out.HTTPMethod, &from.HTTPMethod}, {takesHTTP, &out.Status, &from.Status},
 		{takesHTTP, &out.Digest, &from.Digest}, {takesHTTP, &out.Headers, &from.Headers}, {takesHTTP, &out.Body, &from.Body},
 		{takesHTTP, &out.HTTPVersion, &from.HTTPVersion}, {takesRecord, &out.RecordType, &from.RecordType},
-		{takesPayload, &out.Payload, &from.Payload}, {takesPayload, &out.ReplyHex, &from.ReplyHex},
+		{takesHelo, &out.HeloName, &from.HeloName}, {takesPayload, &out.Payload, &from.Payload}, {takesPayload, &out.ReplyHex, &from.ReplyHex},
 	} {
 		if s.takes&x.of != 0 {
 			*x.to = *x.from

@@ -179,6 +179,35 @@ func parseReply(s string) (string, error) {
 // recordTypes are those that a check of dns can ask for.
 var recordTypes = []string{"A", "AAAA", "NS", "CNAME", "SOA", "MX", "TXT", "PTR", "SRV"}
 
+// parseHelo reads who a client of SMTP says it is: a domain or an address
+// literal (RFC 5321, 4.1.2 and 4.1.3).
+func parseHelo(s string) (string, error) {
+	bad := fmt.Errorf("helo_name %s is neither a name like director.example.org nor an address like [192.0.2.1] or [IPv6:2001:db8::1]", quote(s))
+	if inner, ok := strings.CutPrefix(s, "["); ok {
+		inner, closed := strings.CutSuffix(inner, "]")
+		inner, v6 := strings.CutPrefix(inner, "IPv6:")
+		if a, err := netip.ParseAddr(inner); err != nil || !closed || a.Is6() != v6 || a.Zone() != "" {
+			return "", bad
+		}
+		return s, nil
+	}
+	if a, err := netip.ParseAddr(s); err == nil {
+		literal := a.String()
+		if a.Is6() {
+			literal = "IPv6:" + literal
+		}
+		return "", fmt.Errorf("helo_name: an address stands in brackets: [%s]", literal)
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 || len(s) > 255 || label[0] == '-' || label[len(label)-1] == '-' || strings.ContainsFunc(label, func(c rune) bool {
+			return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-')
+		}) {
+			return "", bad
+		}
+	}
+	return s, nil
+}
+
 // checkDNSName holds a name to RFC 1035, 2.3.4.
 func checkDNSName(s string) error {
 	name := strings.TrimSuffix(s, ".")

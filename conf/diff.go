@@ -123,7 +123,7 @@ func (d *differ) group(prefix string, a, b Group) {
 
 func (d *differ) virtual(prefix string, a, b Virtual) {
 	d.fields(prefix, reflect.ValueOf(a), reflect.ValueOf(b), "Reals", "Address", "FWMark", "Fallbacks")
-	name := func(r Real) string { return realName(r.Address) }
+	name := func(r Real) string { return ServerName(r.Address) }
 	one := func(prefix string, a, b Real) {
 		d.fields(prefix, reflect.ValueOf(a), reflect.ValueOf(b), "Address", "Also")
 		d.also(prefix, a.Also, b.Also)

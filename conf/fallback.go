@@ -82,7 +82,7 @@ func (p *poolReader) fallbacks(n *yaml.Node, raw *rawVirtual, v *Virtual) {
 				p.globalPort(n, &r, v)
 			}
 			if err = v.place(&r); err == nil && seen[r.Address] {
-				err = fmt.Errorf("duplicate server %s; take one out", realName(r.Address))
+				err = fmt.Errorf("duplicate server %s; take one out", ServerName(r.Address))
 			}
 			seen[r.Address] = true
 			r.Check = Check{Type: On}
@@ -108,12 +108,12 @@ func (p *poolReader) fallbacks(n *yaml.Node, raw *rawVirtual, v *Virtual) {
 func (p *poolReader) globalPort(n *yaml.Node, r *Real, v *Virtual) {
 	port := r.Address.Port()
 	switch {
-	case v.Protocol == FWM && r.Forward != Masq:
+	case v.Protocol == FWM && r.Forward != Masq, v.allPorts():
 		port = 0
 	case v.Protocol != FWM && (port == 0 || r.Forward != Masq):
 		port = v.Address.Port()
 	}
-	if was := r.Address.Port(); was != 0 && was != port && v.Protocol != FWM {
+	if was := r.Address.Port(); was != 0 && was != port && port != 0 {
 		p.warnf(n, "the global fallback is used with port %d for virtual %s, since %s cannot change the port", port, v, r.Forward)
 	}
 	r.Address = netip.AddrPortFrom(r.Address.Addr(), port)

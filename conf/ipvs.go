@@ -27,7 +27,7 @@ type IPVS struct {
 	Timeouts IPVSTimeouts `json:"timeouts,omitzero"`
 
 	ExpireNodestConn        *bool `json:"expire_nodest_conn,omitempty"`        // connections of a server that was removed end at once
-	ExpireQuiescentTemplate *bool `json:"expire_quiescent_template,omitempty"` // persistence ends with weight 0; nil: true while a started pool has a service that is persistent and quiescent
+	ExpireQuiescentTemplate *bool `json:"expire_quiescent_template,omitempty"` // persistence ends with weight 0; nil: true while a started pool has a service that is persistent
 	ConnReuseMode           *int  `json:"conn_reuse_mode,omitempty"`           // 0 to 3: a client port used again goes to 0 the same server; 1 another when the old connection is in TIME_WAIT; 2, 3 also in FIN_WAIT
 	SloppyTCP               *bool `json:"sloppy_tcp,omitempty"`                // a connection may begin without a SYN
 
@@ -65,7 +65,7 @@ func (raw *rawIPVS) fields(r *reader) []field {
 	return []field{
 		{"timeouts", "How long an idle connection stays in the table, a mapping.", keep(&raw.timeouts)},
 		{"expire_nodest_conn", "Whether the connections of a real server that was removed end at once, so that the clients are told; otherwise their packets are dropped until the server is back. Default: as the kernel has it.", into(&raw.nodest, r.boolean)},
-		{"expire_quiescent_template", "Whether persistence ends with a real server's weight 0, be it down or drained: its clients go elsewhere with their next connection. Default: yes while a pool with a service that is persistent and quiescent is started, otherwise as the kernel has it.", into(&raw.quiescent, r.boolean)},
+		{"expire_quiescent_template", "Whether persistence ends with a real server's weight 0, be it down or drained: its clients go elsewhere with their next connection. Default: yes while a pool with a service that is persistent is started, otherwise as the kernel has it.", into(&raw.quiescent, r.boolean)},
 		{"conn_reuse_mode", "What happens when a client uses a port again: 0 it comes to the same real server, 1 it is scheduled anew when the old connection is in TIME_WAIT (as masq sees it), 2 and 3 also in FIN_WAIT, the last state that gate sees. Default: as the kernel has it.", into(&raw.reuse, r.integer(0, 3))},
 		{"sloppy_tcp", "Whether a TCP connection may begin without a SYN, so that one that was not synchronised goes on after a move. Default: as the kernel has it.", into(&raw.slop, r.boolean)},
 		{"sync", "Synchronisation of the connection table: the kernel of the owner sends, the others receive; a mapping, or the interface. Default: none.", keep(&raw.sync)},

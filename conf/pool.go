@@ -55,7 +55,7 @@ type poolReader struct {
 }
 
 func newPoolReader(file string) *poolReader {
-	return &poolReader{reader: &reader{file: file}, global: newCheckFields(), firstAt: map[string]*yaml.Node{}, regexps: map[string]error{}, names: newNames(), virtuals: new(int), reals: new(int), checks: new(int), whole: new(Pool)}
+	return &poolReader{reader: &reader{file: file, manual: "ldirectord.yaml(5)"}, global: newCheckFields(), firstAt: map[string]*yaml.Node{}, regexps: map[string]error{}, names: newNames(), virtuals: new(int), reals: new(int), checks: new(int), whole: new(Pool)}
 }
 
 func (p *poolReader) fields(virtuals **yaml.Node) []field {

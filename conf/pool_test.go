@@ -57,6 +57,19 @@ virtual:
 fwmark 7 wrr []
   real 10.0.0.9:0 ipip 1 ipip:0 nocsum check ping 10.0.0.9:0
 `},
+		"without a port, and persistent, it is all ports": {`
+fallback: 127.0.0.1:8080
+virtual:
+  - address: [10.0.0.1, "2001:db8::1"]
+    persistent: 5m
+    service: http
+    real: [192.0.2.9 ipip]
+`, `10.0.0.1:0 tcp wrr []
+  real 192.0.2.9:0 ipip 1 ipip:0 nocsum check negotiate 192.0.2.9:80
+  fallback 127.0.0.1:0 gate 1 check on
+[2001:db8::1]:0 tcp wrr []
+  real 192.0.2.9:0 ipip 1 ipip:0 nocsum check negotiate 192.0.2.9:80
+`},
 		"the ports of a group are each their own": {`
 virtual:
   - address: [10.0.0.1:80, 10.0.0.1:443]

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -24,6 +22,8 @@ const (
 	maxMarks = 2_000_000
 	// maxNodes bounds the walk, so that aliases of aliases cannot blow it up.
 	maxNodes = 4_000_000
+	// fewKeys are as many as a message names: more would hide what it says.
+	fewKeys = 25
 )
 
 // reader walks one YAML file against a schema and collects what is wrong with it.
@@ -31,9 +31,10 @@ type reader struct {
 	file   string
 	errs   []*Error
 	warns  []Warning
-	nodes  int  // walked so far, each use of an alias counted
-	odd    int  // keys that were not understood: one of them may be what else would be missed
-	halted bool // maxNodes reached; said once
+	nodes  int    // walked so far, each use of an alias counted
+	manual string // the page that lists the keys of a mapping with many of them; empty: they are always listed
+	odd    int    // keys that were not understood: one of them may be what else would be missed
+	halted bool   // maxNodes reached; said once
 }
 
 // field is one key of a mapping: its name, what the documentation says of it
@@ -160,6 +161,15 @@ func (r *reader) document(data []byte) *yaml.Node {
 		r.errorf(nil, "the file is empty")
 		return nil
 	}
+	if bytes.ContainsAny(data, pasted) {
+		r.pasted(doc.Content[0])
+	}
+	if root := doc.Content[0]; root.Kind == yaml.ScalarNode {
+		if say := OldFile(data); say != "" {
+			r.errorf(root, "%s", say)
+			return nil
+		}
+	}
 	return doc.Content[0]
 }
 
@@ -199,39 +209,6 @@ func (r *reader) cleanText(data []byte) (*Error, bool) {
 
 func badControl(c rune) bool {
 	return c < 0x20 && c != '\n' && c != '\t' && c != '\r' || c == 0x7F
-}
-
-var (
-	yamlLine  = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?`)
-	openIPv6  = regexp.MustCompile(`[:\-,\[]\s+(\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]:?\w*)`)
-	tabIndent = regexp.MustCompile(`^ *\t`)
-)
-
-// syntax turns an error of the YAML library into one of ours, with a hint
-// for the mistakes that people make.
-func (r *reader) syntax(data []byte, err error) {
-	text := oneLine(err.Error())
-	line := 0
-	if m := yamlLine.FindStringSubmatch(text); m != nil {
-		text = strings.TrimPrefix(text, m[0])
-		line, _ = strconv.Atoi(m[1])
-	}
-	e := &Error{File: r.file, Line: max(line, 1), Msg: "not YAML: " + text}
-	lines := strings.Split(string(data), "\n")
-	// The library's line is that of the surrounding item or one before the culprit.
-	for i := max(line-2, 0); i < min(line+2, len(lines)); i++ {
-		if loc := tabIndent.FindStringIndex(lines[i]); loc != nil {
-			e.Line, e.Column = i+1, loc[1]
-			e.Msg = "a tab indents this line; YAML wants blanks"
-			break
-		}
-		if m := openIPv6.FindStringSubmatchIndex(lines[i]); m != nil {
-			e.Line, e.Column = i+1, m[2]+1
-			e.Msg = fmt.Sprintf("an IPv6 endpoint has to be quoted: %q", lines[i][m[2]:m[3]])
-			break
-		}
-	}
-	r.errs = append(r.errs, e)
 }
 
 func isNull(n *yaml.Node) bool {
@@ -276,13 +253,22 @@ func (r *reader) mapping(n *yaml.Node, what string, fields []field, elsewhere ma
 		if r.odd++; r.full() {
 			return // what was meant takes long to find
 		}
-		if where, ok := elsewhere[name]; ok {
+		word, _, _ := strings.Cut(name, " ") // keepalived writes an argument after it
+		if where, ok := elsewhere[word]; ok {
 			r.errorf(key, "%s", where)
+			return
+		}
+		if strings.Contains(name, noBreakSpace) {
+			r.errorf(key, "a no-break space (U+00A0) stands in %s, as text from web pages has it; write plain blanks", quote(name))
 			return
 		}
 		names := make([]string, len(fields))
 		for i := range fields {
 			names[i] = fields[i].name
+		}
+		if r.manual != "" && len(names) > fewKeys && nearest(name, names) == "" {
+			r.errorf(key, "unknown key %s; the keys are listed in %s", quote(name), r.manual)
+			return
 		}
 		r.errorf(key, "unknown key %s%s", quote(name), didYouMean(name, names))
 	})

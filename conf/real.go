@@ -1,10 +1,12 @@
 package conf
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -31,9 +33,13 @@ func (p *poolReader) readReals(n *yaml.Node, raw *rawVirtual, v *Virtual) {
 	}
 	plan := p.plan(raw.check, v)
 	seen := map[netip.AddrPort]int{}
-	p.list(raw.real, "real", func(_ int, n *yaml.Node) {
+	p.list(raw.real, "real", func(i int, n *yaml.Node) {
 		if *p.reals > maxReals {
 			return // said already; a range need not be written out to be refused
+		}
+		if n.Style&yaml.DoubleQuotedStyle != 0 && i > 0 && strings.Contains(raw.real.Content[i-1].Value, ` "`) {
+			p.errorf(n, "%s is no server: the comma before it ends the entry; quote that as a whole: '%s, \"%s\"'", quote(n.Value), raw.real.Content[i-1].Value, n.Value)
+			return
 		}
 		e, err := p.readEntry(n, false)
 		if err != nil {
@@ -59,7 +65,7 @@ func (p *poolReader) readReals(n *yaml.Node, raw *rawVirtual, v *Virtual) {
 				return
 			}
 			if line, ok := seen[r.Address]; ok {
-				p.errorf(n, "duplicate real server %s; it is already in line %d", realName(r.Address), line)
+				p.errorf(n, "duplicate real server %s; it is already in line %d", ServerName(r.Address), line)
 				return
 			}
 			seen[r.Address] = n.Line
@@ -123,20 +129,27 @@ func (v *Virtual) place(r *Real) error {
 	}
 	if v.Protocol == FWM {
 		if port != 0 && r.Forward != Masq {
-			return fmt.Errorf("real server %s: %s of a marked packet keeps its port; take out \":%d\" and write \"checkport: %d\" for the virtual service", realName(r.Address), r.Forward, port, port)
+			return fmt.Errorf("real server %s: %s of a marked packet keeps its port; take out \":%d\" and write \"checkport: %d\" for the virtual service", ServerName(r.Address), r.Forward, port, port)
 		}
 		return nil
 	}
 	want := v.Address.Port()
+	if port != 0 && v.allPorts() {
+		return fmt.Errorf("real server %s: a service of all ports keeps them; take out \":%d\" and write \"checkport: %d\" for the virtual service", ServerName(r.Address), port, port)
+	}
 	if port == 0 {
 		r.Address = netip.AddrPortFrom(addr, want)
 	} else if port != want && r.Forward != Masq {
-		return fmt.Errorf("real server %s: %s cannot change the port, %s has %d; write port %d, or masq", realName(r.Address), r.Forward, v, want, want)
+		return fmt.Errorf("real server %s: %s cannot change the port, %s has %d; write port %d, or masq", ServerName(r.Address), r.Forward, v, want, want)
 	}
 	return nil
 }
 
-func realName(a netip.AddrPort) string {
+// allPorts tells a service of every port of its address, which the kernel has for persistent ones.
+func (v *Virtual) allPorts() bool { return v.Protocol != FWM && v.Address.Port() == 0 }
+
+// ServerName is how a real server is called: one of a firewall mark has no port.
+func ServerName(a netip.AddrPort) string {
 	if a.Port() == 0 {
 		return a.Addr().String()
 	}
@@ -164,6 +177,10 @@ func (p *poolReader) readEntry(n *yaml.Node, fallback bool) (*serverEntry, error
 	var raw rawReal
 	fields := append(raw.fields(p), givenFields(&e.checks)...)
 	if !p.mapping(n, "a server", fields, poolElsewhere()) || len(p.errs) > before {
+		return nil, nil
+	}
+	if at := cmp.Or(raw.notifyUp.at, raw.notifyDown.at); fallback && at != nil {
+		p.errorf(at, "notify_up and notify_down are of real servers; that a fallback begins and ends is told to \"fallbackcommand\"")
 		return nil, nil
 	}
 	if fallback && raw.address.at == nil {
@@ -263,7 +280,7 @@ func parseReal(s string, fallback bool) (where string, r Real, extra []string, e
 		case "ipip":
 			r.Forward = IPIP
 		default:
-			return fail("forward method %s of %s is not gate, masq or ipip", quote(rest[0].text), where)
+			return fail("forward method %s of %s is not gate, masq or ipip%s", quote(rest[0].text), where, forwardHint(rest[0].text))
 		}
 		rest = rest[1:]
 	case !fallback:
@@ -309,6 +326,22 @@ func parseReal(s string, fallback bool) (where string, r Real, extra []string, e
 		}
 	}
 	return where, r, extra, r.valid(where)
+}
+
+// forwardHint is the method that a word of keepalived or ipvsadm means.
+func forwardHint(word string) string {
+	for _, o := range []struct {
+		words string
+		here  Forward
+	}{{"dr -g gatewaying route direct", Gate}, {"nat -m masquerading masquerade", Masq}, {"tun -i tunnel ip-ip", IPIP}} {
+		if slices.Contains(strings.Fields(o.words), strings.ToLower(word)) {
+			return fmt.Sprintf("; write %s", o.here)
+		}
+	}
+	if n := nearest(word, []string{"gate", "masq", "ipip"}); n != "" {
+		return fmt.Sprintf("; did you mean %q?", n)
+	}
+	return ""
 }
 
 // tunnelWord takes a word that stands between ipip and the weight; false: it is none of these.
@@ -384,9 +417,15 @@ func splitReal(s string) ([]realWord, error) {
 	return words, nil
 }
 
+// checkServer refuses what the kernel takes for no server of anybody's:
+// ip_vs_new_dest wants unicast, 0.0.0.0/8 is broadcast to it (RFC 1122, 3.2.1.3),
+// and a link-local address leads nowhere without its interface.
 func checkServer(a netip.Addr) error {
-	if a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+	switch {
+	case a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}), a.Is4() && a.As4()[0] == 0:
 		return fmt.Errorf("%s cannot be a real server", a)
+	case a.Is6() && a.IsLinkLocalUnicast():
+		return fmt.Errorf("%s cannot be a real server: the kernel takes no link-local address; write a global one, or a unique local one (fd00::/8)", a)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -21,6 +22,12 @@ func ParseRealServer(text string) (RealServer, error) {
 	}
 	var err error
 	if r.Address, err = parseAddress(words[0]); err != nil {
+		if a, e := netip.ParseAddrPort(words[0]); e == nil {
+			return r, fmt.Errorf("%s has a port, and a real server takes the whole address; write %q", quote(words[0]), a.Addr())
+		}
+		if a, e := netip.ParsePrefix(words[0]); e == nil {
+			return r, fmt.Errorf("%s has a prefix, and a real server takes the address alone; write %q", quote(words[0]), a.Addr())
+		}
 		return r, err
 	}
 	if len(words) > 1 {

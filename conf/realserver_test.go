@@ -24,6 +24,8 @@ func TestRealServerFile(t *testing.T) {
 		"loopback":           {"virtual: 127.0.0.1\n", nil, `realserver.yaml:1:10: 127.0.0.1 cannot be the virtual address of a real server`},
 		"the same one twice": {"virtual: [192.168.56.200, 192.168.56.200 ipip]\n", nil, `realserver.yaml:1:27: duplicate virtual address 192.168.56.200`},
 		"no address":         {"virtual: www\n", nil, `realserver.yaml:1:10: "www" is not an IP address; names are not looked up (a name server that is slow or lies must not move traffic): write the address`},
+		"a port":             {"virtual: 192.168.56.200:80\n", nil, `realserver.yaml:1:10: "192.168.56.200:80" has a port, and a real server takes the whole address; write "192.168.56.200"`},
+		"a prefix":           {"virtual: 192.168.56.200/32 gate\n", nil, `realserver.yaml:1:10: "192.168.56.200/32" has a prefix, and a real server takes the address alone; write "192.168.56.200"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ParseRealServerFile("realserver.yaml", []byte(c.text))

@@ -49,6 +49,7 @@ func (p *poolReader) scheduling(s *rawScheduling, v *Virtual) {
 		p.flags(s.flags, v)
 	}
 	p.persistence(s, v)
+	p.hashing(s, v)
 	// A mark tells no protocol; what it is put on is the administrator's.
 	datagrams := v.Protocol == UDP || v.Protocol == FWM
 	if v.OPS && !datagrams {
@@ -61,6 +62,23 @@ func (p *poolReader) scheduling(s *rawScheduling, v *Virtual) {
 	} else if s.engine.ok && s.persistent.at == nil {
 		p.errorf(s.engine.at, "persistence_engine without persistent has no effect; add \"persistent: 5m\", or take it out")
 	}
+}
+
+// hashing warns of schedulers that give a server its clients by their address,
+// be its weight 0 or not (net/netfilter/ipvs/ip_vs_sh.c, ip_vs_dh.c, ip_vs_mh.c).
+func (p *poolReader) hashing(s *rawScheduling, v *Virtual) {
+	way := ""
+	switch {
+	case !v.Quiescent, s.flags != nil && len(v.Flags) == 0: // a flag that is not understood may be the one
+		return
+	case v.Scheduler == "dh":
+		way = "write \"quiescent: no\""
+	case (v.Scheduler == "sh" || v.Scheduler == "mh") && !slices.Contains(v.Flags, v.Scheduler+"-fallback"):
+		way = "add \"schedflags: " + v.Scheduler + "-fallback\", or write \"quiescent: no\""
+	default:
+		return
+	}
+	p.warnf(s.scheduler.at, "scheduler %s with quiescent: the clients that it has for a real server that is down are refused; %s", v.Scheduler, way)
 }
 
 // flags reads schedflags. The kernel has three bits, of which sh and mh have named two.

@@ -16,6 +16,7 @@ const (
 	takesHTTP // method, status, digest, headers, body, version
 	takesRecord
 	takesPayload
+	takesHelo
 	takesTLS      // speaks TLS from the first byte
 	takesSTARTTLS // can turn to TLS
 
@@ -54,9 +55,9 @@ var services = []service{
 	{"radius", 1812, false, true, takesLogin | takesSecret},
 	{"simpletcp", 0, true, false, takesRequest | takesReceive},
 	{"sip", 5060, true, true, takesRequest | takesUser},
-	{"smtp", 25, true, false, takesReceive | takesSTARTTLS},
-	{"smtps", 465, true, false, takesReceive | takesTLS},
-	{"submission", 587, true, false, takesReceive | takesSTARTTLS},
+	{"smtp", 25, true, false, takesReceive | takesHelo | takesSTARTTLS},
+	{"smtps", 465, true, false, takesReceive | takesHelo | takesTLS},
+	{"submission", 587, true, false, takesReceive | takesHelo | takesSTARTTLS},
 	{"udp", 0, false, true, takesPayload},
 	{"none", 0, true, true, 0},
 }
@@ -82,7 +83,7 @@ func serviceNamed(name string) *service {
 
 // serviceOf concludes the service from port and protocol, as ldirectord does; nil: they do not tell.
 func serviceOf(v *Virtual) *service {
-	if v.Protocol == FWM {
+	if v.Protocol == FWM || v.allPorts() {
 		return nil
 	}
 	for i := range services {
@@ -124,7 +125,7 @@ func asking(what takes) string {
 func alike(a, b string) bool {
 	plain := func(s string) string {
 		switch s {
-		case "https", "grpcs", "imaps", "ldaps", "pops":
+		case "https", "grpcs", "imaps", "ldaps", "pops", "smtps":
 			return s[:len(s)-1]
 		case "submission":
 			return "smtp"

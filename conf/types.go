@@ -430,6 +430,8 @@ type Check struct {
 	Body        string `json:"body,omitempty"`
 	HTTPVersion string `json:"http_version,omitempty"` // "1.0", "1.1", "2"; empty: 1.1, and 2 of grpc
 
+	HeloName string `json:"helo_name,omitempty"` // smtp, smtps, submission: who says EHLO; empty: the address literal of the probe's source
+
 	// UDP: dns and sip ask by UDP, otherwise over TCP; as the virtual service, UDP for a mark.
 	UDP        bool   `json:"udp,omitempty"`
 	RecordType string `json:"record_type,omitempty"` // dns: A, AAAA, NS, CNAME, SOA, MX, TXT, PTR, SRV; empty: A, or PTR of an address

@@ -16,6 +16,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	trust "github.com/keepbeat/keepbeat/program"
 )
 
 const (
@@ -69,6 +71,9 @@ func usable(path string) error {
 		return fmt.Errorf("%s: group or others may write to it (mode %04o); chmod go-w %s", path, st.Mode().Perm(), path)
 	case !ownedByUs(st):
 		return fmt.Errorf("%s: belongs to somebody else; chown root %s", path, path)
+	}
+	if os.Geteuid() == 0 {
+		return trust.Trusted(path, 0)
 	}
 	return nil
 }

@@ -316,3 +316,23 @@ func TestAScriptIsLookedAtByMonitor(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAProgramInADirectoryOfOthersIsNotRun(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("this test changes who may write to directories as root does")
+	}
+	dir := filepath.Join(t.TempDir(), "open")
+	path := filepath.Join(dir, "agent")
+	if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(path, []byte("#!/bin/sh\n"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if err := usable(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := usable(path); err == nil || !strings.Contains(err.Error(), dir+" may be written by everybody") {
+		t.Errorf("got %v", err)
+	}
+}

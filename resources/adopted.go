@@ -64,28 +64,36 @@ func (g *group) forgetAdopted(e Entry) {
 	g.mu.Unlock()
 }
 
-// applied returns what an earlier daemon's record says of a member, nil for none.
-func (g *group) applied(mb *member) *Applied {
+// applied returns what an earlier daemon's records say of a member, the newest
+// first: there are two when a crash has interrupted a change.
+func (g *group) applied(mb *member) []Applied {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.adopted == nil {
-		return nil
+	var all []Applied
+	if g.adopted != nil {
+		for _, a := range g.adopted.Resources {
+			if a.Kind == mb.conf.Kind && a.Name == mb.conf.Name {
+				all = append(all, a)
+			}
+		}
 	}
-	i := slices.IndexFunc(g.adopted.Resources, func(a Applied) bool { return a.Kind == mb.conf.Kind && a.Name == mb.conf.Name })
-	if i < 0 {
-		return nil
-	}
-	return &g.adopted.Resources[i]
+	return all
 }
 
-// adoptInto hands an earlier daemon's record to a member that wants it.
-func (g *group) adoptInto(mb *member) error {
-	a := g.applied(mb)
+// adoptInto hands an earlier daemon's records to a member that wants them, the
+// newest last: that one it has to understand.
+func (g *group) adoptInto(mb *member) (err error) {
 	ad, wants := mb.res.(Adopter)
-	if a == nil || !wants {
+	if !wants {
 		return nil
 	}
-	return ad.Adopt(a.Record)
+	for _, a := range slices.Backward(g.applied(mb)) {
+		if err != nil {
+			g.logger.Warn("what an earlier daemon had before its last change is not taken over", "resource", mb.conf.Name, "err", err)
+		}
+		err = ad.Adopt(a.Record)
+	}
+	return err
 }
 
 // settleAdopted stops what an earlier daemon started under this epoch and the

@@ -31,11 +31,11 @@ func (g *group) stopAll(ctx context.Context, failed string, cause error) time.Du
 	g.mu.Unlock()
 	if adopted != nil { // the order to stop came before all of it was started again
 		for _, mb := range g.members {
-			if a := g.applied(mb); a != nil && mb.record == nil {
+			if a := g.applied(mb); len(a) > 0 && mb.record == nil {
 				if err := g.adoptInto(mb); err != nil {
 					g.logger.Error("what an earlier daemon left", "resource", mb.conf.Name, "err", err)
 				}
-				mb.record = a.Record
+				mb.record = a[0].Record
 			}
 		}
 	}

@@ -40,7 +40,7 @@ func (e *edit) setReals(s SetReals) Result {
 		old, ordered := orders[a]
 		switch {
 		case s.Order != nil && !there[a]:
-			return refuse("no pool of version %d has the real server %s", e.SpecInfo.Version, serverName(a))
+			return refuse("no pool of version %d has the real server %s", e.SpecInfo.Version, conf.ServerName(a))
 		case s.Order != nil:
 			o := *s.Order
 			o.N = e.Index
@@ -50,7 +50,7 @@ func (e *edit) setReals(s SetReals) Result {
 		default:
 			delete(orders, a)
 		}
-		done = append(done, serverName(a))
+		done = append(done, conf.ServerName(a))
 	}
 	if len(orders) > maxOrders {
 		return refuse("more than %d real servers have orders; take some back (`keepbeat real enable`), or write it into the pool", maxOrders)
@@ -105,12 +105,4 @@ func realsOf(spec *conf.Spec) map[netip.AddrPort]bool {
 		}
 	}
 	return all
-}
-
-// serverName leaves out the port of a server of a firewall mark, which has none.
-func serverName(a netip.AddrPort) string {
-	if a.Port() == 0 {
-		return a.Addr().String()
-	}
-	return a.String()
 }

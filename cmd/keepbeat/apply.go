@@ -20,7 +20,7 @@ func (a *app) applyCommand() *cobra.Command {
 from the version that the cluster runs, and makes them the next version. Every
 node then writes that version to its own files. Faulty files change nothing. When more than half of
 the groups that run would stop it is refused, with exit code 3, without --force.`,
-		Args: cobra.NoArgs,
+		Args: noWords,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("base") && r.Base == 0 {
 				return usageError{errors.New("--base: versions start at 1")}

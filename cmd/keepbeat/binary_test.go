@@ -103,37 +103,41 @@ func TestWithoutADaemonEveryCommandSaysSoAndFails(t *testing.T) {
 func TestWrongUsageIsTwo(t *testing.T) {
 	config := nowhere(t)
 	for says, args := range map[string][]string{
-		"a command is missing":                    {"keepbeat"},
-		`unknown command "statsu"`:                {"keepbeat", "statsu"},
-		"unknown flag: --jason":                   {"keepbeat", "status", "--jason"},
-		`unknown command "now"`:                   {"keepbeat", "status", "now"},
-		"accepts 1 arg(s), received 0":            {"keepbeat", "why"},
-		"accepts at most 1 arg(s)":                {"keepbeat", "history", "a", "b"},
-		"it is one of all, local":                 {"keepbeat", "standby", "everything"},
-		"--wait=30s":                              {"keepbeat", "standby", "30s"},
-		"--wait=-1s: write a time":                {"keepbeat", "takeover", "--wait=-1s"},
-		`invalid argument "soon"`:                 {"keepbeat", "standby", "--wait=soon"},
-		"--to: name a node":                       {"keepbeat", "standby", "--to", ""},
-		"unknown flag: --to":                      {"keepbeat", "takeover", "--to", "director2"},
-		"--force stops what nobody can have":      {"keepbeat", "standby", "--force", "--to", "director2"},
-		"there is nothing to --wait for":          {"keepbeat", "standby", "--dry-run", "--wait"},
-		"unknown flag: --force":                   {"keepbeat", "takeover", "--force"},
-		"generate, add, use, remove or list":      {"keepbeat", "keys"},
-		`unknown command "rotate"`:                {"keepbeat", "keys", "rotate"},
-		"name the file with the key":              {"keepbeat", "keys", "add"},
-		"the number of a key is 1 to 15":          {"keepbeat", "keys", "add", "a-key-is-no-argument"},
-		"keepbeat keys use N":                     {"keepbeat", "keys", "use"},
-		"keepbeat keys remove N":                  {"keepbeat", "keys", "remove", "0"},
-		"--base: versions start at 1":             {"keepbeat", "apply", "--base", "0"},
-		`invalid argument "x"`:                    {"keepbeat", "apply", "--base", "x"},
-		`unknown command "f" for "keepbeat run"`:  {"keepbeat", "run", "f"},
-		`hb_standby: "backfail": it is one`:       {"hb_standby", "backfail"},
-		"hb_standby: accepts at most 1":           {"hb_standby", "all", "local"},
-		`hb_takeover: "x": it is one`:             {"hb_takeover", "x"},
-		"cl_status: a command is missing":         {"cl_status"},
-		`cl_status: unknown command "hbstat"`:     {"cl_status", "hbstat"},
-		"cl_status: accepts 2 arg(s), received 1": {"cl_status", "hblinkstatus", "director1"},
-		"accepts at most 1 arg(s), received 2":    {"keepbeat", "check-config", "a", "b"},
+		"a command is missing":                                     {"keepbeat"},
+		`unknown command "statsu"`:                                 {"keepbeat", "statsu"},
+		"unknown flag: --jason":                                    {"keepbeat", "status", "--jason"},
+		`"now" is one word too many`:                               {"keepbeat", "status", "now"},
+		"GROUP is missing":                                         {"keepbeat", "why"},
+		`"b" is one word too many`:                                 {"keepbeat", "history", "a", "b"},
+		"it is one of all, local":                                  {"keepbeat", "standby", "everything"},
+		"--wait=30s":                                               {"keepbeat", "standby", "30s"},
+		"--wait=-1s: write a time":                                 {"keepbeat", "takeover", "--wait=-1s"},
+		`invalid argument "soon"`:                                  {"keepbeat", "standby", "--wait=soon"},
+		"--to: name a node":                                        {"keepbeat", "standby", "--to", ""},
+		"unknown flag: --to":                                       {"keepbeat", "takeover", "--to", "director2"},
+		"--force stops what nobody can have":                       {"keepbeat", "standby", "--force", "--to", "director2"},
+		"there is nothing to --wait for":                           {"keepbeat", "standby", "--dry-run", "--wait"},
+		"unknown flag: --force":                                    {"keepbeat", "takeover", "--force"},
+		"generate, add, use, remove or list":                       {"keepbeat", "keys"},
+		`unknown command "check"; did you mean "check-config"?`:    {"keepbeat", "check"},
+		`unknown command "validate"; did you mean "check-config"?`: {"keepbeat", "validate"},
+		"started and stopped by systemd: systemctl stop keepbeat":  {"keepbeat", "stop"},
+		`unknown command "drian"; did you mean "drain"?`:           {"keepbeat", "real", "drian", "10.0.0.1"},
+		`unknown command "rotate"`:                                 {"keepbeat", "keys", "rotate"},
+		"name the file with the key":                               {"keepbeat", "keys", "add"},
+		"the number of a key is 1 to 15":                           {"keepbeat", "keys", "add", "a-key-is-no-argument"},
+		"keepbeat keys use N":                                      {"keepbeat", "keys", "use"},
+		"keepbeat keys remove N":                                   {"keepbeat", "keys", "remove", "0"},
+		"--base: versions start at 1":                              {"keepbeat", "apply", "--base", "0"},
+		`invalid argument "x"`:                                     {"keepbeat", "apply", "--base", "x"},
+		`"f" is one word too many`:                                 {"keepbeat", "run", "f"},
+		`hb_standby: "backfail": it is one`:                        {"hb_standby", "backfail"},
+		`hb_standby: "local" is one word`:                          {"hb_standby", "all", "local"},
+		`hb_takeover: "x": it is one`:                              {"hb_takeover", "x"},
+		"cl_status: a command is missing":                          {"cl_status"},
+		`cl_status: unknown command "hbstat"`:                      {"cl_status", "hbstat"},
+		"cl_status: LINK is missing":                               {"cl_status", "hblinkstatus", "director1"},
+		`keepbeat: "b" is one word too many`:                       {"keepbeat", "check-config", "a", "b"},
 	} {
 		r := command(t, append(args, "--config", config)...)
 		if r.code != 2 || r.out != "" || !strings.Contains(r.stderr, says) || !strings.Contains(r.stderr, "\nusage: ") {
@@ -144,6 +148,9 @@ func TestWrongUsageIsTwo(t *testing.T) {
 
 func TestHelpVersionAndCompletionNeedNothing(t *testing.T) {
 	if r := command(t, "keepbeat", "version"); r.code != 0 || r.out != "keepbeat v1.2.3-test\n" {
+		t.Errorf("%+v", r)
+	}
+	if r := command(t, "keepbeat", "--version"); r.code != 0 || r.out != "keepbeat v1.2.3-test\n" {
 		t.Errorf("%+v", r)
 	}
 	for _, args := range [][]string{{"keepbeat", "--help"}, {"keepbeat", "help", "standby"}, {"hb_standby", "--help"}, {"cl_status", "--help"}, {"keepbeat", "completion", "bash"}, {"keepbeat", "completion", "zsh"}} {
@@ -245,6 +252,54 @@ func TestCheckConfigFollowsWhatAPoolExecutes(t *testing.T) {
 	}
 	write(t, filepath.Join(dir, "mail.yaml"), "virtual:\n  - address: 10.0.0.200:25\n    checktype: connect\n    real: [10.0.0.5 gate]\n")
 	if r := command(t, "keepbeat", "check-config", dir); r.code != 0 || r.stderr != "" || !strings.Contains(r.out, filepath.Join(dir, "mail.yaml")) {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestCheckConfigOfANodeThatGetsItsFilesFromTheCluster(t *testing.T) {
+	dir := config(t)
+	write(t, filepath.Join(dir, "ha.yaml"), "cluster: test\nname: director2\nauthkeys: "+filepath.Join(dir, "authkeys")+"\nnodes: {director1: {}, director2: {}, arbiter: {role: witness}}\nlinks: [{bcast: eth1}, {bcast: eth2}]\n")
+	for _, f := range []string{"haresources.yaml", "web.yaml"} {
+		if err := os.Remove(filepath.Join(dir, f)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, args := range [][]string{{"check-config"}, {"check-config", dir}} {
+		r := command(t, append(append([]string{"keepbeat"}, args...), "--config", filepath.Join(dir, "ha.yaml"))...)
+		if r.code != 0 || !strings.HasPrefix(r.stderr, filepath.Join(dir, "haresources.yaml")+": warning: not there; this node gets it") {
+			t.Errorf("%v: %+v", args, r)
+		}
+	}
+}
+
+func TestCheckConfigLooksAtProgramsOfThisNodesFilesAlone(t *testing.T) {
+	dir := config(t)
+	write(t, filepath.Join(dir, "ha.yaml"), "cluster: test\nname: director1\nauthkeys: "+filepath.Join(dir, "authkeys")+"\nnodes: {director1: {}, director2: {}, arbiter: {role: witness}}\nlinks: [{bcast: eth1}, {bcast: eth2}]\n")
+	write(t, filepath.Join(dir, "web.yaml"), "virtual:\n  - address: 10.0.0.200:443\n    tls_verify: yes\n    tls_ca: /nowhere/ca.pem\n    real: [10.0.0.5:443 gate]\n")
+	for _, path := range []string{dir, filepath.Join(dir, "haresources.yaml"), filepath.Join(dir, "web.yaml")} {
+		if r := command(t, "keepbeat", "check-config", path); r.code != 0 || !strings.Contains(r.out, "not looked at: programs, certificates") {
+			t.Errorf("%s, from elsewhere: %+v", path, r)
+		}
+		if r := command(t, "keepbeat", "check-config", path, "--config", filepath.Join(dir, "ha.yaml")); r.code != 1 || !strings.Contains(r.stderr, "tls_ca: open /nowhere/ca.pem") {
+			t.Errorf("%s, of this node: %+v", path, r)
+		}
+	}
+}
+
+func TestCheckConfigOfACopyWarnsOfKeysThatOthersMayRead(t *testing.T) {
+	dir := config(t)
+	if err := os.Chmod(filepath.Join(dir, "authkeys"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if r := command(t, "keepbeat", "check-config", dir); r.code != 0 || !strings.HasPrefix(r.stderr, filepath.Join(dir, "authkeys")+": warning: mode 0644 lets others at the keys") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestCheckConfigKnowsTheFilesOfTheOldPrograms(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ldirectord.cf")
+	write(t, path, "checktimeout=3\nvirtual=10.0.0.200:80\n\treal=10.0.0.5:80 gate\n")
+	if r := command(t, "keepbeat", "check-config", path); r.code != 1 || !strings.HasPrefix(r.stderr, path+": this is a file of ldirectord; ") {
 		t.Errorf("%+v", r)
 	}
 }

@@ -21,15 +21,16 @@ import (
 func (a *app) checkConfigCommand() *cobra.Command {
 	var as string
 	c := &cobra.Command{
-		Use:   "check-config [DIR|FILE]",
+		Use: "check-config [DIR|FILE]", SuggestFor: []string{"validate", "verify", "test", "configtest"},
 		Short: "Check ha.yaml, authkeys, haresources.yaml and the pools",
 		Long: `Checks the files together, and changes nothing. Each fault is one line on
 stderr: file, line, column, what is wrong and the way out; warnings are marked.
 
 Without an argument these are the files that the daemon of this node would
 read. DIR is a directory with such files, of any cluster; FILE is one of them,
-or a pool on its own.`,
-		Args: cobra.MaximumNArgs(1),
+or a pool on its own. Programs, certificates and files with passwords that the
+checks need are looked for when the files are this node's.`,
+		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			k := checker{app: a, as: as}
 			if len(args) == 0 {
@@ -41,6 +42,9 @@ or a pool on its own.`,
 				return silentError(exitRefused)
 			}
 			fmt.Fprintln(a.stdout, "checked:", strings.Join(k.checked, ", "))
+			if k.unseen {
+				fmt.Fprintln(a.stdout, "not looked at: programs, certificates and files with passwords that the checks need on a director, since these are not the files of this node")
+			}
 			return nil
 		},
 	}
@@ -55,6 +59,7 @@ type checker struct {
 	checked []string
 	faulty  bool
 	here    bool // these are this machine's files: its programs are looked at, too
+	unseen  bool // they are not, and name some
 }
 
 func (k *checker) say(file string, warnings []conf.Warning, err error) bool {
@@ -82,7 +87,34 @@ func (k *checker) installed(config string) {
 		return
 	}
 	k.keys(local.AuthKeys)
+	// A node that has never run has no files of the cluster unless they were written there; a daemon does without.
+	if spec := filepath.Join(local.ConfDir, conf.HaresourcesName); notThere(spec) {
+		fmt.Fprintf(k.stderr, "%s: warning: not there; this node gets it and the pools from the cluster, of which one director has to have them\n", spec)
+		return
+	}
 	k.spec(local.ConfDir, local)
+}
+
+func notThere(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// own reads ha.yaml of this node when a file beside it, or in its conf_dir, is
+// to be checked; nil: the file is from elsewhere, or ha.yaml is faulty.
+func (k *checker) own(dir string) *conf.Local {
+	local, _, err := conf.LoadLocal(k.config)
+	if err != nil {
+		return nil
+	}
+	a, err := os.Stat(cmp.Or(dir, "."))
+	if err != nil {
+		return nil
+	}
+	if b, err := os.Stat(local.ConfDir); err != nil || !os.SameFile(a, b) {
+		return nil
+	}
+	return local
 }
 
 // path checks a directory, or one file, from anywhere.
@@ -93,6 +125,10 @@ func (k *checker) path(path string) {
 		return
 	}
 	if st.IsDir() {
+		if k.own(path) != nil && k.as == "" {
+			k.installed(k.config)
+			return
+		}
 		k.directory(path)
 		return
 	}
@@ -102,6 +138,14 @@ func (k *checker) path(path string) {
 		return
 	}
 	dir, name := filepath.Split(path)
+	if filepath.Ext(name) != ".yaml" {
+		if old := conf.OldFile(data); old != "" {
+			k.say(path, nil, fmt.Errorf("%s: %s", path, old))
+			return
+		}
+	}
+	own := k.own(dir)
+	k.here = own != nil
 	switch kindOf(name, data) {
 	case authKeysFile:
 		k.keys(path)
@@ -123,13 +167,15 @@ func (k *checker) path(path string) {
 		}
 		k.parse(files, local)
 	case poolFile:
-		k.pool(path, name)
+		k.pool(path, name, own)
 	}
 }
 
-// pool checks a pool on its own, with the files that it executes, as the only one of a group.
-func (k *checker) pool(path, name string) {
+// pool checks a pool on its own, with the files that it executes, as the only
+// one of a group; local is nil when it is from elsewhere.
+func (k *checker) pool(path, name string, local *conf.Local) {
 	resources := []map[string]string{{"ldirectord": name}}
+	var exposed []conf.Warning
 	parse := func() (*conf.Spec, []conf.Warning, error) {
 		generated, err := json.Marshal(map[string]any{"groups": map[string]any{"pool": map[string]any{"resources": resources}}})
 		if err != nil {
@@ -139,7 +185,8 @@ func (k *checker) pool(path, name string) {
 		if err := files.ReadPools(filepath.Dir(path)); err != nil {
 			return nil, nil, err
 		}
-		return conf.ParseSpec(files, nil)
+		exposed = conf.Exposed(files)
+		return conf.ParseSpec(k.trying(files, local), nil)
 	}
 	spec, warnings, err := parse()
 	if err == nil {
@@ -155,7 +202,7 @@ func (k *checker) pool(path, name string) {
 			warnings = w
 		}
 	}
-	k.say(path, warnings, err)
+	k.say(path, append(exposed, warnings...), err)
 }
 
 const haName = "ha.yaml"
@@ -171,10 +218,10 @@ func (k *checker) directory(dir string) {
 	if local != nil {
 		keys = filepath.Join(dir, filepath.Base(local.AuthKeys))
 	}
-	if _, err := os.Stat(keys); errors.Is(err, fs.ErrNotExist) {
+	if notThere(keys) {
 		fmt.Fprintf(k.stderr, "%s: warning: not there, so the keys are not checked\n", keys)
 	} else {
-		k.keys(keys)
+		k.foreignKeys(keys)
 	}
 	k.spec(dir, local)
 }
@@ -205,6 +252,20 @@ func (k *checker) keys(path string) {
 	k.say(path, nil, err)
 }
 
+// foreignKeys checks keys from elsewhere: who may read them here is a warning,
+// since it is said of a copy, such as the examples of a clone.
+func (k *checker) foreignKeys(path string) {
+	_, _, err := conf.LoadAuthKeys(path)
+	if data, rerr := readSome(path); err != nil && rerr == nil {
+		if _, _, perr := conf.ParseAuthKeys(data); perr == nil {
+			where, what, _ := strings.Cut(err.Error(), ": ")
+			fmt.Fprintf(k.stderr, "%s: warning: %s\n", where, what)
+			err = nil
+		}
+	}
+	k.say(path, nil, err)
+}
+
 // spec checks haresources.yaml and the pools of a directory.
 func (k *checker) spec(dir string, local *conf.Local) {
 	files, err := conf.ReadFiles(dir)
@@ -219,10 +280,7 @@ func (k *checker) spec(dir string, local *conf.Local) {
 }
 
 func (k *checker) parse(files conf.Files, local *conf.Local) {
-	if k.here {
-		files = trying(files, local)
-	}
-	spec, warnings, err := conf.ParseSpec(files, local)
+	spec, warnings, err := conf.ParseSpec(k.trying(files, local), local)
 	if few := tooFewDescriptors(spec, local, checks.Descriptors()); few != "" && k.here {
 		fmt.Fprintln(k.stderr, "warning: "+few)
 	}

@@ -30,6 +30,21 @@ func trying(files conf.Files, local *conf.Local) conf.Files {
 	return files
 }
 
+// trying is that of files that may be from elsewhere, of which it only notes
+// that there would be something to try.
+func (k *checker) trying(files conf.Files, local *conf.Local) conf.Files {
+	if k.here {
+		return trying(files, local)
+	}
+	files.Try = func(c conf.Check) error {
+		for _, path := range []string{c.Command, c.PasswdFile, c.SecretFile, c.TLSCA, c.TLSCert, c.TLSKey} {
+			k.unseen = k.unseen || path != ""
+		}
+		return nil
+	}
+	return files
+}
+
 // tooFewDescriptors says when checks would wait for each other; empty: they need not.
 func tooFewDescriptors(spec *conf.Spec, local *conf.Local, have int) string {
 	if spec == nil || local == nil || !isDirector(local) {

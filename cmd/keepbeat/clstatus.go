@@ -17,12 +17,12 @@ import (
 func (a *app) clStatus() *cobra.Command {
 	var human bool
 	root := &cobra.Command{
-		Use: "cl_status", Short: "Ask for the cluster's state, as heartbeat's cl_status", Args: cobra.NoArgs,
+		Use: "cl_status", Short: "Ask for the cluster's state, as heartbeat's cl_status", Args: noWords,
 		RunE: func(*cobra.Command, []string) error { return usageError{errors.New("a command is missing")} },
 	}
 	root.PersistentFlags().BoolVarP(&human, "human", "m", false, "say it in words")
 	add := func(use, short string, n int, f func(s cluster.Status, args []string, human bool) error) *cobra.Command {
-		c := &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(n), RunE: func(cmd *cobra.Command, args []string) error {
+		c := &cobra.Command{Use: use, Short: short, Args: exactly(n), RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), answerTime)
 			defer cancel()
 			s, err := a.client().Status(ctx)
@@ -35,7 +35,7 @@ func (a *app) clStatus() *cobra.Command {
 		return c
 	}
 	root.AddCommand(&cobra.Command{
-		Use: "hbstatus", Short: "Tell whether keepbeat runs on this machine", Args: cobra.NoArgs,
+		Use: "hbstatus", Short: "Tell whether keepbeat runs on this machine", Args: noWords,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.hbstatus(cmd.Context()) },
 	})
 	var ping, normal bool

@@ -35,6 +35,7 @@ type fakeDaemon struct {
 	changes cluster.Changes
 	groups  []cluster.GroupStatus
 	reals   []cluster.RealOrdered
+	was     *conf.RealOrder // what the server was ordered before
 	asked   []string
 	restart func()
 	keys    []cluster.NodeKeys

@@ -59,10 +59,10 @@ func (a *app) restartCommand() *cobra.Command {
 		Long: `The daemon takes a long lease (restart_lease), then executes the program as it
 is on disk now. Everything it started stays up. The command returns when the
 new daemon takes part in the cluster.`,
-		Args: cobra.NoArgs,
+		Args: noWords,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.restart(cmd.Context(), wait) },
 	}
-	c.Flags().DurationVar(&wait, "wait", wait, "how long to wait for the new daemon")
+	c.Flags().Var(span{&wait}, "wait", "how long to wait for the new daemon")
 	return c
 }
 

@@ -28,7 +28,7 @@ start elsewhere. With --dry-run it only shows what would be done. It returns
 when the order is recorded; with --wait when the node is fenced.
 It is refused, with exit code 3, when the cluster would lose its quorum with
 the node; --force does it all the same.`,
-		Args: cobra.ExactArgs(1), DisableFlagsInUseLine: true,
+		Args: exactly(1), DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.Node, f.Wait = args[0], wait.Milliseconds()
 			return a.fence(cmd.Context(), f)
@@ -36,7 +36,7 @@ the node; --force does it all the same.`,
 	}
 	c.Flags().BoolVar(&f.Dry, "dry-run", false, "only show what would be done")
 	c.Flags().BoolVar(&f.Force, "force", false, "also if the quorum would be lost")
-	c.Flags().DurationVar(&wait, "wait", 0, "wait until the node is fenced, so long at most")
+	c.Flags().Var(span{&wait}, "wait", "wait until the node is fenced, so long at most")
 	c.Flags().Lookup("wait").NoOptDefVal = "5m"
 	c.AddCommand(a.fenceConfirmCommand(), a.fenceTestCommand(), a.fenceHistoryCommand())
 	return c
@@ -70,7 +70,7 @@ func (a *app) fenceConfirmCommand() *cobra.Command {
 power and not its network: its groups start elsewhere at once, and a node of a
 pair that still runs takes itself for the one that goes on. It is recorded who
 said it.`,
-		Args: cobra.ExactArgs(1), DisableFlagsInUseLine: true,
+		Args: exactly(1), DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), answerTime)
 			defer cancel()
@@ -88,7 +88,7 @@ func (a *app) fenceTestCommand() *cobra.Command {
 		Use:   "test [DEVICE]",
 		Short: "Look whether the fencing devices answer; nothing is fenced",
 		Long:  "Asks the devices that this node may operate. Exit code 1 when one does not answer.",
-		Args:  cobra.MaximumNArgs(1), DisableFlagsInUseLine: true,
+		Args:  atMost(1), DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.client().FenceTest(cmd.Context(), strings.Join(args, ""))
 			if err != nil {
@@ -116,7 +116,7 @@ func (a *app) fenceHistoryCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "history [NODE]",
 		Short: "Show what was fenced, by whom, with what",
-		Args:  cobra.MaximumNArgs(1), DisableFlagsInUseLine: true,
+		Args:  atMost(1), DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), answerTime)
 			defer cancel()
@@ -163,7 +163,7 @@ func (a *app) quorumCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "quorum",
 		Short: "Decide what the nodes of a pair cannot decide alone",
-		Args:  cobra.NoArgs,
+		Args:  noWords,
 		RunE:  func(*cobra.Command, []string) error { return usageError{errors.New("confirm is missing")} },
 	}
 	c.AddCommand(a.quorumConfirmCommand())
@@ -183,7 +183,7 @@ What the other one has decided and this one does not know is lost: it comes
 back as an empty node. --force is for a node that does not vote, which is the
 one that was stopped first: then the other, which is switched off where there
 is fencing, must not be started before it hears this one.`,
-		Args: cobra.NoArgs,
+		Args: noWords,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.quorumConfirm(cmd.Context(), cmd.InOrStdin(), force)
 		},

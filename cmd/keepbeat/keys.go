@@ -28,7 +28,7 @@ func (a *app) keysCommand() *cobra.Command {
 		Long: `Every node accepts each key of its authkeys and seals with one of them. To
 change it: keys generate --add, keys use NEW, keys remove OLD. Nothing moves,
 and nothing is lost. Each step can be repeated when a node was away.`,
-		Args: cobra.NoArgs,
+		Args: noWords,
 		RunE: func(*cobra.Command, []string) error {
 			return usageError{errors.New("generate, add, use, remove or list is missing")}
 		},
@@ -45,7 +45,7 @@ func (a *app) keysGenerateCommand() *cobra.Command {
 		Long: `Prints a new key of 256 random bits as a line of authkeys, by default with
 number 1. With --add it is not printed but given to every node, by default
 under a free number.`,
-		Args: cobra.MaximumNArgs(1), DisableFlagsInUseLine: true,
+		Args: atMost(1), DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			index, err := keyNumber(args)
 			if err != nil {
@@ -76,7 +76,7 @@ func (a *app) keysAddCommand() *cobra.Command {
 yet. The file holds the key alone, or a line as keys generate prints it; - is
 standard input. Without a file, key N of this node goes to the nodes that lack
 it: that is the way to repeat it for one that was away.`,
-		Args: cobra.MaximumNArgs(1), DisableFlagsInUseLine: true,
+		Args: atMost(1), DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			index, err := keyNumber(args)
 			if err != nil {
@@ -105,7 +105,7 @@ func (a *app) keysUseCommand() *cobra.Command {
 		Long: `Every node seals with key N from then on and goes on accepting the others. It is
 refused, and nothing is changed, unless every configured node answers and holds
 that very key.`,
-		Args: cobra.ExactArgs(1), DisableFlagsInUseLine: true,
+		Args: exactly(1), DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.changeKey(cmd.Context(), args, false, (*api.Client).UseKey, "%s: seals with key %d", "keepbeat keys use %d")
 		},
@@ -119,7 +119,7 @@ func (a *app) keysRemoveCommand() *cobra.Command {
 		Short: "Take a key from every node",
 		Long: `Takes key N out of every node's authkeys; it is not accepted any more. It is
 refused while a node seals with it, and, without --force, while a node is away.`,
-		Args: cobra.ExactArgs(1), DisableFlagsInUseLine: true,
+		Args: exactly(1), DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.changeKey(cmd.Context(), args, force, (*api.Client).RemoveKey, "%s: has no key %d any more", "keepbeat keys remove %d")
 		},
@@ -136,7 +136,7 @@ func (a *app) keysListCommand() *cobra.Command {
 		Long: `Shows the numbers of the keys, fingerprints by which they can be compared, the
 nodes that seal with each and those that lack it. Exit code 1 (not with --json) when a node is
 away, lacks a key, or has an authkeys that was edited by hand.`,
-		Args: cobra.NoArgs,
+		Args: noWords,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), answerTime)
 			defer cancel()

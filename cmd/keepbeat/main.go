@@ -131,9 +131,11 @@ Linux directors, and moves them when a director dies.
 
 Exit codes: 0 done, 1 refused or failed (the reason is on stderr), 2 usage,
 3 refused for what it would cost: with --force it is done.`,
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return usageError{errors.New("a command is missing")} },
+		Args:    noWords,
+		RunE:    func(*cobra.Command, []string) error { return usageError{errors.New("a command is missing")} },
+		Version: version,
 	}
+	root.SetVersionTemplate("keepbeat {{.Version}}\n")
 	root.AddCommand(
 		a.runCommand(), a.releaseCommand(), a.restartCommand(),
 		a.statusCommand(), a.whyCommand(), a.historyCommand(),
@@ -141,6 +143,7 @@ Exit codes: 0 done, 1 refused or failed (the reason is on stderr), 2 usage,
 		a.fenceCommand(), a.quorumCommand(), a.nodeCommand(),
 		a.applyCommand(), a.checkConfigCommand(), a.keysCommand(), a.realCommand(), a.realserverCommand(), a.versionCommand(),
 	)
+	a.completions(root)
 	return root
 }
 
@@ -149,7 +152,7 @@ func (a *app) runCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Run the daemon, in the foreground",
-		Args:  cobra.NoArgs,
+		Args:  noWords,
 		RunE: func(*cobra.Command, []string) error {
 			return run(a.config, newLogger(os.Stderr, debug))
 		},
@@ -165,7 +168,7 @@ func (a *app) releaseCommand() *cobra.Command {
 		Short: "Take back what a daemon that died left on this machine",
 		Long: `Stops, newest first, whatever the journal says was started here, and opens the
 guard. For ExecStopPost= of the unit; it refuses while a daemon runs.`,
-		Args: cobra.NoArgs,
+		Args: noWords,
 		RunE: func(*cobra.Command, []string) error {
 			return release(a.config, newLogger(os.Stderr, debug))
 		},
@@ -182,7 +185,7 @@ func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  cobra.NoArgs,
+		Args:  noWords,
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintln(a.stdout, "keepbeat", version)
 			return err

@@ -35,7 +35,7 @@ A group that no other director can have makes it refuse, with exit code 3; with
 --force that group stops, and starts on the first director that can have it.
 --dry-run shows what would happen, and what stopping keepbeat here would cost.
 ` + whichHelp,
-		Args: cobra.MaximumNArgs(1), ValidArgs: whichWords, DisableFlagsInUseLine: true,
+		Args: atMost(1), ValidArgs: whichWords, DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.move(cmd, args, o, (*api.Client).Standby, "nothing to move: this node owns no such group")
 		},
@@ -55,7 +55,7 @@ func (a *app) takeoverCommand() *cobra.Command {
 		Long: `Brings groups of other nodes to this one. It returns when the cluster has
 decided so; with --wait when they run here.
 ` + whichHelp,
-		Args: cobra.MaximumNArgs(1), ValidArgs: whichWords, DisableFlagsInUseLine: true,
+		Args: atMost(1), ValidArgs: whichWords, DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.move(cmd, args, o, (*api.Client).Takeover, "nothing to move: no other node owns such a group")
 		},
@@ -65,7 +65,7 @@ decided so; with --wait when they run here.
 }
 
 func waitFlag(c *cobra.Command, wait *time.Duration) {
-	c.Flags().DurationVar(wait, "wait", 0, "wait until the moves are done, so long at most")
+	c.Flags().Var(span{wait}, "wait", "wait until the moves are done, so long at most")
 	c.Flags().Lookup("wait").NoOptDefVal = "60s"
 }
 
@@ -155,7 +155,7 @@ func moved(g cluster.Moved, settled, dry bool) string {
 func (a *app) oldStandby() *cobra.Command {
 	return &cobra.Command{
 		Use: "hb_standby [all|local|foreign|failback]", Short: "Give up this node's groups, as heartbeat's hb_standby",
-		Args: cobra.MaximumNArgs(1), ValidArgs: whichWords, DisableFlagsInUseLine: true,
+		Args: atMost(1), ValidArgs: whichWords, DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.move(cmd, args, moveOptions{}, (*api.Client).Standby, "nothing to move: this node owns no such group")
 		},
@@ -167,7 +167,7 @@ func (a *app) oldStandby() *cobra.Command {
 func (a *app) oldTakeover() *cobra.Command {
 	return &cobra.Command{
 		Use: "hb_takeover [all|local|foreign|failback]", Short: "Bring groups to this node, as heartbeat's hb_takeover",
-		Args: cobra.MaximumNArgs(1), ValidArgs: whichWords, DisableFlagsInUseLine: true,
+		Args: atMost(1), ValidArgs: whichWords, DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.move(cmd, args, moveOptions{}, (*api.Client).Takeover, "nothing to move: no other node owns such a group")
 		},

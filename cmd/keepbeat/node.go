@@ -15,7 +15,7 @@ func (a *app) nodeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "node",
 		Short: "Change the nodes of the cluster while it runs",
-		Args:  cobra.NoArgs,
+		Args:  noWords,
 		RunE:  func(*cobra.Command, []string) error { return usageError{errors.New("add or remove is missing")} },
 	}
 	c.AddCommand(a.nodeAddCommand(), a.nodeRemoveCommand())
@@ -32,7 +32,7 @@ func (a *app) nodeAddCommand() *cobra.Command {
 else. Then start keepbeat on the new node, with an ha.yaml that has the same
 nodes and the same authkeys: it follows first and votes when it knows what the
 others know. The rule of a pair holds until then.`,
-		Args: cobra.ExactArgs(1), DisableFlagsInUseLine: true,
+		Args: exactly(1), DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch role {
 			case "witness":
@@ -61,7 +61,7 @@ daemon, if it runs, ends. When two nodes are left, --quorum says what decides
 between them.
 It is refused, with exit code 3, when what is left would have no quorum;
 --force does it all the same.`,
-		Args: cobra.ExactArgs(1), DisableFlagsInUseLine: true,
+		Args: exactly(1), DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n.Node = args[0]
 			return a.changeNodes(cmd.Context(), n, (*api.Client).RemoveNode, "its daemon ends when it votes no longer; then, on "+args[0]+": systemctl disable keepbeat")

@@ -27,7 +27,7 @@ written in the pool, means every port of it. An order counts in every virtual
 service that has the server.
 What would leave a virtual service without a server that takes new connections
 is refused, with exit code 3; --force does it all the same.`,
-		Args: cobra.NoArgs,
+		Args: noWords,
 		RunE: func(*cobra.Command, []string) error {
 			return usageError{errors.New("drain, disable, enable, weight or list is missing")}
 		},
@@ -36,7 +36,7 @@ is refused, with exit code 3; --force does it all the same.`,
 		var r api.Real
 		o := conf.RealOrder{Action: action}
 		sub := &cobra.Command{
-			Use: use, Short: short, Long: long, Args: cobra.ExactArgs(args), DisableFlagsInUseLine: true,
+			Use: use, Short: short, Long: long, Args: serverAnd(args - 1), DisableFlagsInUseLine: true,
 			RunE: func(cmd *cobra.Command, args []string) error {
 				if len(args) > 1 {
 					w, err := strconv.Atoi(args[1])
@@ -52,20 +52,20 @@ is refused, with exit code 3; --force does it all the same.`,
 				return a.orderReal(cmd.Context(), r)
 			},
 		}
-		sub.Flags().DurationVar(&o.For, "for", 0, "take the order back by itself after this time, 10m (default: when it is enabled)")
+		sub.Flags().Var(span{&o.For}, "for", "take the order back by itself after this time, 10m (default: when it is enabled)")
 		sub.Flags().StringVar(&o.Reason, "reason", "", "shown in status and history")
 		sub.Flags().BoolVar(&r.Force, "force", false, "also if a virtual service has no server left that takes new connections")
 		return sub
 	}
 	enable := &cobra.Command{
-		Use: "enable SERVER", Short: "Take an order back", Args: cobra.ExactArgs(1), DisableFlagsInUseLine: true,
+		Use: "enable SERVER", Short: "Take an order back", Args: serverAnd(0), DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.orderReal(cmd.Context(), api.Real{Server: args[0]})
 		},
 	}
 	var asJSON bool
 	list := &cobra.Command{
-		Use: "list [--json]", Short: "Show the real servers that have an order", Args: cobra.NoArgs, DisableFlagsInUseLine: true,
+		Use: "list [--json]", Short: "Show the real servers that have an order", Args: noWords, DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.realOrders(cmd.Context(), asJSON) },
 	}
 	list.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
@@ -81,6 +81,21 @@ is refused, with exit code 3; --force does it all the same.`,
 	return c
 }
 
+// serverAnd wants the server and so many weights.
+func serverAnd(weights int) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		switch {
+		case len(args) == 0:
+			return usageError{errors.New("which real server? ADDRESS:PORT, ADDRESS or its name in the pool; `keepbeat status` shows them")}
+		case len(args) <= weights:
+			return usageError{errors.New("which weight? a number from 0 to 65535")}
+		case len(args) > 1+weights:
+			return usageError{fmt.Errorf("%q is too much; a reason is given by --reason, and each server by its own command", args[1+weights])}
+		}
+		return nil
+	}
+}
+
 func (a *app) orderReal(ctx context.Context, r api.Real) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
@@ -89,16 +104,38 @@ func (a *app) orderReal(ctx context.Context, r api.Real) error {
 		return err
 	}
 	for _, s := range done.Servers {
-		word := "enabled"
-		if r.Order != nil {
-			word = s.Order.String()
+		word := s.Order.String()
+		switch {
+		case r.Order != nil && s.Was != nil:
+			word += "; before: " + s.Was.String()
+		case r.Order == nil && s.Was != nil:
+			word = "enabled; it was " + s.Was.String()
+		case r.Order == nil:
+			word = "there was no order for it"
 		}
 		fmt.Fprintf(a.stdout, "real server %s%s: %s\n", s.Address, named(s.Host), word)
 		for _, v := range s.Services {
 			fmt.Fprintln(a.stdout, "  "+v)
 		}
 	}
+	if r.Order != nil {
+		fmt.Fprintln(a.stdout, wayBack(r))
+	}
 	return nil
+}
+
+// wayBack says what to look at, and how an order ends.
+func wayBack(r api.Real) string {
+	look := map[conf.RealAction]string{
+		conf.RealDrain:   "`keepbeat status` shows the connections that are left; ",
+		conf.RealDisable: "its checks go on, and do not count; ",
+		conf.RealWeight:  "its checks go on to take it out and in; ",
+	}[r.Order.Action]
+	end := " ends this"
+	if r.Order.For > 0 {
+		end += " before its time"
+	}
+	return look + "`keepbeat real enable " + r.Server + "`" + end
 }
 
 func named(host string) string {

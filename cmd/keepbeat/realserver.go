@@ -27,7 +27,7 @@ func (a *app) realserverCommand() *cobra.Command {
 routing) or ipip: the virtual address stands on lo or on the tunnel, and nobody
 answers ARP for it. stop puts back exactly what start has changed. It needs no
 daemon and no cluster.`,
-		Args: cobra.NoArgs,
+		Args: noWords,
 		RunE: func(*cobra.Command, []string) error {
 			return usageError{errors.New("start, stop or status is missing")}
 		},
@@ -69,7 +69,7 @@ daemon and no cluster.`,
 		Use:   "status",
 		Short: "Show what is set up, and whether it still stands",
 		Long:  "Exit code 0: it stands; 1: something is missing; 3: nothing is set up.",
-		Args:  cobra.NoArgs,
+		Args:  noWords,
 		RunE: func(*cobra.Command, []string) error {
 			return a.realserverStatus(realserver.New(runDir(a.config)))
 		},

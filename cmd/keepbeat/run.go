@@ -220,6 +220,7 @@ func run(configPath string, logger *slog.Logger) error {
 	defer quic.Close()
 	cfg.Streams = quic
 	cfg.SetNodes = func(names []string) error { return errors.Join(mesh.SetNodes(names), quic.SetNodes(names)) }
+	cfg.RealCost = api.EmptiedNow
 	cfg.WriteNodes = func(nodes []conf.Node, rule conf.Quorum) error { return conf.WriteNodes(configPath, nodes, rule) }
 	cfg.CheckNodes = func(nodes []conf.Node, rule conf.Quorum) error { return conf.CheckNodes(configPath, nodes, rule) }
 	cfg.Keys = cluster.NewKeyRing(local.AuthKeys, local.Cluster, keys, active, func(keys []conf.Key, active int) error {

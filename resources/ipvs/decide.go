@@ -28,6 +28,7 @@ func (p *pool) input(k Key, now time.Time) input {
 		assumed: func(a netip.AddrPort) bool { return p.assumed[server{k, a}] },
 		kept:    func(a netip.AddrPort) bool { return p.kept[server{k, a}] },
 		stood:   func(a netip.AddrPort) bool { return p.stood[server{k, a}] },
+		earlier: p.earlier[k],
 		order:   func(a netip.AddrPort) (Order, bool) { return orderFor(p.orders, a) },
 		file:    func(r conf.Real) string { return fileFor(p.files, r) },
 	}

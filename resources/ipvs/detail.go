@@ -238,7 +238,7 @@ func counters(e Entry, i int) *Counters {
 
 func (p *pool) realDetail(k Key, r conf.Real, now standing) RealDetail {
 	d := RealDetail{
-		Address: r.Address.String(), Host: r.Host, Forward: r.Forward.String(), Weight: r.Weight, Wanted: -1,
+		Address: conf.ServerName(r.Address), Host: r.Host, Forward: r.Forward.String(), Weight: r.Weight, Wanted: -1,
 		Check: checkName(r.Check), State: now.state, Rising: now.rising, Removed: now.held, File: fileFor(p.files, r),
 	}
 	if o, found := orderFor(p.orders, plain(r.Address)); found {
@@ -293,7 +293,7 @@ func (p *pool) refusal(k Key, a netip.AddrPort) error {
 func (p *pool) checkDetail(c conf.Check, r conf.Real) CheckDetail {
 	d := CheckDetail{Check: checkName(c), State: StateUnknown}
 	if c.Target.IsValid() && c.Target != r.Address {
-		d.Target = targetName(c.Target)
+		d.Target = conf.ServerName(c.Target)
 	}
 	h := statusOf(c, func(c conf.Check) checks.Status {
 		var h checks.Status

@@ -31,6 +31,8 @@ type fakeKernel struct {
 	mute      bool                   // requests are swallowed
 	old       bool                   // knows no types of tunnels
 	syncs     []Daemon               // that run
+	starts    int                    // of sync daemons
+	device    int                    // number of every interface but nosuch; negative: it is not there
 	timeouts  [3]uint32              // tcp, tcpfin, udp, in seconds
 	sysctls   sysctls                // a directory
 	dials     int
@@ -392,6 +394,7 @@ func (k *fakeKernel) table(timeout time.Duration, load error) *Kernel {
 		dial:        k.dial,
 		sysctls:     k.sysctls,
 		modprobe:    func(context.Context) error { return load },
+		index:       k.index,
 	})
 }
 

@@ -35,13 +35,11 @@ func (k *fakeKernel) doNode(cmd uint8, attrs map[uint16][]byte) unix.Errno {
 		} else {
 			n.Group, _ = netip.AddrFromSlice(d[6])
 		}
-		switch {
-		case n.Interface == "nosuch":
-			return unix.ENODEV
-		case k.running(n.State) >= 0:
+		if k.running(n.State) >= 0 {
 			return unix.EEXIST
 		}
 		k.syncs = append(k.syncs, n)
+		k.starts++
 	case 10:
 		i := k.running(SyncState(native.Uint32(d[1])))
 		if i < 0 {
@@ -52,6 +50,21 @@ func (k *fakeKernel) doNode(cmd uint8, attrs map[uint16][]byte) unix.Errno {
 		return unix.EOPNOTSUPP
 	}
 	return 0
+}
+
+func (k *fakeKernel) index(name string) (int, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if name == "nosuch" || k.device < 0 {
+		return 0, unix.ENODEV
+	}
+	return 2 + k.device, nil
+}
+
+func (k *fakeKernel) replug(device int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.device = device
 }
 
 func (k *fakeKernel) running(s SyncState) int {

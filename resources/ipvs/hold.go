@@ -108,7 +108,13 @@ func (p *pool) maintain(ctx context.Context) {
 		}
 		wctx, cancel := context.WithCancel(ctx)
 		ended, changed := make(chan error, 1), make(chan struct{}, 1)
-		go func() { ended <- dirwatch.Notify(wctx, dir, func(string) { poke(changed) }) }()
+		go func() {
+			ended <- dirwatch.Notify(wctx, dir, func(name string) {
+				if name == "" || p.isOurs(name) {
+					poke(changed)
+				}
+			})
+		}()
 		var err error
 	watch:
 		for {
@@ -163,14 +169,7 @@ func (p *pool) maintenanceDir() string {
 // changes nothing: a server in maintenance must not come back by that.
 func (p *pool) readDir(dir string) {
 	p.mu.Lock()
-	ours := map[string]bool{}
-	for _, v := range p.content.Virtuals {
-		for _, r := range slices.Concat(v.Reals, v.Fallbacks) {
-			for _, name := range fileNames(r) {
-				ours[name] = true
-			}
-		}
-	}
+	ours := p.names
 	p.mu.Unlock()
 	f, err := os.Open(dir)
 	if err != nil {
@@ -195,6 +194,30 @@ func (p *pool) readDir(dir string) {
 		}
 	}
 	p.setFiles(files, note)
+}
+
+// namesOf are the names of files in maintenancedir that are about servers of a pool.
+func namesOf(c conf.Pool) map[string]bool {
+	all := map[string]bool{}
+	if c.MaintenanceDir == "" {
+		return all
+	}
+	for _, v := range c.Virtuals {
+		for _, r := range slices.Concat(v.Reals, v.Fallbacks) {
+			for _, name := range fileNames(r) {
+				all[name] = true
+			}
+		}
+	}
+	return all
+}
+
+// isOurs tells whether a file is about one of our servers: others may come and
+// go in the directory as fast as they like.
+func (p *pool) isOurs(name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.names[strings.ToLower(name)]
 }
 
 // setFiles takes over the names that are about our servers.

@@ -25,7 +25,9 @@ type input struct {
 	kept func(netip.AddrPort) bool
 	// stood: the fallback was found standing in for the servers then.
 	stood func(netip.AddrPort) bool
-	order func(netip.AddrPort) (Order, bool)
+	// earlier is what an earlier daemon left of the service; nil: there was none.
+	earlier *earlier
+	order   func(netip.AddrPort) (Order, bool)
 	// file is the name of the file in maintenancedir that takes a server out; empty: none does.
 	file func(conf.Real) string
 }
@@ -132,17 +134,9 @@ func statusOf(c conf.Check, health func(conf.Check) checks.Status) checks.Status
 func checkTitle(c conf.Check) string {
 	name := checkName(c)
 	if c.Target.IsValid() {
-		name += " " + targetName(c.Target)
+		name += " " + conf.ServerName(c.Target)
 	}
 	return name
-}
-
-// targetName leaves out a port of 0: a ping has none.
-func targetName(a netip.AddrPort) string {
-	if a.Port() == 0 {
-		return a.Addr().String()
-	}
-	return a.String()
 }
 
 func join(a, b string) string {

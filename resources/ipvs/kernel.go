@@ -22,6 +22,7 @@ type KernelConfig struct {
 	dial     func() (conn, error)
 	modprobe func(ctx context.Context) error
 	sysctls  sysctls
+	index    func(name string) (int, error) // of an interface
 }
 
 // Kernel is the IPVS table of this process's network namespace. One goroutine
@@ -65,6 +66,9 @@ func NewKernel(cfg KernelConfig) *Kernel {
 	}
 	if cfg.sysctls == "" {
 		cfg.sysctls = procSysctls
+	}
+	if cfg.index == nil {
+		cfg.index = interfaceIndex
 	}
 	return &Kernel{cfg: cfg}
 }

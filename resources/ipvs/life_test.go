@@ -77,7 +77,13 @@ func TestTheFallbackAnswersInsteadOfServersWithoutQuorum(t *testing.T) {
 		r.checks.set(v.Reals[1].Check, true)
 		synctest.Wait()
 		r.did("it is back", "-e -t 10.0.0.1:80 -r 10.0.0.5:80 -g -w 1", "-e -t 10.0.0.1:80 -r 10.0.0.6:80 -g -w 2",
-			"-d -t 10.0.0.1:80 -r 127.0.0.1:80")
+			"-e -t 10.0.0.1:80 -r 127.0.0.1:80 -m -w 0")
+		time.Sleep(partingTime - time.Second)
+		synctest.Wait()
+		r.did("it ends what it has begun to answer")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		r.did("then it goes", "-d -t 10.0.0.1:80 -r 127.0.0.1:80")
 	})
 }
 
@@ -370,6 +376,9 @@ func TestFilesInMaintenancedir(t *testing.T) {
 	}
 	for _, name := range []string{"somebody-elses", "10.0.0.55", "10.0.0.5:81", strings.Repeat("x", 255), "\xff\n"} {
 		touch(name)
+	}
+	if p.isOurs("somebody-elses") || !p.isOurs("WEB2") {
+		t.Error("files of others are heard, or ours are not")
 	}
 	for name, want := range map[string][]int{
 		"10.0.0.5:80": {0, 2}, "10.0.0.5": {0, 2},

@@ -46,11 +46,14 @@ type pool struct {
 	content  conf.Pool
 	wide     *conf.IPVS // what the specification says of the kernel as a whole
 	watched  map[conf.Check]*watch
-	assumed  map[server]bool // unknown, but found serving in the table at our first start
-	kept     map[server]bool // found in the table with weight 0 then: drained, or there was no quorum
-	stood    map[server]bool // fallbacks that were found standing in for the servers then
+	assumed  map[server]bool  // unknown, but found serving in the table at our first start
+	kept     map[server]bool  // found in the table with weight 0 then: drained, or there was no quorum
+	stood    map[server]bool  // fallbacks that were found standing in for the servers then
+	left     map[Key]bool     // services of an earlier daemon's record
+	earlier  map[Key]*earlier // those of them that were found in the table then
 	orders   map[netip.AddrPort]Order
-	files    map[string]bool // names in maintenancedir that are about our servers
+	files    map[string]bool // names in maintenancedir that are about our servers, and are there
+	names    map[string]bool // all that are about them; replaced and never changed
 	blind    string          // why maintenancedir is not seen; empty: it is, or there is none
 	services map[Key]*service
 	written  map[Key]Entry     // what services decided last
@@ -135,6 +138,7 @@ func newPool(m *Maker, env resources.Env, name string, content conf.Pool) *pool 
 		subs:    map[conf.Check]func(){},
 		content: content,
 		watched: watches(content, nil),
+		names:   namesOf(content),
 		owned:   map[Key]bool{},
 		dirty:   map[Key]bool{},
 		refused: map[string]error{},
@@ -226,6 +230,7 @@ func (p *pool) Start(ctx context.Context) error {
 	if err := p.maker.claim(p, keys); err != nil {
 		return err
 	}
+	p.yield()
 	if err := p.assume(ctx, keys); err != nil {
 		return p.wrap(err)
 	}
@@ -237,6 +242,7 @@ func (p *pool) Start(ctx context.Context) error {
 		p.begin(time.Now())
 	}
 	p.started, p.intact = true, false
+	goesOn := len(p.earlier) > 0
 	p.mu.Unlock()
 	err := p.program(ctx, everything, "virtual services programmed")
 	if err != nil {
@@ -247,7 +253,10 @@ func (p *pool) Start(ctx context.Context) error {
 		p.mu.Unlock()
 		return p.wrap(err)
 	}
-	if fresh {
+	switch {
+	case fresh && goesOn:
+		p.log.Info("the pool goes on where an earlier daemon left it")
+	case fresh:
 		p.announce(starting)
 	}
 	p.deliver()
@@ -288,6 +297,7 @@ func (p *pool) assume(ctx context.Context, keys []Key) error {
 		return err
 	}
 	assumed, kept, stood := map[server]bool{}, map[server]bool{}, map[server]bool{}
+	left := map[Key]*earlier{}
 	for _, e := range entries {
 		var serving []server
 		for _, d := range e.Dests {
@@ -297,7 +307,9 @@ func (p *pool) assume(ctx context.Context, keys []Key) error {
 				kept[server{e.Service.Key, d.Address}] = true
 			}
 		}
-		if len(serving) == 1 && fallbacks[serving[0]] {
+		standsIn := len(serving) == 1 && fallbacks[serving[0]]
+		left[e.Service.Key] = &earlier{serves: len(serving) > 0, stood: standsIn}
+		if standsIn {
 			stood[serving[0]] = true // for the servers: no sign of its own health as one of them
 			continue
 		}
@@ -308,6 +320,8 @@ func (p *pool) assume(ctx context.Context, keys []Key) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.begun, p.assumed, p.kept, p.stood = true, assumed, kept, stood
+	maps.DeleteFunc(left, func(k Key, _ *earlier) bool { return !p.left[k] })
+	p.earlier, p.left = left, nil
 	return nil
 }
 
@@ -325,6 +339,8 @@ func (p *pool) Stop(ctx context.Context) error {
 	maps.Copy(keys, keysOf(p.content))
 	ends := p.ends(func(Key) bool { return true })
 	p.forget()
+	// What was found in the table once says nothing of the next start.
+	p.assumed, p.kept, p.stood, p.earlier = nil, nil, nil, nil
 	p.pending = ends
 	p.mu.Unlock()
 	if told {
@@ -400,7 +416,7 @@ func (p *pool) Update(ctx context.Context, spec conf.Spec, r conf.Resource) erro
 	stay := keysOf(content)
 	p.pending = append(p.pending, p.ends(func(k Key) bool { _, stays := stay[k]; return !stays })...)
 	p.content, p.intact = content, false
-	p.watched = watches(content, p.watched)
+	p.watched, p.names = watches(content, p.watched), namesOf(content)
 	p.mu.Unlock()
 	p.shareUpdate(ctx, spec.IPVS)
 	p.subscribe(asBefore)

@@ -178,7 +178,7 @@ func TestHealthIsFollowedAtOnce(t *testing.T) {
 		r.did("both fail", "-a -t 10.0.0.1:80 -r 127.0.0.1:80 -g -w 1", "-e -t 10.0.0.1:80 -r 10.0.0.6:80 -g -w 0")
 		r.checks.set(v.Reals[1].Check, true)
 		synctest.Wait()
-		r.did("one is back", "-e -t 10.0.0.1:80 -r 10.0.0.6:80 -g -w 2", "-d -t 10.0.0.1:80 -r 127.0.0.1:80")
+		r.did("one is back", "-e -t 10.0.0.1:80 -r 10.0.0.6:80 -g -w 2", "-e -t 10.0.0.1:80 -r 127.0.0.1:80 -g -w 0")
 		if time.Since(begin) != 0 {
 			t.Errorf("it took %v", time.Since(begin))
 		}
@@ -499,7 +499,7 @@ func TestTroubleOfOneServiceIsNotForgottenWhenAnotherWorks(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		r.checks.set(a.Reals[0].Check, true)
 		synctest.Wait()
-		r.holds("the other follows", both[0], both[1], "-a -t 10.0.0.1:80 -r 10.0.0.6:80 -g -w 0")
+		r.holds("the other follows", both[0], both[1], "-a -t 10.0.0.1:80 -r 10.0.0.6:80 -g -w 0", "-a -t 10.0.0.1:80 -r 127.0.0.1:80 -g -w 0")
 		if d := p.Detail().(Detail); !strings.Contains(d.Trouble, "10.0.0.2:80") {
 			t.Errorf("trouble: %q", d.Trouble)
 		}
@@ -535,7 +535,7 @@ func TestOneServerThatTheKernelRefusesDoesNotFailThePool(t *testing.T) {
 }
 
 func TestDetail(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	tunedBubble(t, func(t *testing.T, r *rig) {
 		v := web()
 		v.Persistent, v.Comment = 600*time.Second, "shop"
 		v.Reals = append(v.Reals, real("10.0.0.7:80", conf.Masq, 4), real("10.0.0.8:80", conf.Gate, 1), real("10.0.0.9:80", conf.Gate, 1))
@@ -554,6 +554,7 @@ func TestDetail(t *testing.T) {
  "pool": "web.yaml",
  "started": true,
  "repairs": 0,
+ "kernel": {"settings": {"expire_quiescent_template": "1"}},
  "services": [
   {
    "name": "10.0.0.1:80 tcp",

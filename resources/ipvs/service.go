@@ -1,6 +1,7 @@
 package ipvs
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -13,7 +14,8 @@ import (
 type service struct {
 	begun    bool
 	quorum   quorum
-	fallback netip.AddrPort // that stands in the table; invalid: none
+	fallback netip.AddrPort               // that stands in the table; invalid: none
+	parting  map[netip.AddrPort]time.Time // fallbacks that answer no more, and until when they stay with weight 0; replaced and never changed
 	members  map[netip.AddrPort]member
 }
 
@@ -35,6 +37,7 @@ type decision struct {
 	reals    []standing
 	fallback int // index of the fallback that answers; -1: none
 	backups  []verdict
+	parting  []int // fallbacks that answer no more, and stay with weight 0
 	events   []event
 	next     time.Time // when time alone changes something; zero: never
 }
@@ -77,7 +80,8 @@ func (s *service) step(v conf.Virtual, in input) decision {
 		}
 		if !m.rising.IsZero() {
 			w, next := rise(m.rising, in.now, v.SlowStart, st.weight)
-			if next.IsZero() {
+			// One that is drained meanwhile goes on where its time is then.
+			if next.IsZero() && (st.weight > 1 || in.now.Sub(m.rising) >= v.SlowStart) {
 				m.rising = time.Time{}
 			}
 			st.rising, st.weight = !next.IsZero(), w
@@ -88,6 +92,7 @@ func (s *service) step(v conf.Virtual, in input) decision {
 	s.members = members
 	s.vote(&v, hope, in, &d)
 	s.standIn(&v, in, &d)
+	s.part(&v, in, &d)
 	d.entry = entryOf(v, d)
 	s.begun = true
 	return d
@@ -101,20 +106,28 @@ func (s *service) follow(m *member, v *conf.Virtual, r *conf.Real, now verdict, 
 	if v.SlowStart <= 0 || !now.serves {
 		m.rising = time.Time{}
 	}
-	e := event{at: in.now, virtual: v, real: r, weight: now.weight, why: now.why, found: m.state == "" && !m.late}
+	told := "" // by an earlier daemon
+	if m.state == "" && !m.late {
+		told = in.told(plain(r.Address), now)
+	}
+	e := event{at: in.now, virtual: v, real: r, weight: now.weight, why: now.why, found: m.state == "" && !m.late && told == ""}
 	switch {
 	case now.state == StateUp && m.state != StateUp:
 		// One that was up already when the pool started has no need to start slowly.
-		if v.SlowStart > 0 && (m.state == StateDown || m.late) {
+		if v.SlowStart > 0 && (m.state == StateDown || m.late || told == StateDown) {
 			m.rising = riseFrom(in.base, in.now)
 		}
 		m.state, m.told = StateUp, time.Time{}
 		e.kind = serverUp
-		d.events = append(d.events, e)
+		if told != StateUp {
+			d.events = append(d.events, e)
+		}
 	case now.state == StateDown && m.state != StateDown:
 		m.state, m.told = StateDown, in.now
-		e.kind, e.found = serverDown, !s.begun
-		d.events = append(d.events, e)
+		e.kind, e.found = serverDown, !s.begun && told == ""
+		if told != StateDown {
+			d.events = append(d.events, e)
+		}
 	case now.state == StateDown && v.Email.Every > 0 && in.now.Sub(m.told) >= v.Email.Every:
 		m.told = in.now
 		e.kind = stillDown
@@ -154,9 +167,15 @@ func (s *service) vote(v *conf.Virtual, hope int, in input, d *decision) {
 	if s.quorum == was {
 		return
 	}
-	e := event{kind: quorumMet, at: in.now, virtual: v, sum: d.sum, found: was == undecided}
+	told := undecided // by an earlier daemon
+	if was == undecided {
+		if told = in.toldQuorum(v, s.quorum); told == s.quorum {
+			return
+		}
+	}
+	e := event{kind: quorumMet, at: in.now, virtual: v, sum: d.sum, found: was == undecided && told == undecided}
 	if s.quorum == lost {
-		e.kind, e.found = quorumLost, !s.begun
+		e.kind, e.found = quorumLost, !s.begun && told == undecided
 	}
 	d.events = append(d.events, e)
 }
@@ -190,7 +209,18 @@ func (s *service) standIn(v *conf.Virtual, in input, d *decision) {
 	if now.IsValid() {
 		e.kind, e.real = fallbackOn, &v.Fallbacks[d.fallback]
 	}
+	old := s.fallback
 	s.fallback = now
+	if old.IsValid() && parts(v) {
+		s.parting = maps.Clone(s.parting)
+		if s.parting == nil {
+			s.parting = map[netip.AddrPort]time.Time{}
+		}
+		s.parting[old] = in.now.Add(partingTime)
+	}
+	if !s.begun && in.earlier != nil && in.earlier.stood && in.stood(now) {
+		return // it answers since an earlier daemon
+	}
 	d.events = append(d.events, e)
 }
 
@@ -258,6 +288,11 @@ func entryOf(v conf.Virtual, d decision) Entry {
 		dest := destOf(v.Fallbacks[d.fallback])
 		dest.Weight = uint32(d.backups[d.fallback].weight)
 		put(dest, true)
+	}
+	for _, i := range d.parting {
+		dest := destOf(v.Fallbacks[i])
+		dest.Weight = 0
+		put(dest, false)
 	}
 	slices.SortFunc(e.Dests, func(a, b Dest) int { return a.Address.Compare(b.Address) })
 	return e

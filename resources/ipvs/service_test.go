@@ -58,6 +58,7 @@ type story struct {
 	assumed map[netip.AddrPort]bool
 	kept    map[netip.AddrPort]bool
 	stood   map[netip.AddrPort]bool
+	earlier *earlier
 	orders  map[netip.AddrPort]Order
 	file    string
 }
@@ -179,6 +180,8 @@ func (y *story) happens(line string) string {
 			y.assumed[ap(words[1])] = true
 		case "kept":
 			y.kept[ap(words[1])] = true
+		case "left": // by an earlier daemon, as found before
+			y.earlier = &earlier{serves: len(y.assumed)+len(y.stood) > 0, stood: len(y.stood) > 0}
 		case "stood":
 			y.stood[ap(words[1])] = true
 		case "drain", "disable", "weight":
@@ -222,6 +225,7 @@ func (y *story) happens(line string) string {
 		assumed: func(a netip.AddrPort) bool { return y.assumed[a] },
 		kept:    func(a netip.AddrPort) bool { return y.kept[a] },
 		stood:   func(a netip.AddrPort) bool { return y.stood[a] },
+		earlier: y.earlier,
 		order:   func(a netip.AddrPort) (Order, bool) { o, found := y.orders[a]; return o, found },
 		file: func(r conf.Real) string {
 			if r.Address.String() == y.file {

@@ -21,6 +21,8 @@ type Node interface {
 	Daemons(ctx context.Context) ([]Daemon, error)
 	StartDaemon(ctx context.Context, d Daemon) error
 	StopDaemon(ctx context.Context, s SyncState) error
+	// Interface returns the number of an interface; another one with the same name has another.
+	Interface(name string) (int, error)
 }
 
 // change is a setting that was changed: what it was, and what we made of it.
@@ -36,9 +38,9 @@ const refreshPeriod = 10 * time.Second
 
 // wantedSettings are the settings that the kernel ought to have while a pool is started.
 //
-// templates says that a service is persistent and quiescent. A client of it
-// would be sent to a server that is down, by its template, as long as it keeps
-// coming, so expire_quiescent_template is on unless it is configured.
+// templates says that a service is persistent. A client of it would be sent to
+// a server that is drained or, with quiescent, down, by its template, as long as
+// it keeps coming, so expire_quiescent_template is on unless it is configured.
 func wantedSettings(c *conf.IPVS, templates bool) map[string]string {
 	w := map[string]string{}
 	if templates {
@@ -97,8 +99,9 @@ type daemonPlan struct {
 }
 
 // planDaemons: actual is what runs, ours what this node has started by the
-// journal. One that runs as it is wanted is taken for ours.
-func planDaemons(wanted, actual, ours []Daemon) daemonPlan {
+// journal. One that runs as it is wanted is taken for ours. One that is deaf is
+// started anew.
+func planDaemons(wanted, actual, ours []Daemon, deaf bool) daemonPlan {
 	var p daemonPlan
 	for _, s := range []SyncState{Master, Backup} {
 		is := func(d Daemon) bool { return d.State == s }
@@ -107,6 +110,8 @@ func planDaemons(wanted, actual, ours []Daemon) daemonPlan {
 		switch {
 		case w >= 0 && a < 0:
 			p.Start = append(p.Start, wanted[w])
+		case w >= 0 && wanted[w].same(actual[a]) && deaf:
+			p.Stop, p.Start = append(p.Stop, s), append(p.Start, wanted[w])
 		case w >= 0 && wanted[w].same(actual[a]) && (!mine || ours[o].MaxLen == wanted[w].MaxLen):
 		case w >= 0 && mine:
 			p.Stop, p.Start = append(p.Stop, s), append(p.Start, wanted[w])

@@ -27,6 +27,7 @@ type shared struct {
 	pools   map[*pool]sharer
 	changed map[string]change
 	ours    []Daemon
+	device  int               // number of the interface of ours; 0: not known
 	since   time.Time         // when the backup daemon was first seen running; zero: it is not
 	trouble map[string]string // by setting, or "sync"
 	looked  time.Time
@@ -35,7 +36,7 @@ type shared struct {
 // sharer is what shared knows of a pool.
 type sharer struct {
 	runs, started bool
-	templates     bool // has a service that is persistent and quiescent
+	templates     bool // has a service that is persistent
 }
 
 func newShared(t Table) *shared {
@@ -47,7 +48,7 @@ func newShared(t Table) *shared {
 }
 
 func templates(c conf.Pool) bool {
-	return slices.ContainsFunc(c.Virtuals, func(v conf.Virtual) bool { return v.Quiescent && v.Persistent > 0 })
+	return slices.ContainsFunc(c.Virtuals, func(v conf.Virtual) bool { return v.Persistent > 0 })
 }
 
 // put notes what a pool is now.
@@ -209,17 +210,26 @@ func (s *shared) daemons(ctx context.Context, log *slog.Logger, wanted, ours []D
 	if err != nil {
 		return err
 	}
-	plan := planDaemons(wanted, actual, ours)
+	device, err := s.find(wanted)
+	s.mu.Lock()
+	deaf := device != 0 && s.device != 0 && device != s.device
+	s.mu.Unlock()
+	plan := planDaemons(wanted, actual, ours, deaf)
 	var errs []error
+	if err != nil {
+		errs, plan.Start = append(errs, err), nil
+	}
 	for _, d := range plan.Alien {
 		errs = append(errs, fmt.Errorf("somebody else's sync daemon runs here: %s; stop it (ipvsadm --stop-daemon %s), or give `sync:` its values", d, d.State))
 	}
-	running := slices.DeleteFunc(slices.Clone(wanted), func(d Daemon) bool { return !slices.ContainsFunc(actual, d.same) })
+	running := slices.DeleteFunc(slices.Clone(wanted), func(d Daemon) bool { return !slices.ContainsFunc(actual, d.same) || slices.Contains(plan.Start, d) })
 	left := running
 	for _, state := range plan.Stop {
 		if err := s.node.StopDaemon(ctx, state); err != nil {
 			errs = append(errs, err)
-			left = append(left, ours[slices.IndexFunc(ours, func(d Daemon) bool { return d.State == state })])
+			if i := slices.IndexFunc(ours, func(d Daemon) bool { return d.State == state }); i >= 0 {
+				left = append(left, ours[i])
+			}
 			continue
 		}
 		log.Info("sync daemon stopped", "state", state.String())
@@ -235,6 +245,9 @@ func (s *shared) daemons(ctx context.Context, log *slog.Logger, wanted, ours []D
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ours = left
+	if device != 0 || len(left) == 0 {
+		s.device = device
+	}
 	switch receives := slices.ContainsFunc(running, func(d Daemon) bool { return d.State == Backup }); {
 	case !receives:
 		s.since = time.Time{}
@@ -242,6 +255,19 @@ func (s *shared) daemons(ctx context.Context, log *slog.Logger, wanted, ours []D
 		s.since = time.Now()
 	}
 	return errors.Join(errs...)
+}
+
+// find looks for the interface of the daemons. One that is taken out and put
+// back has another number: the daemons of the old one run on, and hear and reach nobody.
+func (s *shared) find(wanted []Daemon) (int, error) {
+	if len(wanted) == 0 {
+		return 0, nil
+	}
+	n, err := s.node.Interface(wanted[0].Interface)
+	if err != nil {
+		return 0, fmt.Errorf("connections are not synchronised: %w", err)
+	}
+	return n, nil
 }
 
 // report notes trouble, and says it once.

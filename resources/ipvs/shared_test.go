@@ -43,7 +43,7 @@ func TestWantedSettings(t *testing.T) {
 		want      map[string]string
 	}{
 		{"nothing is configured: nothing is touched", nil, false, map[string]string{}},
-		{"persistent and quiescent: templates of servers that are down do not count", nil, true, map[string]string{"expire_quiescent_template": "1"}},
+		{"persistent: templates of servers with weight 0 do not count", nil, true, map[string]string{"expire_quiescent_template": "1"}},
 		{"what is configured counts", all, true, map[string]string{
 			"expire_quiescent_template": "0", "expire_nodest_conn": "1", "conn_reuse_mode": "0", "sloppy_tcp": "1",
 			"sync_refresh_period": "10", "timeout_tcp": "600", "timeout_tcpfin": "2", "timeout_udp": "60"}},
@@ -69,19 +69,21 @@ func TestPlanOfTheSyncDaemons(t *testing.T) {
 		name                 string
 		wanted, actual, ours []Daemon
 		want                 daemonPlan
+		deaf                 bool
 	}{
-		{"none runs", []Daemon{m, b}, nil, nil, daemonPlan{Start: []Daemon{m, b}}},
-		{"one runs as it is wanted, whoever has started it", []Daemon{m}, []Daemon{told}, nil, daemonPlan{}},
-		{"ours runs with other values", []Daemon{m8}, []Daemon{told}, []Daemon{m}, daemonPlan{Stop: []SyncState{Master}, Start: []Daemon{m8}}},
-		{"ours runs with what the kernel has made of the length", []Daemon{long}, []Daemon{told}, []Daemon{long}, daemonPlan{}},
-		{"ours is to have another length", []Daemon{long}, []Daemon{told}, []Daemon{m}, daemonPlan{Stop: []SyncState{Master}, Start: []Daemon{long}}},
-		{"somebody else's is in the way", []Daemon{m}, []Daemon{m8}, nil, daemonPlan{Alien: []Daemon{m8}}},
-		{"ours is not wanted any more", nil, []Daemon{told}, []Daemon{m}, daemonPlan{Stop: []SyncState{Master}}},
-		{"somebody else's is not wanted, and is not ours to stop", nil, []Daemon{m8}, []Daemon{m}, daemonPlan{}},
-		{"from backup to master", []Daemon{m}, []Daemon{b}, []Daemon{b}, daemonPlan{Stop: []SyncState{Backup}, Start: []Daemon{m}}},
+		{"none runs", []Daemon{m, b}, nil, nil, daemonPlan{Start: []Daemon{m, b}}, false},
+		{"one runs as it is wanted, whoever has started it", []Daemon{m}, []Daemon{told}, nil, daemonPlan{}, false},
+		{"ours runs with other values", []Daemon{m8}, []Daemon{told}, []Daemon{m}, daemonPlan{Stop: []SyncState{Master}, Start: []Daemon{m8}}, false},
+		{"ours runs with what the kernel has made of the length", []Daemon{long}, []Daemon{told}, []Daemon{long}, daemonPlan{}, false},
+		{"ours is to have another length", []Daemon{long}, []Daemon{told}, []Daemon{m}, daemonPlan{Stop: []SyncState{Master}, Start: []Daemon{long}}, false},
+		{"somebody else's is in the way", []Daemon{m}, []Daemon{m8}, nil, daemonPlan{Alien: []Daemon{m8}}, false},
+		{"ours is not wanted any more", nil, []Daemon{told}, []Daemon{m}, daemonPlan{Stop: []SyncState{Master}}, false},
+		{"somebody else's is not wanted, and is not ours to stop", nil, []Daemon{m8}, []Daemon{m}, daemonPlan{}, false},
+		{"from backup to master", []Daemon{m}, []Daemon{b}, []Daemon{b}, daemonPlan{Stop: []SyncState{Backup}, Start: []Daemon{m}}, false},
+		{"its interface was taken out and put back", []Daemon{m}, []Daemon{told}, []Daemon{m}, daemonPlan{Stop: []SyncState{Master}, Start: []Daemon{m}}, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if d := cmp.Diff(tc.want, planDaemons(tc.wanted, tc.actual, tc.ours), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
+			if d := cmp.Diff(tc.want, planDaemons(tc.wanted, tc.actual, tc.ours, tc.deaf), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
 				t.Error(d)
 			}
 		})
@@ -272,6 +274,45 @@ func TestASyncDaemonThatCannotBeHadIsTroubleAndNoFailure(t *testing.T) {
 		}
 		if err := p.Settled(); err != nil {
 			t.Errorf("connections that never come are waited for: %v", err)
+		}
+	})
+}
+
+// A daemon stays with the interface that it was started on, there or not.
+func TestSyncDaemonsAreStartedAnewOnAnInterfaceThatComesBack(t *testing.T) {
+	tunedBubble(t, func(t *testing.T, r *rig) {
+		p, end := r.wide("one", tuned(), web())
+		defer end()
+		r.start(p)
+		r.has("started", asTuned, master7)
+		starts := r.kernel.starts
+		r.kernel.replug(-1)
+		time.Sleep(2 * maxPeriod)
+		r.has("the interface is out", asTuned, master7)
+		if d := p.Detail().(Detail); d.Kernel == nil || len(d.Kernel.Trouble) != 1 || d.Kernel.Trouble[0] != "connections are not synchronised: interface eth1: this node has no such interface" {
+			t.Errorf("status: %+v", d.Kernel)
+		}
+		r.kernel.replug(0)
+		time.Sleep(2 * maxPeriod)
+		if d := p.Detail().(Detail); d.Kernel == nil || d.Kernel.Trouble != nil || r.kernel.starts != starts {
+			t.Errorf("it is the same one: %+v, %d starts", d.Kernel, r.kernel.starts)
+		}
+		r.kernel.replug(1)
+		time.Sleep(2 * maxPeriod)
+		r.has("another one is in its place", asTuned, master7)
+		if d := p.Detail().(Detail); r.kernel.starts != starts+1 || len(d.Kernel.Sync) != 1 {
+			t.Errorf("started %d times more: %v", r.kernel.starts-starts, d.Kernel.Sync)
+		}
+		r.stop(p)
+		r.has("stopped", untouched, backup7)
+		time.Sleep(2 * settleTime)
+		if err := p.Settled(); err != nil {
+			t.Error(err)
+		}
+		r.kernel.replug(2)
+		time.Sleep(maxPeriod + time.Second)
+		if p.Settled() == nil {
+			t.Error("settled at once after the receiver was started anew")
 		}
 	})
 }

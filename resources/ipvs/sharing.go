@@ -2,7 +2,6 @@ package ipvs
 
 import (
 	"context"
-	"encoding/json"
 
 	"github.com/keepbeat/keepbeat/conf"
 	"github.com/keepbeat/keepbeat/resources"
@@ -61,17 +60,6 @@ func (p *pool) wishes() (c *conf.IPVS, quiescent bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.wide, templates(p.content)
-}
-
-// Adopt implements resources.Adopter: what the kernel's settings were before
-// an earlier daemon changed them is known from its record only.
-func (p *pool) Adopt(raw json.RawMessage) error {
-	r, err := parseRecord(raw)
-	if err != nil {
-		return err
-	}
-	p.maker.shared.adopt(r.Kernel)
-	return nil
 }
 
 // Settled implements resources.Settler.

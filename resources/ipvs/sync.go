@@ -179,6 +179,35 @@ func (k *Kernel) StartDaemon(ctx context.Context, d Daemon) error {
 	return fmt.Errorf("sync daemon %s: %w%s", d, err, hint)
 }
 
+// Interface implements Node.
+func (k *Kernel) Interface(name string) (int, error) {
+	n, err := k.cfg.index(name)
+	switch {
+	case errors.Is(err, unix.ENODEV):
+		return 0, fmt.Errorf("interface %s: this node has no such interface", name)
+	case err != nil:
+		return 0, fmt.Errorf("interface %s: %w", name, err)
+	}
+	return n, nil
+}
+
+// interfaceIndex asks the kernel for the number of an interface, netdevice(7).
+func interfaceIndex(name string) (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	r, err := unix.NewIfreq(name)
+	if err == nil {
+		err = unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, r)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return int(r.Uint32()), nil
+}
+
 // StopDaemon implements Node. Stopping one that does not run succeeds.
 func (k *Kernel) StopDaemon(ctx context.Context, s SyncState) error {
 	err := k.command(ctx, cmdDelDaemon, func(m *message) { m.daemon(Daemon{State: s}) })

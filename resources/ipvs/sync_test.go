@@ -2,6 +2,7 @@ package ipvs
 
 import (
 	"encoding/hex"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -55,5 +56,22 @@ func TestASyncDaemonInNoStateIsMalformed(t *testing.T) {
 		if d, err := decodeDaemon(m.b); err == nil {
 			t.Errorf("state %d: %+v", s, d)
 		}
+	}
+}
+
+func TestAnInterfaceHasItsNumber(t *testing.T) {
+	k := NewKernel(KernelConfig{})
+	lo, err := net.InterfaceByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := k.Interface("lo"); err != nil || n != lo.Index {
+		t.Errorf("%d, %v", n, err)
+	}
+	if _, err := k.Interface("nosuch0"); err == nil || err.Error() != "interface nosuch0: this node has no such interface" {
+		t.Error(err)
+	}
+	if _, err := k.Interface("an-interface-of-more-than-15"); err == nil {
+		t.Error("accepted")
 	}
 }

@@ -39,23 +39,23 @@ const subjectLength = 120
 // whatever else comes from outside is one line of the body or an encoded word:
 // nothing of it can become a header.
 func compose(e conf.Email, node string, lines []string, more int, now time.Time) (Mail, error) {
-	to, err := mail.ParseAddressList(e.To)
-	if err != nil {
-		return Mail{}, hopeless{fmt.Errorf("emailalert %q: %w", e.To, err)}
+	var m Mail
+	var names []string
+	for _, s := range strings.Split(e.To, ",") {
+		envelope, header, err := mailbox(s)
+		if err != nil {
+			return Mail{}, hopeless{fmt.Errorf("emailalert %q: %w", e.To, err)}
+		}
+		m.To, names = append(m.To, envelope), append(names, header)
 	}
 	sender := e.From
 	if sender == "" {
 		sender = "root@" + node
 	}
-	from, err := mail.ParseAddress(sender)
-	if err != nil {
+	var from string
+	var err error
+	if m.From, from, err = mailbox(sender); err != nil {
 		return Mail{}, hopeless{fmt.Errorf("emailalertfrom %q: %w", sender, err)}
-	}
-	m := Mail{From: from.Address}
-	var names []string
-	for _, a := range to {
-		m.To = append(m.To, a.Address)
-		names = append(names, a.String())
 	}
 	subject := node + ": " + lines[0]
 	if n := len(lines) + more; n > 1 {
@@ -63,11 +63,11 @@ func compose(e conf.Email, node string, lines []string, more int, now time.Time)
 	}
 	var b strings.Builder
 	header := func(name, value string) { b.WriteString(name + ": " + value + "\r\n") }
-	header("From", from.String())
+	header("From", from)
 	header("To", strings.Join(names, ",\r\n "))
 	header("Subject", mime.QEncoding.Encode("utf-8", bounded(subject, subjectLength)))
 	header("Date", now.Format(time.RFC1123Z))
-	header("Message-ID", fmt.Sprintf("<%d.%d@%s>", now.UnixNano(), PID, domain(from.Address)))
+	header("Message-ID", fmt.Sprintf("<%d.%d@%s>", now.UnixNano(), PID, domain(m.From)))
 	header("Auto-Submitted", "auto-generated") // RFC 3834: no vacation notices, please
 	header("MIME-Version", "1.0")
 	header("Content-Type", "text/plain; charset=utf-8")
@@ -88,4 +88,29 @@ func compose(e conf.Email, node string, lines []string, more int, now time.Time)
 	return m, nil
 }
 
-func domain(address string) string { return address[strings.LastIndexByte(address, '@')+1:] }
+// mailbox is an address as the envelope has it, and as a header has it. A user
+// without a domain is one of the mail system that takes the mail, and has none there either.
+func mailbox(s string) (envelope, header string, err error) {
+	const here = "@localhost"
+	s = strings.TrimSpace(s)
+	if s == "" || strings.Contains(s, "@") {
+		a, err := mail.ParseAddress(s)
+		if err != nil {
+			return "", "", err
+		}
+		return a.Address, a.String(), nil
+	}
+	a, err := mail.ParseAddress(s + here)
+	if err != nil || a.Address != s+here {
+		return "", "", errors.New("not an address")
+	}
+	return s, s, nil
+}
+
+// domain of an address; that of a user without one is this machine's.
+func domain(address string) string {
+	if at := strings.LastIndexByte(address, '@'); at >= 0 {
+		return address[at+1:]
+	}
+	return "localhost"
+}

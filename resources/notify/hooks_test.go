@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -113,50 +111,6 @@ func TestAHookThatFailsIsLoggedWithWhatItPrints(t *testing.T) {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("%q is not in the log:\n%s", want, log)
 		}
-	}
-}
-
-func TestAProgramIsKilledWithItsChildrenAtItsDeadline(t *testing.T) {
-	pid := filepath.Join(t.TempDir(), "pid")
-	path := script(t, `trap '' TERM; sleep 1000 & echo $! >`+pid+`; wait; sleep 1000`)
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	_, err := run(ctx, path, nil, nil, nil)
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Error(err)
-	}
-	child, err := strconv.Atoi(strings.TrimSpace(read(t, pid)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for end := time.Now().Add(10 * time.Second); alive(child); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("its child lives")
-		}
-	}
-}
-
-// alive is false of a zombie, too: nobody may be there to wait for it.
-func alive(pid int) bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	return err == nil && !strings.Contains(string(b), ") Z")
-}
-
-func TestAProgramThatPrintsWithoutEndAndLeavesItsGroupIsBounded(t *testing.T) {
-	path := script(t, `setsid sleep 1 & yes | head -c 1000000`)
-	begin := time.Now()
-	out, err := run(t.Context(), path, nil, nil, nil)
-	if err != nil || len(out) > keptOutput || !strings.HasPrefix(out, "y y y") {
-		t.Errorf("%d bytes, %v", len(out), err)
-	}
-	if took := time.Since(begin); took > 900*time.Millisecond {
-		t.Errorf("it took %v", took)
-	}
-}
-
-func TestAProgramThatDoesNotReadIsNotWaitedFor(t *testing.T) {
-	if _, err := run(t.Context(), script(t, "exit 0"), nil, nil, make([]byte, 1<<20)); err != nil {
-		t.Error(err)
 	}
 }
 

@@ -82,11 +82,29 @@ func TestNothingFromOutsideBecomesAHeader(t *testing.T) {
 		t.Errorf("%s", m.Data)
 	}
 	for _, bad := range []conf.Email{
-		{To: "a@example.org\r\nBcc: b@example.org"}, {To: "a@example.org", From: "x\r\nBcc: <b@example.org>"}, {To: "nobody"},
+		{To: "a@example.org\r\nBcc: b@example.org"}, {To: "a@example.org", From: "x\r\nBcc: <b@example.org>"}, {To: "a@example.org,"}, {To: "a b"}, {To: "root(x)"}, {To: "a@example.org", From: "<root>"},
 	} {
 		if _, err := compose(bad, "director1", []string{"x"}, 0, time.Now()); err == nil || !final(err) {
 			t.Errorf("%+v: %v", bad, err)
 		}
+	}
+}
+
+// ldirectord's files often name root alone: a mailbox of the mail system that takes the mail.
+func TestAUserWithoutADomainGetsMail(t *testing.T) {
+	m := composed(t, conf.Email{To: "root,admin@example.org", From: "ldirectord"}, "x")
+	if m.From != "ldirectord" || strings.Join(m.To, " ") != "root admin@example.org" {
+		t.Errorf("envelope: %s to %q", m.From, m.To)
+	}
+	parsed, err := mail.ReadMessage(bytes.NewReader(m.Data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if from, to := parsed.Header.Get("From"), parsed.Header.Get("To"); from != "ldirectord" || to != "root, <admin@example.org>" {
+		t.Errorf("From: %s, To: %s", from, to)
+	}
+	if id := parsed.Header.Get("Message-ID"); !strings.HasSuffix(id, "@localhost>") {
+		t.Error(id)
 	}
 }
 
@@ -386,6 +404,7 @@ func TestSendmail(t *testing.T) {
 func FuzzCompose(f *testing.F) {
 	f.Add("admin@example.org", "keepbeat@example.org", "director1", "a line")
 	f.Add("a@b, \"c\nd\" <e@f>", "", "x\r\ny", "\r\n.\r\n")
+	f.Add("root,a@b", "daemon", "x", "y")
 	f.Fuzz(func(t *testing.T, to, from, node, line string) {
 		m, err := compose(conf.Email{To: to, From: from}, node, []string{line}, 0, time.Now())
 		if err != nil {

@@ -1,6 +1,7 @@
 package realserver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,7 +10,9 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -132,6 +135,13 @@ func (m machine) undo(d Done) (note string, err error) {
 	s := d.step()
 	switch s.Kind {
 	case Module:
+		// Unloading takes every tunnel of its kind down, whoever has made it.
+		if name, err := otherTunnel(s.Name); err != nil || name != "" {
+			if err != nil {
+				return fmt.Sprintf("module %s stays loaded: %v", s.Name, err), nil
+			}
+			return fmt.Sprintf("module %s stays loaded: tunnel %s needs it", s.Name, name), nil
+		}
 		// Others may use it by now, and a kernel may be built without unloading:
 		// a module that stays loaded does nothing.
 		if err := unix.DeleteModule(s.Name, unix.O_NONBLOCK); err != nil && err != unix.ENOENT {
@@ -139,7 +149,18 @@ func (m machine) undo(d Done) (note string, err error) {
 		}
 		return "", nil
 	case Link:
-		return "", notFound(link(s.Name, netlink.LinkSetDown))
+		l, err := netlink.LinkByName(s.Name)
+		if err != nil {
+			return "", notFound(err)
+		}
+		all, err := addresses(l, netlink.FAMILY_ALL)
+		if err != nil {
+			return "", err
+		}
+		if i := slices.IndexFunc(all, given); i >= 0 {
+			return fmt.Sprintf("%s stays up: somebody has given it %s", s.Name, all[i].IPNet), nil
+		}
+		return "", netlink.LinkSetDown(l)
 	case Sysctl:
 		now, err := sysctl(s.Name)
 		switch {
@@ -163,6 +184,35 @@ func (m machine) undo(d Done) (note string, err error) {
 		return "", notFound(err)
 	}
 	return "", fmt.Errorf("invalid step %d", s.Kind)
+}
+
+// given tells whether an address was given by somebody: the kernel gives an
+// interface that is up a link-local one.
+func given(a netlink.Addr) bool {
+	ip, ok := netip.AddrFromSlice(a.IP)
+	return ok && !ip.Unmap().IsLinkLocalUnicast()
+}
+
+// otherTunnel finds a tunnel of a module beside the one that is made with it; empty: there is none here.
+func otherTunnel(module string) (string, error) {
+	links, err := netlink.LinkList()
+	for range dumpTries {
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+		links, err = netlink.LinkList()
+	}
+	return anotherOf(module, links), err
+}
+
+func anotherOf(module string, links []netlink.Link) string {
+	kind := map[string]string{"ipip": "ipip", "ip6_tunnel": "ip6tnl"}[module]
+	for _, l := range links {
+		if name := l.Attrs().Name; l.Type() == kind && name != deviceOf(module) {
+			return name
+		}
+	}
+	return ""
 }
 
 func link(name string, f func(netlink.Link) error) error {
@@ -194,12 +244,21 @@ func addressOf(s Step) *netlink.Addr {
 // modprobePaths are where distributions have it; PATH is the caller's.
 var modprobePaths = [...]string{"/sbin/modprobe", "/usr/sbin/modprobe", "/bin/modprobe"}
 
+const modprobeTime = 15 * time.Second
+
 func modprobe(module string) error {
 	for _, path := range modprobePaths {
 		if _, err := os.Stat(path); err != nil {
 			continue
 		}
-		out, err := exec.Command(path, module).CombinedOutput()
+		ctx, cancel := context.WithTimeout(context.Background(), modprobeTime)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, path, module)
+		cmd.WaitDelay = time.Second
+		out, err := cmd.CombinedOutput()
+		if ctx.Err() != nil {
+			return fmt.Errorf("%s %s did not end within %v", path, module, modprobeTime)
+		}
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
 		}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/keepbeat/keepbeat/conf"
 )
@@ -270,4 +272,24 @@ net.ipv4.conf.all.arp_ignore=1`
 	if f.String() != want {
 		t.Errorf("machine:\n%v\nwant:\n%s", f, want)
 	}
+}
+
+// The clock of the bubble makes waiting short.
+func TestAStoreThatSomebodyHoldsIsNotWaitedForForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		f, _, err := openStore(dir, "boot")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := openStore(dir, "boot"); err == nil || !strings.Contains(err.Error(), "another keepbeat has held "+filepath.Join(dir, "realserver.lock")+" for 20s") {
+			t.Error(err)
+		}
+		time.AfterFunc(time.Second, f.close)
+		g, _, err := openStore(dir, "boot")
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.close()
+	})
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -147,6 +148,12 @@ type storeFile struct {
 	lock *os.File
 }
 
+// A start or a stop takes far less than a second, and may load a module.
+const (
+	lockWait  = modprobeTime + 5*time.Second
+	lockPause = 50 * time.Millisecond
+)
+
 // openStore locks the store of a directory and reads it.
 func openStore(dir, boot string) (*storeFile, Store, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -157,13 +164,17 @@ func openStore(dir, boot string) (*storeFile, Store, error) {
 		return nil, Store{}, err
 	}
 	f := &storeFile{path: filepath.Join(dir, "realserver.json"), lock: lock}
-	for {
-		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX)
-		if err != unix.EINTR {
+	for end := time.Now().Add(lockWait); ; time.Sleep(lockPause) {
+		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err != unix.EINTR && err != unix.EWOULDBLOCK || time.Now().After(end) {
 			break
 		}
 	}
-	if err != nil {
+	switch {
+	case err == unix.EWOULDBLOCK:
+		lock.Close()
+		return nil, Store{}, fmt.Errorf("another keepbeat has held %s for %v; see what it waits for (fuser %s)", lock.Name(), lockWait, lock.Name())
+	case err != nil:
 		lock.Close()
 		return nil, Store{}, fmt.Errorf("%s: %w", lock.Name(), err)
 	}

@@ -156,8 +156,7 @@ func (s *story) serversReturn() {
 		s.startHTTP(i)
 	}
 	s.waitWeights(s.director2, "both real servers in the table, without the fallback", func(w map[string]int) bool {
-		_, fallback := w[local]
-		return w[real1] > 0 && w[real2] > 0 && !fallback
+		return w[real1] > 0 && w[real2] > 0 && w[local] == 0
 	})
 	back := probe.Now()
 	s.windows[len(s.windows)-1].to = back

@@ -1,4 +1,4 @@
-package checks
+package program
 
 import (
 	"errors"
@@ -65,7 +65,7 @@ func split(path string) []string {
 func trusted(at string, user uint32) error {
 	fi, err := os.Lstat(at)
 	if err != nil {
-		return bare(at, err)
+		return Bare(at, err)
 	}
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	if !ok {
@@ -95,8 +95,8 @@ func userName(id uint32) string {
 	return fmt.Sprintf("user %d", id)
 }
 
-// bare says an error of a path once.
-func bare(path string, err error) error {
+// Bare says an error of a path once.
+func Bare(path string, err error) error {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
 		err = pe.Err
