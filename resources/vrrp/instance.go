@@ -3,7 +3,6 @@ package vrrp
 import (
 	"context"
 	"log/slog"
-	"net/netip"
 	"slices"
 	"time"
 

@@ -414,86 +414,6 @@ func TestAnInterfaceThatIsNotThereYetIsAFault(t *testing.T) {
 	})
 }
 
-func TestAReload(t *testing.T) {
-	for _, c := range []struct {
-		name   string
-		change func(*conf.VRRPInstance)
-		story  string
-		check  func(*testing.T, *fakeHost, *runner)
-	}{
-		{"changes nothing", func(*conf.VRRPInstance) {}, ``, nil},
-		{"adds an address and takes one away", func(i *conf.VRRPInstance) { i.Addresses = addresses("192.0.2.11/24", "192.0.2.12/24") }, ``, func(t *testing.T, h *fakeHost, _ *runner) {
-			if h.has("192.0.2.10/24") != 0 || h.has("192.0.2.11/24") == 0 || h.has("192.0.2.12/24") == 0 {
-				t.Error("the addresses are not those of the new configuration")
-			}
-		}},
-		{"changes the priority", func(i *conf.VRRPInstance) { i.Priority = 180 }, ``, func(t *testing.T, _ *fakeHost, r *runner) {
-			if got := r.Status().Instances[0].Priority; got != 180 {
-				t.Errorf("priority %d", got)
-			}
-		}},
-		{"changes the source", func(i *conf.VRRPInstance) { i.UnicastTTL = 64 }, ``, nil},
-		{"changes the virtual router", func(i *conf.VRRPInstance) { i.VRID = 99 }, `
-10s a leaves VI_1
-10s a gives back VI_1
-10s a: instance VI_1 is INIT
-10s a: instance VI_1 is BACKUP
-10.609s b has VI_1
-10.609s b: instance VI_1 is MASTER
-13.219s a has VI_1
-13.219s a: instance VI_1 is MASTER`, nil},
-		{"removes it", nil, `
-10s a leaves VI_1
-10s a gives back VI_1
-10s a: instance VI_1 is INIT
-10.609s b has VI_1
-10.609s b: instance VI_1 is MASTER`, nil},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
-				a, b := ha.run(file(200, nil)), hb.run(file(100, nil))
-				time.Sleep(10 * time.Second)
-				s.told()
-				next := conf.VRRP{}
-				if c.change != nil {
-					next = file(200, nil)
-					c.change(&next.Instances[0])
-				}
-				a.Update(next)
-				time.Sleep(10 * time.Second)
-				s.expect(c.story)
-				if c.check != nil {
-					c.check(t, ha, a)
-				}
-				a.stop()
-				b.stop()
-			})
-		})
-	}
-}
-
-func TestAnAddressMovesToAnotherInstance(t *testing.T) {
-	story(t, func(t *testing.T, s *segment, ha, _ *fakeHost) {
-		owner := grouped(255)
-		owner.SyncGroups = nil
-		owner.Instances[1].Addresses = addresses("192.0.2.20/24")
-		a := ha.run(owner)
-		time.Sleep(time.Second)
-		next := grouped(255)
-		next.SyncGroups = nil
-		next.Instances[0].Addresses = addresses("192.0.2.11/24")
-		next.Instances[1].Addresses = addresses("192.0.2.20/24", "192.0.2.10/24")
-		a.Update(next)
-		time.Sleep(time.Second)
-		for _, address := range []string{"192.0.2.10/24", "192.0.2.11/24", "192.0.2.20/24"} {
-			if ha.has(address) == 0 {
-				t.Errorf("%s is nowhere", address)
-			}
-		}
-		a.stop()
-	})
-}
-
 func TestWhatIsRefusedIsCountedAndShown(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
 		a := ha.run(file(200, nil))
@@ -534,26 +454,5 @@ func TestAMasterThatLosesItsOwnAddressIsInFault(t *testing.T) {
 		s.neverTwice("VI_1", time.Millisecond)
 		a.stop()
 		b.stop()
-	})
-}
-
-func TestAVMACGoesAndComesWithItsAddresses(t *testing.T) {
-	story(t, func(t *testing.T, s *segment, ha, _ *fakeHost) {
-		vmac := func(i *conf.VRRPInstance) { i.VMAC = "vrrp.51" }
-		a := ha.run(file(255, vmac))
-		time.Sleep(time.Second)
-		next := file(255, vmac)
-		next.Instances[0].Source = lower
-		a.Update(next)
-		time.Sleep(time.Second)
-		s.expect(`
-0s a has VI_1
-0s a: instance VI_1 is MASTER
-1s a gives back VI_1
-1s a has VI_1`)
-		if ha.has("192.0.2.10/24") == 0 {
-			t.Error("the addresses have not come back")
-		}
-		a.stop()
 	})
 }
