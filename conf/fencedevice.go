@@ -313,7 +313,7 @@ func (s *specReader) targets(d *FenceDevice, n *yaml.Node) {
 			return
 		}
 		name, ok := s.nodeName(n)
-		if !ok || !s.isDirector(n, name) {
+		if !ok || !s.fenceable(n, name) {
 			return
 		}
 		if slices.ContainsFunc(d.Targets, func(t FenceTarget) bool { return t.Node == name }) {
@@ -378,8 +378,7 @@ func (s *specReader) runOn(n *yaml.Node) (names []string, good bool) {
 	return names, good
 }
 
-// isNode says whether a node has that name, whatever its role, or a foreign
-// router that an announcer has fenced.
+// isNode says whether a node has that name, whatever its role.
 func (s *specReader) isNode(n *yaml.Node, name string) bool {
 	if s.local == nil {
 		return true
@@ -390,9 +389,6 @@ func (s *specReader) isNode(n *yaml.Node, name string) bool {
 			return true
 		}
 		names = append(names, x.Name)
-	}
-	if s.foreign[name] != nil {
-		return true
 	}
 	s.errorf(n, "no node is called %s%s", quote(name), didYouMean(name, names))
 	return false

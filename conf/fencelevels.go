@@ -65,7 +65,7 @@ func (s *specReader) topology(f *Fencing, n *yaml.Node) {
 	levels := map[string][][]string{}
 	s.pairs(n, "topology", func(key, value *yaml.Node) {
 		node, ok := s.nodeName(key)
-		if !ok || !s.isDirector(key, node) {
+		if !ok || !s.fenceable(key, node) {
 			return
 		}
 		if first := seen[node]; first != nil {

@@ -103,6 +103,15 @@ func checkSpec(t *testing.T, s *Spec) {
 			if _, ok := s.Pools[r.Pool]; (r.Kind == KindVIP) != (r.VIP != nil) || (r.Kind == KindLdirectord) != ok {
 				t.Errorf("%+v", r)
 			}
+			if (r.Kind == KindVRRP) != (r.VRRP != nil) {
+				t.Errorf("%+v", r)
+			}
+			if r.VRRP != nil {
+				checkInstance(t, r.VRRP.Instance)
+				if a := r.VRRP; a.OnConflict == 0 || (a.OnConflict == ConflictFence) != (a.Foreign != "") || len(s.Fencing.Levels(a.Foreign)) == 0 && a.Foreign != "" {
+					t.Errorf("%+v", a)
+				}
+			}
 		}
 	}
 	if s.Fencing != nil {

@@ -51,7 +51,7 @@ func announcerElsewhere() map[string]string {
 
 // announcer reads the argument of kind vrrp. The vips before it in the group are what it announces.
 func (s *specReader) announcer(g *Group, key, value *yaml.Node) (*Announcer, bool) {
-	raw := &rawInstance{name: g.Name, at: key}
+	raw := &rawInstance{name: g.Name, what: "group " + quote(g.Name) + ": vrrp", at: key, otherFamily: "announce it by a vrrp of its own"}
 	var conflict opt[Conflict]
 	var foreign opt[string]
 	before := len(s.errs)
@@ -75,6 +75,7 @@ func (s *specReader) announcer(g *Group, key, value *yaml.Node) (*Announcer, boo
 		raw.priority = opt[int]{v: DefaultAnnouncerPriority, ok: true, at: key}
 	}
 	p.wire(raw, &x)
+	x.Excluded = nil // what does not fit is announced by nobody; a warning has named it
 	x.GARP = raw.garp.over(&rawGARP{})
 	if x.Interface = raw.iface.or(""); x.Interface == "" {
 		for _, v := range vips {
@@ -94,6 +95,14 @@ func (s *specReader) announcer(g *Group, key, value *yaml.Node) (*Announcer, boo
 		return nil, false
 	}
 	s.vridAt[x.Key()] = placed[string]{g.Name, raw.vrid.at}
+	for _, r := range g.Resources {
+		for _, a := range x.Addresses {
+			if r.VRRP != nil && slices.Contains(r.VRRP.Instance.Addresses, a) {
+				s.errorf(key, "group %s: %s is announced by %s already; name the others under virtual_ipaddress", quote(g.Name), a.Address.Addr(), r.VRRP.Instance.Key())
+				return nil, false
+			}
+		}
+	}
 	return &Announcer{Instance: x, OnConflict: conflict.or(ConflictYield), Foreign: foreign.or("")}, true
 }
 
@@ -108,6 +117,11 @@ func (s *specReader) foreignMaster(conflict opt[Conflict], foreign opt[string]) 
 	case foreign.ok:
 		s.foreign[foreign.v] = foreign.at
 	}
+}
+
+// fenceable says whether devices may be for that name: a director, or a router that an announcer has fenced.
+func (s *specReader) fenceable(n *yaml.Node, name string) bool {
+	return s.foreign[name] != nil || s.isDirector(n, name)
 }
 
 // checkForeign wants a device for each foreign router that is to be fenced.

@@ -9,7 +9,11 @@ import (
 
 // rawInstance is an entry of vrrp_instance as it is written.
 type rawInstance struct {
-	name  string
+	name string
+	what string // how messages call it
+	// otherFamily is where an address goes that is not of the first one's family.
+	otherFamily string
+
 	at    *yaml.Node // its name
 	built VRRPInstance
 
@@ -115,7 +119,7 @@ func (r *reader) vmacName(n *yaml.Node) (string, bool) {
 }
 
 func (p *vrrpReader) instance(key, value *yaml.Node) {
-	raw := &rawInstance{name: key.Value, at: key}
+	raw := &rawInstance{name: key.Value, what: "vrrp_instance " + quote(key.Value), at: key, otherFamily: "put it into virtual_ipaddress_excluded, or into an instance of its own"}
 	before := len(p.errs)
 	if !p.mapping(value, "vrrp_instance "+quote(raw.name), raw.fields(p), vrrpElsewhere()) {
 		p.broken[raw.name] = true

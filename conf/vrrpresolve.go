@@ -32,7 +32,7 @@ func (p *vrrpReader) resolveInstance(raw *rawInstance) VRRPInstance {
 	i.Master = raw.master.or(false)
 	i.Interface = first("", raw.iface, g.iface)
 	if i.Interface == "" && raw.iface.at == nil && (g.iface.at == nil || g.iface.ok) && p.odd == 0 {
-		p.errorf(raw.at, "vrrp_instance %s has no interface; write \"interface: eth0\"", quote(raw.name))
+		p.errorf(raw.at, "%s has no interface; write \"interface: eth0\"", raw.what)
 	}
 	i.DownAdverts = first(DefaultVRRPAdverts, raw.adverts, g.adverts)
 	i.Preempt = p.opposite(raw.preempt, raw.noPreempt, "preempt", true)
@@ -74,7 +74,7 @@ func (p *vrrpReader) wire(raw *rawInstance, i *VRRPInstance) {
 	p.family(raw, i)
 	i.VRID = uint8(raw.vrid.or(0))
 	if raw.vrid.at == nil && p.odd == 0 {
-		p.errorf(raw.at, "vrrp_instance %s has no virtual_router_id; write the one that its routers have in common, 1 to 255", quote(raw.name))
+		p.errorf(raw.at, "%s has no virtual_router_id; write the one that its routers have in common, 1 to 255", raw.what)
 	}
 	i.Priority = uint8(raw.priority.or(DefaultVRRPPriority))
 	i.Version = uint8(first(2, raw.version, g.version))
@@ -110,7 +110,7 @@ func (p *vrrpReader) wire(raw *rawInstance, i *VRRPInstance) {
 func (p *vrrpReader) family(raw *rawInstance, i *VRRPInstance) {
 	if len(raw.addresses) == 0 {
 		if raw.addressesAt == nil && p.odd == 0 || raw.addressesAt != nil && raw.addressesAt.Kind == yaml.SequenceNode && len(raw.addressesAt.Content) == 0 {
-			p.errorf(raw.at, "vrrp_instance %s has no virtual_ipaddress; write \"virtual_ipaddress: [192.168.56.200/24]\"", quote(raw.name))
+			p.errorf(raw.at, "%s has no virtual_ipaddress; write \"virtual_ipaddress: [192.168.56.200/24]\"", raw.what)
 		}
 		return
 	}
@@ -120,7 +120,7 @@ func (p *vrrpReader) family(raw *rawInstance, i *VRRPInstance) {
 	for _, a := range raw.addresses {
 		switch {
 		case a.v.Address.Addr().Is6() != i.IPv6:
-			p.errorf(a.at, "%s is of another family than %s, and a packet has one; put it into virtual_ipaddress_excluded, or into an instance of its own", a.v.Address.Addr(), raw.addresses[0].v.Address.Addr())
+			p.errorf(a.at, "%s is of another family than %s, and a packet has one; %s", a.v.Address.Addr(), raw.addresses[0].v.Address.Addr(), raw.otherFamily)
 		case len(i.Addresses) < most:
 			i.Addresses = append(i.Addresses, a.v)
 		default:
@@ -129,7 +129,7 @@ func (p *vrrpReader) family(raw *rawInstance, i *VRRPInstance) {
 		}
 	}
 	if len(beyond) > 0 {
-		p.warnf(raw.addressesAt, "vrrp_instance %s has %d addresses, and a packet holds %d: these count as virtual_ipaddress_excluded, on every router: %s", quote(raw.name), len(raw.addresses), most, someOf(beyond, 20))
+		p.warnf(raw.addressesAt, "%s has %d addresses, and a packet holds %d: these count as virtual_ipaddress_excluded, on every router: %s", raw.what, len(raw.addresses), most, someOf(beyond, 20))
 	}
 }
 

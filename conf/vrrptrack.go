@@ -19,7 +19,7 @@ const (
 
 // rawTracked is what scripts, processes and files have in common.
 type rawTracked struct {
-	weight  opt[VRRPTrack]
+	weight  opt[[]string] // NUMBER [reverse|noreverse]
 	reverse opt[bool]
 }
 
@@ -33,26 +33,31 @@ func (w *rawTracked) fields(r *reader, most int, fallback string) []field {
 // own is the weight that counts where a track says nothing.
 func (w *rawTracked) own(name string, fallback int) VRRPTrack {
 	t := VRRPTrack{Name: name, Weight: fallback}
-	if w.weight.ok {
-		t.Weight, t.Reverse = w.weight.v.Weight, w.weight.v.Reverse
-	}
-	t.Reverse = w.reverse.or(t.Reverse)
+	w.over(&t)
 	return t
 }
 
+// over lays what is said here over what t has.
+func (w *rawTracked) over(t *VRRPTrack) {
+	if w.weight.ok {
+		_ = t.weigh(w.weight.v, maxWeightFiles) // weight has looked
+	}
+	t.Reverse = w.reverse.or(t.Reverse)
+}
+
 // weight reads NUMBER [reverse|noreverse].
-func (r *reader) weight(most int) func(*yaml.Node) (VRRPTrack, bool) {
-	return func(n *yaml.Node) (VRRPTrack, bool) {
-		var t VRRPTrack
+func (r *reader) weight(most int) func(*yaml.Node) ([]string, bool) {
+	return func(n *yaml.Node) ([]string, bool) {
 		s, ok := r.scalar(n, "a weight")
 		if !ok {
-			return t, false
+			return nil, false
 		}
-		if err := t.weigh(strings.Fields(s), most); err != nil {
+		words := strings.Fields(s)
+		if err := new(VRRPTrack).weigh(words, most); err != nil {
 			r.errorf(n, "%s", err)
-			return t, false
+			return nil, false
 		}
-		return t, true
+		return words, true
 	}
 }
 
@@ -267,6 +272,7 @@ func (p *vrrpReader) track(key string, most int, n *yaml.Node) (VRRPTrack, bool)
 func trackFields(r *reader, most int, name *opt[string], w *rawTracked) []field {
 	fields := w.fields(r, most, "that of what is tracked")
 	fields[0].doc = fmt.Sprintf("What it changes the priority by, %d to %d. Default: the weight of what is tracked, 0 of an interface.", -most, most)
+	fields[1].doc = "Whether well counts as not well. Default: as what is tracked has it."
 	return append([]field{{"name", "What is tracked. Required.", into(name, r.text)}}, fields...)
 }
 
@@ -284,10 +290,7 @@ func (p *vrrpReader) trackMapping(key string, most int, n *yaml.Node) (VRRPTrack
 		return VRRPTrack{}, false
 	}
 	t, ok := p.trackName(key, name.v, name.at)
-	if w.weight.ok {
-		t.Weight, t.Reverse = w.weight.v.Weight, w.weight.v.Reverse
-	}
-	t.Reverse = w.reverse.or(t.Reverse)
+	w.over(&t)
 	return t, ok
 }
 
