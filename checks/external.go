@@ -32,7 +32,7 @@ type external struct {
 	c    conf.Check
 	path string
 	args []string
-	user runner
+	user program.User
 
 	weighed bool // what the last Check that succeeded said
 	weight  int
@@ -47,7 +47,7 @@ func newExternal(c conf.Check) (Checker, error) {
 	if c.Command == "" {
 		return nil, errors.New("checktype external needs checkcommand, the program to run")
 	}
-	user, err := findRunner(c.User)
+	user, err := program.FindUser(c.User)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +74,7 @@ func newExternal(c conf.Check) (Checker, error) {
 	}
 	if os.Geteuid() == 0 {
 		for _, path := range run {
-			if err := program.Trusted(path, user.uid()); err != nil {
+			if err := program.Trusted(path, user.UID()); err != nil {
 				return nil, fmt.Errorf("checkcommand %s: %w", c.Command, err)
 			}
 		}
@@ -111,7 +111,7 @@ func runnable(path string, script bool) error {
 func (x *external) Weight() (int, bool) { return x.weight, x.weighed }
 
 func (x *external) Check(ctx context.Context) (string, error) {
-	run := program.Command{Path: x.path, Args: x.args, Env: x.user.env, Credential: x.user.credential, Keep: externalOutput}
+	run := program.Command{Path: x.path, Args: x.args, Env: x.user.Env, Credential: x.user.Credential, Keep: externalOutput}
 	output, err := run.Run(ctx)
 	line := firstLine(output)
 	var exit *exec.ExitError
