@@ -205,7 +205,7 @@ func (i *instance) send(priority uint8) {
 		return
 	}
 	if err := i.sender.send(i.endpoint, from, priority); err != nil {
-		i.sendFailed(err)
+		i.sendFailed(i.log, err)
 		return
 	}
 	i.sent++
@@ -220,18 +220,10 @@ func (i *instance) receive(opened int) func(Packet) {
 		if i.endpoint == nil || i.opened != opened {
 			return
 		}
-		from := i.endpoint.Local()
-		a, remarks, refused := i.judge.take(p, from)
-		now := r.cfg.Host.Now()
-		if refused != 0 {
-			i.note(refused, p.From, now)
+		from, now := i.endpoint.Local(), r.cfg.Host.Now()
+		a, taken := i.take(i.judge, p, from, i.log, now)
+		if !taken {
 			return
-		}
-		i.received++
-		for reason := reasonTaken + 1; reason < reasons; reason++ {
-			if remarks.Has(reason) {
-				i.note(reason, p.From, now)
-			}
 		}
 		i.did(i.machine.Received(a, from.Unmap().WithZone(""), now), now)
 	}

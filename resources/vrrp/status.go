@@ -1,6 +1,7 @@
 package vrrp
 
 import (
+	"log/slog"
 	"net/netip"
 	"time"
 )
@@ -21,25 +22,25 @@ type counters struct {
 }
 
 // note counts a reason. It is said once, until the configuration is another one.
-func (i *instance) note(why Reason, from netip.Addr, now time.Time) {
-	i.notes[why]++
-	i.last[why].from, i.last[why].at = from, now
-	if i.said[why] {
+func (c *counters) note(log *slog.Logger, why Reason, from netip.Addr, now time.Time) {
+	c.notes[why]++
+	c.last[why].from, c.last[why].at = from, now
+	if c.said[why] {
 		return
 	}
-	i.said[why] = true
+	c.said[why] = true
 	text := "advertisements are refused"
 	if !why.Refused() {
 		text = "advertisements are not as ours, and are taken"
 	}
-	i.log.Warn(text+"; more of these are only counted", "why", why, "from", from)
+	log.Warn(text+"; more of these are only counted", "why", why, "from", from)
 }
 
-func (i *instance) sendFailed(err error) {
-	i.sendErrors++
-	if text := err.Error(); text != i.sendError {
-		i.sendError = text
-		i.log.Error("an advertisement was not sent; more of these are only counted", "err", err)
+func (c *counters) sendFailed(log *slog.Logger, err error) {
+	c.sendErrors++
+	if text := err.Error(); text != c.sendError {
+		c.sendError = text
+		log.Error("an advertisement was not sent; more of these are only counted", "err", err)
 	}
 }
 
@@ -123,13 +124,35 @@ func (i *instance) status() InstanceStatus {
 	if i.group.conf != nil {
 		s.Group = i.group.conf.Name
 	}
-	for why, count := range i.notes {
+	s.Notes = i.remarks()
+	return s
+}
+
+// remarks returns what has been counted, by reason.
+func (c *counters) remarks() (all []Note) {
+	for why, count := range c.notes {
 		if count > 0 {
-			last := i.last[why]
-			s.Notes = append(s.Notes, Note{Reason(why), Reason(why).Refused(), count, last.from, last.at})
+			last := c.last[why]
+			all = append(all, Note{Reason(why), Reason(why).Refused(), count, last.from, last.at})
 		}
 	}
-	return s
+	return all
+}
+
+// take counts what arrives for a judge, and returns the advertisement in it.
+func (c *counters) take(j *judge, p Packet, local netip.Addr, log *slog.Logger, now time.Time) (Advert, bool) {
+	a, remarks, refused := j.take(p, local)
+	if refused != 0 {
+		c.note(log, refused, p.From, now)
+		return a, false
+	}
+	c.received++
+	for why := reasonTaken + 1; remarks != 0 && why < reasons; why++ {
+		if remarks.Has(why) {
+			c.note(log, why, p.From, now)
+		}
+	}
+	return a, true
 }
 
 // lateBounds are the upper bounds of Lateness.Counts; the last has none.
