@@ -123,8 +123,12 @@ func mistake(lines []string, named int, text string) (line, column int, hint str
 
 // keyOf is the key of a line, for a message.
 func keyOf(line string) string {
-	key, _, _ := strings.Cut(strings.TrimSpace(line), ":")
-	return quote(strings.Fields(key + " ")[0])
+	line = strings.TrimSpace(line)
+	key, _, _ := strings.Cut(line, ":")
+	if words := strings.Fields(key); len(words) > 0 {
+		return quote(words[0])
+	}
+	return quote(line)
 }
 
 // strayed is the index of the first line that is indented less than the one
