@@ -11,6 +11,7 @@ import (
 // vrrpGlobals are global_defs as they are written.
 type vrrpGlobals struct {
 	routerID, from, server, user opt[string]
+	run, socket, admin           opt[string]
 	to                           opt[string]
 	iface                        opt[string]
 	version                      opt[int]
@@ -24,6 +25,9 @@ type vrrpGlobals struct {
 func (g *vrrpGlobals) fields(r *reader) []field {
 	return append([]field{
 		{"router_id", "Name of this machine in mails. Default: what `uname -n` says.", into(&g.routerID, r.text)},
+		{"run_dir", "Directory of the control socket, on a machine without ha.yaml. Default /run/keepbeat.", into(&g.run, r.path)},
+		{"socket_group", "Group that may read the control socket, on a machine without ha.yaml. Default: none, root only.", into(&g.socket, r.text)},
+		{"admin_group", "Group that may also give orders there. Default: none, root only.", into(&g.admin, r.text)},
 		{"notification_email", "Whom mails tell of changes (smtp_alert): one address, several with commas, or a list. Default: nobody.", into(&g.to, r.mailAddresses)},
 		{"notification_email_from", "Address of the sender. Default root@NODE.", into(&g.from, r.mailAddress)},
 		{"smtp_server", "Mail server, HOST[:PORT] or `HOST PORT`, port 25 without one. Default: the local sendmail.", into(&g.server, r.smtpServer)},
@@ -43,6 +47,7 @@ func (g *vrrpGlobals) fields(r *reader) []field {
 
 func (p *vrrpReader) readGlobals(n *yaml.Node) {
 	g := &p.global
+	p.v.RunDir = DefaultRunDir
 	if n == nil {
 		return
 	}
@@ -60,6 +65,7 @@ func (p *vrrpReader) readGlobals(n *yaml.Node) {
 		}
 	}
 	p.v.RouterID = g.routerID.or("")
+	p.v.RunDir, p.v.SocketGroup, p.v.AdminGroup = g.run.or(DefaultRunDir), g.socket.or(""), g.admin.or("")
 	if g.to.ok {
 		p.v.Email = Email{To: g.to.v, From: g.from.or(""), Server: g.server.or("")}
 		return

@@ -9,7 +9,13 @@ import (
 // replicated, and needs no cluster. Words are those of keepalived.conf.
 type VRRP struct {
 	RouterID string `json:"router_id,omitempty"` // in mails; default: the name of the machine
-	Email    Email  `json:"email,omitzero"`      // notification_email, notification_email_from, smtp_server
+
+	// The three below are of a machine without ha.yaml, which has them otherwise.
+	RunDir      string `json:"run_dir"`                // control socket and journals; default /run/keepbeat
+	SocketGroup string `json:"socket_group,omitempty"` // group that may read the control socket; default: none (root only)
+	AdminGroup  string `json:"admin_group,omitempty"`  // group that may also give orders there; default: none (root only)
+
+	Email Email `json:"email,omitzero"` // notification_email, notification_email_from, smtp_server
 
 	Instances  []VRRPInstance  `json:"instances"` // vrrp_instance, in the order of the file
 	SyncGroups []VRRPSyncGroup `json:"sync_groups,omitempty"`
