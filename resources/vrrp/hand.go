@@ -108,9 +108,11 @@ func (i *instance) carryOut() {
 	again := i.dirty
 	i.dirty = false
 	i.r.mu.Unlock()
+	if state == Master || before == 0 {
+		<-after
+	}
 	switch {
 	case state == Master:
-		<-after
 		i.slot(func() { i.failed(i.r.cfg.Host.Acquire(c)) })
 	case before == 0 || before == Master || again:
 		i.slot(func() { i.failed(i.r.cfg.Host.Release(c)) })
@@ -118,6 +120,8 @@ func (i *instance) carryOut() {
 	i.r.mu.Lock()
 	defer i.r.mu.Unlock()
 	i.carried = state
+	// A reload in the meantime has compared with what had not been carried out yet.
+	i.dirty = i.dirty || state == Master && i.conf != c && !sameHoldings(i.conf, c)
 	if now, _ := i.machine.State(); again && state == Master && now == Master {
 		i.wanted = max(i.wanted, i.conf.GARP.Repeat) // what is new has not been announced
 	}
@@ -204,7 +208,7 @@ func (i *instance) openEndpoint() {
 func (i *instance) announce() {
 	i.r.mu.Lock()
 	ctx, c := i.ctx, i.conf
-	i.wanted--
+	i.wanted = max(0, i.wanted-1)
 	i.r.mu.Unlock()
 	if ctx == nil {
 		return

@@ -146,7 +146,11 @@ func (i *instance) do(a Actions, now time.Time) {
 		i.log.Info("master", "priority", i.machine.Priority())
 	case a&BecomeBackup != 0:
 		i.rounds.stop()
-		i.log.Info("backup", "priority", i.machine.Priority(), "master", i.machine.MasterAddress())
+		if m := i.machine.MasterAddress(); m.IsValid() {
+			i.log.Info("backup", "priority", i.machine.Priority(), "master", m)
+		} else {
+			i.log.Info("backup", "priority", i.machine.Priority())
+		}
 	case a&BecomeFault != 0:
 		i.rounds.stop()
 		i.log.Warn("fault", "why", i.group.sync.Lacks())

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/resources/vrrp/track"
 )
 
 func TestAReload(t *testing.T) {
@@ -103,6 +104,45 @@ func TestAVMACGoesAndComesWithItsAddresses(t *testing.T) {
 1s a has VI_1`)
 		if ha.has("192.0.2.10/24") == 0 {
 			t.Error("the addresses have not come back")
+		}
+		a.stop()
+	})
+}
+
+func TestAReloadWhileTheKernelIsBusy(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, _ *fakeHost) {
+		ha.slow = 5 * time.Second
+		a := ha.run(file(255, nil))
+		time.Sleep(time.Second)
+		next := file(255, nil)
+		next.Instances[0].Addresses = addresses("192.0.2.11/24", "192.0.2.12/24")
+		a.Update(next)
+		time.Sleep(20 * time.Second)
+		if ha.has("192.0.2.10/24") > 0 || ha.has("192.0.2.11/24") == 0 || ha.has("192.0.2.12/24") == 0 {
+			t.Error("the addresses are not those of the new configuration")
+		}
+		a.stop()
+	})
+}
+
+func TestAScriptThatIsTrackedAgainIsWaitedFor(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, _ *fakeHost) {
+		scripted := file(255, func(i *conf.VRRPInstance) { i.TrackScripts = []conf.VRRPTrack{{Name: "haproxy"}} })
+		scripted.Scripts = []conf.VRRPScript{{Name: "haproxy"}}
+		a := ha.run(scripted)
+		a.SetTracked(track.Script, "haproxy", track.Result{})
+		time.Sleep(time.Second)
+		a.Update(file(255, nil))
+		time.Sleep(time.Second)
+		a.Update(scripted)
+		time.Sleep(time.Second)
+		if got := a.Status().Instances[0]; got.State != Master || !got.Waits {
+			t.Errorf("%s, waits %v", got.State, got.Waits)
+		}
+		a.SetTracked(track.Script, "haproxy", track.Result{})
+		time.Sleep(time.Second)
+		if got := a.Status().Instances[0]; got.State != Fault {
+			t.Errorf("then %s", got.State)
 		}
 		a.stop()
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"reflect"
 	"sync"
 	"time"
@@ -72,16 +73,22 @@ func NewRouter(cfg Config) *Router {
 // Run runs the instances until ctx ends. Then masters say that they leave, all
 // addresses are taken back, and it returns.
 func (r *Router) Run(ctx context.Context) error {
+	defer r.end()
 	stop, err := r.cfg.Host.Links(r.link)
 	if err != nil {
 		return fmt.Errorf("vrrp: the state of interfaces cannot be watched: %w", err)
 	}
+	defer stop()
 	r.mu.Lock()
 	r.world.linked = true
 	r.standAll()
 	r.mu.Unlock()
 	r.clock(ctx)
-	stop()
+	return nil
+}
+
+// end stops all instances, and waits until what they had is given back.
+func (r *Router) end() {
 	r.mu.Lock()
 	r.closed = true
 	for _, i := range r.instances {
@@ -90,7 +97,6 @@ func (r *Router) Run(ctx context.Context) error {
 	clear(r.instances)
 	r.mu.Unlock()
 	r.hands.Wait()
-	return nil
 }
 
 // Update makes v's instances those that run. One that is as it was goes on
@@ -139,6 +145,7 @@ func (r *Router) Update(v conf.VRRP) {
 	}
 	r.raise(cleared)
 	r.regroup()
+	r.forget()
 	for _, i := range r.instances {
 		i.stand(now)
 		i.work()
@@ -176,6 +183,21 @@ func (r *Router) regroup() {
 			g.join()
 		}
 	}
+}
+
+// forget drops the results of what is tracked no more: if it is again, it is looked at first.
+func (r *Router) forget() {
+	is := map[tracked]bool{}
+	for _, s := range r.v.Scripts {
+		is[tracked{track.Script, s.Name}] = true
+	}
+	for _, p := range r.v.Processes {
+		is[tracked{track.Process, p.Name}] = true
+	}
+	for _, f := range r.v.Files {
+		is[tracked{track.File, f.Name}] = true
+	}
+	maps.DeleteFunc(r.world.results, func(t tracked, _ track.Result) bool { return !is[t] })
 }
 
 // SetTracked says what is known of a script, a process or a file.

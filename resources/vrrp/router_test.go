@@ -1,8 +1,6 @@
 package vrrp
 
 import (
-	"errors"
-	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -136,34 +134,6 @@ func TestAMasterThatIsStoppedHandsOver(t *testing.T) {
 10.609s b has VI_1
 10.609s b: instance VI_1 is MASTER`)
 		s.neverTwice("VI_1", 0)
-		b.stop()
-	})
-}
-
-func TestAMasterWithoutItsLinkIsInFault(t *testing.T) {
-	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
-		a, b := ha.run(file(200, nil)), hb.run(file(100, nil))
-		time.Sleep(10 * time.Second)
-		s.told()
-		ha.link("eth0", false)
-		time.Sleep(10 * time.Second)
-		if got := a.Status().Instances[0]; got.State != Fault || got.Lacks != "interface eth0 is down" {
-			t.Errorf("status %s, lacks %q", got.State, got.Lacks)
-		}
-		ha.link("eth0", true)
-		time.Sleep(10 * time.Second)
-		s.expect(`
-10s a gives back VI_1
-10s a: instance VI_1 is FAULT
-12.828s b has VI_1
-12.828s b: instance VI_1 is MASTER
-20s a: instance VI_1 is BACKUP
-23.219s a has VI_1
-23.219s a: instance VI_1 is MASTER
-23.219s b gives back VI_1
-23.219s b: instance VI_1 is BACKUP`)
-		s.neverTwice("VI_1", time.Millisecond)
-		a.stop()
 		b.stop()
 	})
 }
@@ -382,38 +352,6 @@ func TestANewMasterAnnouncesTwice(t *testing.T) {
 	})
 }
 
-func TestWhatTheKernelRefusesIsTriedAgain(t *testing.T) {
-	story(t, func(t *testing.T, s *segment, ha, _ *fakeHost) {
-		ha.set(func() { ha.refuse = errors.New("no such device") })
-		a := ha.run(file(200, nil))
-		time.Sleep(4 * time.Second)
-		if got := a.Status().Instances[0]; got.State != Master || got.Failure != "no such device" {
-			t.Errorf("%s, failure %q", got.State, got.Failure)
-		}
-		ha.set(func() { ha.refuse = nil })
-		time.Sleep(6 * time.Second)
-		if got := a.Status().Instances[0]; ha.has("192.0.2.10/24") == 0 || got.Failure != "" {
-			t.Errorf("failure %q", got.Failure)
-		}
-		a.stop()
-	})
-}
-
-func TestAnInterfaceThatIsNotThereYetIsAFault(t *testing.T) {
-	story(t, func(t *testing.T, s *segment, ha, _ *fakeHost) {
-		ha.links["eth0"] = false
-		a := ha.run(file(255, nil))
-		time.Sleep(10 * time.Second)
-		ha.link("eth0", true)
-		time.Sleep(10 * time.Second)
-		s.expect(`
-0s a: instance VI_1 is FAULT
-10s a has VI_1
-10s a: instance VI_1 is MASTER`)
-		a.stop()
-	})
-}
-
 func TestWhatIsRefusedIsCountedAndShown(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
 		a := ha.run(file(200, nil))
@@ -423,35 +361,6 @@ func TestWhatIsRefusedIsCountedAndShown(t *testing.T) {
 		if len(got.Notes) != 1 || got.Notes[0].Why != ReasonVersion || got.Notes[0].Count < 6 || got.Notes[0].From != hb.addr {
 			t.Errorf("notes %+v", got.Notes)
 		}
-		a.stop()
-		b.stop()
-	})
-}
-
-func TestAMasterThatLosesItsOwnAddressIsInFault(t *testing.T) {
-	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
-		a, b := ha.run(file(200, nil)), hb.run(file(100, nil))
-		time.Sleep(10 * time.Second)
-		s.told()
-		own := ha.addr
-		ha.set(func() { ha.addr = netip.Addr{} })
-		time.Sleep(10 * time.Second)
-		if got := a.Status().Instances[0]; got.Lacks != "interface eth0 has no address to send from" {
-			t.Errorf("lacks %q", got.Lacks)
-		}
-		ha.set(func() { ha.addr = own })
-		time.Sleep(10 * time.Second)
-		s.expect(`
-10.219s a gives back VI_1
-10.219s a: instance VI_1 is FAULT
-12.828s b has VI_1
-12.828s b: instance VI_1 is MASTER
-20.219s a: instance VI_1 is BACKUP
-23.438s a has VI_1
-23.438s a: instance VI_1 is MASTER
-23.438s b gives back VI_1
-23.438s b: instance VI_1 is BACKUP`)
-		s.neverTwice("VI_1", time.Millisecond)
 		a.stop()
 		b.stop()
 	})

@@ -95,7 +95,7 @@ type fakeHost struct {
 	slow      time.Duration // what Acquire takes
 	refuse    error
 	announced map[string]int
-	deaf      bool
+	stopped   chan struct{} // the process is, until it is closed
 }
 
 func (s *segment) host(name, addr string) *fakeHost {
@@ -109,7 +109,28 @@ func (s *segment) host(name, addr string) *fakeHost {
 	return h
 }
 
-func (h *fakeHost) Now() time.Time { return time.Now() }
+func (h *fakeHost) Now() time.Time {
+	h.running()
+	return time.Now()
+}
+
+// running returns when the process is not stopped.
+func (h *fakeHost) running() {
+	var stopped chan struct{}
+	h.set(func() { stopped = h.stopped })
+	if stopped != nil {
+		<-stopped
+	}
+}
+
+// freeze stops the process, as SIGSTOP does: its kernel goes on.
+func (h *fakeHost) freeze(d time.Duration) {
+	stopped := make(chan struct{})
+	h.set(func() { h.stopped = stopped })
+	time.Sleep(d)
+	h.set(func() { h.stopped = nil })
+	close(stopped)
+}
 
 func (h *fakeHost) Links(changed func(string, bool)) (func(), error) {
 	h.s.mu.Lock()
@@ -203,6 +224,7 @@ func (h *fakeHost) Open(i *conf.VRRPInstance, receive func(Packet)) (Endpoint, e
 			select {
 			case p := <-e.in:
 				time.Sleep(100 * time.Microsecond)
+				h.running()
 				receive(p)
 			case <-e.done:
 				return
@@ -247,7 +269,7 @@ func (e *fakeEndpoint) Send(message []byte, to netip.Addr) error {
 	}
 	p := Packet{Payload: slices.Clone(message), From: e.h.addr, To: to, TTL: 255}
 	for _, h := range s.hosts {
-		if h == e.h || h.cut || h.deaf || !h.links[e.i.Interface] {
+		if h == e.h || h.cut || !h.links[e.i.Interface] {
 			continue
 		}
 		for _, other := range h.ends {

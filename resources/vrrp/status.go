@@ -74,7 +74,7 @@ type InstanceStatus struct {
 	Lacks     string     `json:"lacks,omitempty"`
 	Waits     bool       `json:"waits,omitempty"`     // for the first result of something
 	Listening bool       `json:"listening,omitempty"` // a master that was late
-	Programs  bool       `json:"programs,omitempty"`  // the kernel is not yet what the state asks for
+	Programs  bool       `json:"programs,omitempty"`  // the kernel is being made what the state asks for
 	Failure   string     `json:"failure,omitempty"`   // of the kernel, at the last attempt
 
 	Sent         uint64        `json:"sent"`
@@ -117,7 +117,7 @@ func (i *instance) status() InstanceStatus {
 		BecameMaster: i.becameMaster, MaxLate: i.latest,
 	}
 	s.State, s.Since = i.machine.State()
-	s.Programs = i.carried != s.State || i.dirty || len(i.leaving) > 0
+	s.Programs = i.working
 	if i.endpoint != nil {
 		s.Local = i.endpoint.Local()
 	}

@@ -1,0 +1,146 @@
+package vrrp
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+func TestAMasterThatWasStoppedFindsItsSuccessor(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		preempt bool
+		story   string
+	}{
+		{"and takes over again", true, `
+12.828s b has VI_1
+12.828s b: instance VI_1 is MASTER
+30s b gives back VI_1
+30s b: instance VI_1 is BACKUP`},
+		{"and leaves it the addresses", false, `
+12.828s b has VI_1
+12.828s b: instance VI_1 is MASTER
+30s a gives back VI_1
+30s a: instance VI_1 is BACKUP`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+				preempt := func(i *conf.VRRPInstance) { i.Preempt = c.preempt }
+				a, b := ha.run(file(200, preempt)), hb.run(file(100, nil))
+				time.Sleep(10 * time.Second)
+				s.told()
+				ha.freeze(20 * time.Second)
+				time.Sleep(5 * time.Second)
+				s.expect(c.story)
+				a.stop()
+				b.stop()
+			})
+		})
+	}
+}
+
+func TestABackupThatWasStoppedDoesNotTakeOver(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		a, b := ha.run(file(200, nil)), hb.run(file(100, nil))
+		time.Sleep(10 * time.Second)
+		s.told()
+		hb.freeze(20 * time.Second)
+		time.Sleep(5 * time.Second)
+		s.expect(``)
+		s.neverTwice("VI_1", 0)
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestAMasterWithoutItsLinkIsInFault(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		a, b := ha.run(file(200, nil)), hb.run(file(100, nil))
+		time.Sleep(10 * time.Second)
+		s.told()
+		ha.link("eth0", false)
+		time.Sleep(10 * time.Second)
+		if got := a.Status().Instances[0]; got.State != Fault || got.Lacks != "interface eth0 is down" {
+			t.Errorf("status %s, lacks %q", got.State, got.Lacks)
+		}
+		ha.link("eth0", true)
+		time.Sleep(10 * time.Second)
+		s.expect(`
+10s a gives back VI_1
+10s a: instance VI_1 is FAULT
+12.828s b has VI_1
+12.828s b: instance VI_1 is MASTER
+20s a: instance VI_1 is BACKUP
+23.219s a has VI_1
+23.219s a: instance VI_1 is MASTER
+23.219s b gives back VI_1
+23.219s b: instance VI_1 is BACKUP`)
+		s.neverTwice("VI_1", time.Millisecond)
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestAMasterThatLosesItsOwnAddressIsInFault(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		a, b := ha.run(file(200, nil)), hb.run(file(100, nil))
+		time.Sleep(10 * time.Second)
+		s.told()
+		own := ha.addr
+		ha.set(func() { ha.addr = netip.Addr{} })
+		time.Sleep(10 * time.Second)
+		if got := a.Status().Instances[0]; got.Lacks != "interface eth0 has no address to send from" {
+			t.Errorf("lacks %q", got.Lacks)
+		}
+		ha.set(func() { ha.addr = own })
+		time.Sleep(10 * time.Second)
+		s.expect(`
+10.219s a gives back VI_1
+10.219s a: instance VI_1 is FAULT
+12.828s b has VI_1
+12.828s b: instance VI_1 is MASTER
+20.219s a: instance VI_1 is BACKUP
+23.438s a has VI_1
+23.438s a: instance VI_1 is MASTER
+23.438s b gives back VI_1
+23.438s b: instance VI_1 is BACKUP`)
+		s.neverTwice("VI_1", time.Millisecond)
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestAnInterfaceThatIsNotThereYetIsAFault(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, _ *fakeHost) {
+		ha.links["eth0"] = false
+		a := ha.run(file(255, nil))
+		time.Sleep(10 * time.Second)
+		ha.link("eth0", true)
+		time.Sleep(10 * time.Second)
+		s.expect(`
+0s a: instance VI_1 is FAULT
+10s a has VI_1
+10s a: instance VI_1 is MASTER`)
+		a.stop()
+	})
+}
+
+func TestWhatTheKernelRefusesIsTriedAgain(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, _ *fakeHost) {
+		ha.set(func() { ha.refuse = errors.New("no such device") })
+		a := ha.run(file(200, nil))
+		time.Sleep(4 * time.Second)
+		if got := a.Status().Instances[0]; got.State != Master || got.Failure != "no such device" {
+			t.Errorf("%s, failure %q", got.State, got.Failure)
+		}
+		ha.set(func() { ha.refuse = nil })
+		time.Sleep(6 * time.Second)
+		if got := a.Status().Instances[0]; ha.has("192.0.2.10/24") == 0 || got.Failure != "" {
+			t.Errorf("failure %q", got.Failure)
+		}
+		a.stop()
+	})
+}
