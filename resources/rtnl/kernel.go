@@ -4,13 +4,10 @@
 package rtnl
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -28,7 +25,8 @@ type Kernel struct {
 	Marks     bool   // the kernel keeps IFA_PROTO
 
 	requests map[int]*nl.SocketHandle
-	packets  int        // AF_PACKET, sends only
+	packets  int // AF_PACKET, sends only
+	batch    batch
 	promote  sync.Mutex // serialises removals for which promote_secondaries is raised and put back
 }
 
@@ -44,7 +42,7 @@ const (
 // Open opens the sockets. namespace is the path of a network namespace,
 // /run/netns/a; empty: the process's own.
 func Open(namespace string) (*Kernel, error) {
-	k := &Kernel{Namespace: namespace, packets: -1}
+	k := &Kernel{Namespace: namespace, packets: -1, batch: batch{fd: -1}}
 	err := k.Inside(func() error {
 		s, err := nl.GetNetlinkSocketAt(-1, -1, unix.NETLINK_ROUTE)
 		if err != nil {
@@ -76,6 +74,9 @@ func Open(namespace string) (*Kernel, error) {
 func (k *Kernel) Close() {
 	k.requests[unix.NETLINK_ROUTE].Close()
 	_ = unix.Close(k.packets)
+	k.batch.mu.Lock()
+	defer k.batch.mu.Unlock()
+	k.batch.close()
 }
 
 // atLeast tells whether a kernel release ("6.1.0-18-amd64") is not older than major.minor.
@@ -234,13 +235,7 @@ func (k *Kernel) DumpConnected(f func(Connected)) error {
 }
 
 // Add puts an address on its interface; EEXIST when it stands there.
-func (k *Kernel) Add(a Address) error {
-	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
-	req.Sockets = k.requests
-	req.AddRawData(a.Encode(false))
-	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
-	return err
-}
+func (k *Kernel) Add(a Address) error { return k.Do(AddAddress(a)) }
 
 // Ensure is Add that is content when the address stands there.
 func (k *Kernel) Ensure(a Address) error {
@@ -252,67 +247,11 @@ func (k *Kernel) Ensure(a Address) error {
 
 // Remove takes an address from its interface. That it is not there, or that the interface is not, is no error.
 func (k *Kernel) Remove(a Address) error {
-	req := nl.NewNetlinkRequest(unix.RTM_DELADDR, unix.NLM_F_ACK)
-	req.Sockets = k.requests
-	req.AddRawData(a.Encode(true))
-	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	err := k.Do(RemoveAddress(a))
 	if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) {
 		return nil
 	}
 	return err
-}
-
-// RemovePrimary takes away an IPv4 address that others of its network hang on.
-// The kernel would delete those with it unless promote_secondaries is set, so
-// it is set for the moment. Where /proc/sys cannot be written they are added again.
-func (k *Kernel) RemovePrimary(a Address, dev string, secondaries []Address) error {
-	k.promote.Lock()
-	defer k.promote.Unlock()
-	restore, raised := k.raise("net/ipv4/conf/" + dev + "/promote_secondaries")
-	err := k.Remove(a)
-	if raised {
-		restore()
-	} else if err == nil {
-		for _, s := range secondaries {
-			s.Flags &= Settable
-			if e := k.Ensure(s); e != nil {
-				err = errors.Join(err, fmt.Errorf("%s, which the kernel removed with it: %w", s.Prefix, e))
-			}
-		}
-	}
-	return err
-}
-
-// raise sets a sysctl to 1 and returns what puts the old value back.
-func (k *Kernel) raise(name string) (restore func(), ok bool) {
-	path := filepath.Join("/proc/sys", name)
-	var old []byte
-	err := k.Inside(func() (err error) {
-		if old, err = os.ReadFile(path); err != nil || bytes.Equal(bytes.TrimSpace(old), []byte("1")) {
-			return err
-		}
-		return os.WriteFile(path, []byte("1"), 0)
-	})
-	if err != nil {
-		return nil, false
-	}
-	return func() {
-		if bytes.Equal(bytes.TrimSpace(old), []byte("1")) {
-			return
-		}
-		// Best effort: the interface may have gone, and 1 harms nobody.
-		_ = k.Inside(func() error { return os.WriteFile(path, old, 0) })
-	}, true
-}
-
-// Forwards tells whether the interface forwards IPv6.
-func (k *Kernel) Forwards(dev string) bool {
-	var b []byte
-	_ = k.Inside(func() (err error) {
-		b, err = os.ReadFile("/proc/sys/net/ipv6/conf/" + dev + "/forwarding")
-		return err
-	})
-	return len(b) > 0 && b[0] != '0'
 }
 
 // Settle returns when the change that the kernel is making, if any, is complete
@@ -326,14 +265,22 @@ func (k *Kernel) Settle(index int) {
 	_, _ = req.Execute(unix.NETLINK_ROUTE, 0)
 }
 
-// Announce tells the neighbours on l where ip is.
+// Announce tells the neighbours on l where ip is, in each form that somebody believes.
 func (k *Kernel) Announce(l Link, ip netip.Addr, router bool) error {
+	err := k.Tell(l, ip, router)
+	if ip.Is4() {
+		err = errors.Join(err, k.transmit(l.Index, unix.ETH_P_ARP, BroadcastMAC, GARP(ARPReply, l.MAC, ip)))
+	}
+	return err
+}
+
+// Tell is Announce by one packet: a neighbour advertisement, or a gratuitous ARP
+// request. It does not wait: ENOBUFS or EAGAIN when the interface has no room.
+func (k *Kernel) Tell(l Link, ip netip.Addr, router bool) error {
 	if ip.Is6() {
 		return k.transmit(l.Index, unix.ETH_P_IPV6, AllNodesMAC, Advertisement(l.MAC, ip, router))
 	}
-	return errors.Join(
-		k.transmit(l.Index, unix.ETH_P_ARP, BroadcastMAC, GARP(ARPRequest, l.MAC, ip)),
-		k.transmit(l.Index, unix.ETH_P_ARP, BroadcastMAC, GARP(ARPReply, l.MAC, ip)))
+	return k.transmit(l.Index, unix.ETH_P_ARP, BroadcastMAC, GARP(ARPRequest, l.MAC, ip))
 }
 
 func (k *Kernel) transmit(index int, protocol uint16, to string, p []byte) error {

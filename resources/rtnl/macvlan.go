@@ -1,0 +1,44 @@
+package rtnl
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	ifinfoMacvlanMode = 1 // IFLA_MACVLAN_MODE, linux/if_link.h
+	macvlanPrivate    = 1 // MACVLAN_MODE_PRIVATE: it does not talk to others on the same device
+)
+
+// AddMacvlan makes an interface, down, with a link-layer address of its own (6
+// raw bytes) on the one with index parent; EEXIST when there is one of that name.
+// On an Ethernet device that is itself a macvlan the kernel takes that one's parent.
+func AddMacvlan(name string, parent int, mac string) Change {
+	b := make([]byte, unix.SizeofIfInfomsg)
+	b = append(b, attr(unix.IFLA_IFNAME, append([]byte(name), 0))...)
+	b = append(b, attr(unix.IFLA_LINK, binary.NativeEndian.AppendUint32(nil, uint32(parent)))...)
+	b = append(b, attr(unix.IFLA_ADDRESS, []byte(mac))...)
+	info := attr(unix.IFLA_INFO_KIND, []byte("macvlan"))
+	mode := attr(ifinfoMacvlanMode, binary.NativeEndian.AppendUint32(nil, macvlanPrivate))
+	info = append(info, attr(unix.IFLA_INFO_DATA, mode)...)
+	b = append(b, attr(unix.IFLA_LINKINFO, info)...)
+	return Change{unix.RTM_NEWLINK, unix.NLM_F_CREATE | unix.NLM_F_EXCL, b}
+}
+
+// SetUp sets an interface up.
+func SetUp(index int) Change {
+	b := linkBody(index)
+	binary.NativeEndian.PutUint32(b[8:], unix.IFF_UP)
+	binary.NativeEndian.PutUint32(b[12:], unix.IFF_UP) // of the flags, this one changes
+	return Change{unix.RTM_NEWLINK, 0, b}
+}
+
+// RemoveLink removes a virtual interface.
+func RemoveLink(index int) Change { return Change{unix.RTM_DELLINK, 0, linkBody(index)} }
+
+func linkBody(index int) []byte {
+	b := make([]byte, unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(b[4:], uint32(index))
+	return b
+}

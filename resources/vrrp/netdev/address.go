@@ -1,0 +1,367 @@
+package netdev
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/resources/rtnl"
+)
+
+// holding is what Acquire has put into the kernel for an instance.
+type holding struct {
+	mu     sync.Mutex // held while it changes; guards the rest
+	addrs  []rtnl.Address
+	on     map[standing]struct{} // addrs, to find one
+	routes []conf.VRRPRoute
+	rules  []rule
+	drop   []netip.Addr
+}
+
+// rule is a rule with the family that it has when it names no network.
+type rule struct {
+	conf.VRRPRule
+	IPv6 bool `json:"ipv6"`
+}
+
+// problems are errors, of which a thousand would help nobody.
+type problems struct {
+	first []error
+	n     int
+}
+
+const problemsTold = 5
+
+func (p *problems) add(format string, args ...any) {
+	if p.n++; p.n <= problemsTold {
+		p.first = append(p.first, fmt.Errorf(format, args...))
+	}
+}
+
+func (p *problems) err(name string) error {
+	if p.n == 0 {
+		return nil
+	}
+	err := errors.Join(p.first...)
+	if p.n > problemsTold {
+		return fmt.Errorf("%s: %w; and %d more", name, err, p.n-problemsTold)
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+// holding returns that of an instance.
+func (h *Host) holding(name string) *holding {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	hold := h.holdings[name]
+	if hold == nil {
+		hold = &holding{on: map[standing]struct{}{}}
+		h.holdings[name] = hold
+	}
+	return hold
+}
+
+// device is the interface on which an address stands unless it says otherwise.
+func device(i *conf.VRRPInstance, a *conf.VRRPAddress) string {
+	switch {
+	case a.Interface != "":
+		return a.Interface
+	case i.VMAC != "":
+		return i.VMAC
+	}
+	return i.Interface
+}
+
+// address is what stands on the interface.
+//
+// An IPv6 address is added without duplicate address detection, which would
+// cost a second and more, and with a preferred lifetime of 0: the machine's own
+// connections would leave from it otherwise, and break when it moves.
+func address(a *conf.VRRPAddress, index int) rtnl.Address {
+	r := rtnl.Address{
+		Index: index, Prefix: a.Address, Broadcast: a.Broadcast, Label: a.Label, Scope: a.Scope,
+		Proto: Mark, Valid: rtnl.Forever, Preferred: rtnl.Forever,
+	}
+	if a.Address.Addr().Is6() {
+		r.Flags, r.Preferred = unix.IFA_F_NODAD, 0
+	}
+	return r
+}
+
+// Acquire puts addresses, routes and rules of an instance into the kernel, in
+// this order and in batches; where packets to the addresses are not to be taken,
+// that comes first. It is idempotent. An address that stands on the interface
+// already and is not ours stays as it is, also when Release is called.
+func (h *Host) Acquire(i *conf.VRRPInstance) error {
+	h.use.RLock()
+	defer h.use.RUnlock()
+	hold := h.holding(i.Name)
+	hold.mu.Lock()
+	defer hold.mu.Unlock()
+	var p problems
+	add, err := h.missing(i, hold, &p)
+	if err != nil {
+		return fmt.Errorf("%s: %w", title(i), err)
+	}
+	if !i.Accept && i.Priority != 255 {
+		h.refuse(i, hold, &p)
+	}
+	rules := make([]rule, 0, len(i.Rules))
+	for _, r := range i.Rules {
+		six := i.IPv6
+		if r.From.IsValid() || r.To.IsValid() {
+			six = r.From.Addr().Is6() || r.To.Addr().Is6()
+		}
+		rules = append(rules, rule{r, six})
+	}
+	written := make([]recordedAddress, 0, len(hold.addrs)+len(add))
+	for _, a := range slices.Concat(hold.addrs, add) {
+		written = append(written, recordedAddress{h.linkName(a.Index), a.Prefix})
+	}
+	// What is written down before is known after a crash.
+	if err := h.journal.update(i.Name, func(r *record) { r.Addresses, r.Routes, r.Rules = written, i.Routes, rules }); err != nil {
+		p.add("%w", err)
+	}
+	h.addAddresses(hold, add, &p)
+	for _, r := range i.Routes {
+		h.addRoute(hold, r, &p)
+	}
+	for _, r := range rules {
+		h.addRule(hold, r, &p)
+	}
+	return p.err(title(i))
+}
+
+// missing returns the addresses of the instance that are to be added.
+func (h *Host) missing(i *conf.VRRPInstance, hold *holding, p *problems) (add []rtnl.Address, err error) {
+	if err := h.view(); err != nil {
+		return nil, err
+	}
+	defer h.mu.Unlock()
+	// What went with its interface is not held any more.
+	hold.addrs = slices.DeleteFunc(hold.addrs, func(a rtnl.Address) bool {
+		_, there := h.seen.links[a.Index]
+		if !there {
+			delete(hold.on, standing{a.Index, a.Prefix.Addr()})
+		}
+		return !there
+	})
+	index := map[string]int{}
+	for _, a := range addressesOf(i) {
+		dev := device(i, &a)
+		n, ok := index[dev]
+		if !ok {
+			if l, there := h.seen.link(dev); there {
+				n = l.Index
+			}
+			index[dev] = n
+		}
+		if n == 0 {
+			p.add("address %s: %s: no such interface", a.Address, dev)
+			continue
+		}
+		at := standing{n, a.Address.Addr()}
+		_, held := hold.on[at]
+		if there, ok := h.seen.addrs[at]; ok && there.Proto != Mark && !held {
+			h.log.Info("an address stands already and is left as it is", "instance", i.Name, "address", there.Prefix, "interface", dev)
+			continue
+		}
+		add = append(add, address(&a, n))
+	}
+	return add, nil
+}
+
+// addAddresses adds what is missing; what stands already because we hold it is no error.
+func (h *Host) addAddresses(hold *holding, add []rtnl.Address, p *problems) {
+	changes := make([]rtnl.Change, len(add))
+	for n, a := range add {
+		changes[n] = rtnl.AddAddress(a)
+	}
+	refused := map[int]bool{}
+	err := h.k.Apply(changes, func(n int, err error) {
+		a := add[n]
+		if errors.Is(err, unix.EEXIST) && h.ours(hold, a) {
+			return
+		}
+		refused[n] = true
+		hint := ""
+		if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+			hint = "; does the daemon have CAP_NET_ADMIN, and is IPv6 switched on there?"
+		}
+		p.add("address %s on %s: %w%s", a.Prefix, h.linkName(a.Index), err, hint)
+	})
+	if err != nil {
+		p.add("addresses: %w", err) // they may stand: all are taken back by Release
+	}
+	for n, a := range add {
+		at := standing{a.Index, a.Prefix.Addr()}
+		if _, held := hold.on[at]; !held && !refused[n] {
+			hold.on[at] = struct{}{}
+			hold.addrs = append(hold.addrs, a)
+		}
+	}
+}
+
+// ours says of an address that stands already whether we have put it there.
+func (h *Host) ours(hold *holding, a rtnl.Address) bool {
+	at := standing{a.Index, a.Prefix.Addr()}
+	if _, held := hold.on[at]; held {
+		return true
+	}
+	if h.view() != nil {
+		return false
+	}
+	defer h.mu.Unlock()
+	return h.seen.addrs[at].Proto == Mark
+}
+
+// Release takes back what Acquire did and nothing else: rules, routes,
+// addresses, and at last the refusal of packets to them.
+func (h *Host) Release(i *conf.VRRPInstance) error {
+	h.use.RLock()
+	defer h.use.RUnlock()
+	hold := h.holding(i.Name)
+	hold.mu.Lock()
+	defer hold.mu.Unlock()
+	var p problems
+	for _, r := range slices.Backward(hold.rules) {
+		h.removeRule(r, &p)
+	}
+	for _, r := range slices.Backward(hold.routes) {
+		h.removeRoute(r, &p)
+	}
+	h.removeAddresses(hold.addrs, &p)
+	if len(hold.drop) > 0 {
+		if err := h.drops.remove(hold.drop); err != nil {
+			p.add("%w", err)
+		}
+	}
+	if p.n == 0 { // otherwise the next Release tries again
+		hold.rules, hold.routes, hold.addrs, hold.drop, hold.on = nil, nil, nil, nil, map[standing]struct{}{}
+		if err := h.journal.update(i.Name, func(r *record) { r.Addresses, r.Routes, r.Rules = nil, nil, nil }); err != nil {
+			p.add("%w", err)
+		}
+	}
+	return p.err(title(i))
+}
+
+// removeAddresses takes addresses away, the last first: those that the kernel
+// has hung on one before (secondary ones of its network) go before it.
+func (h *Host) removeAddresses(all []rtnl.Address, p *problems) {
+	if len(all) == 0 {
+		return
+	}
+	if err := h.view(); err != nil {
+		p.add("addresses: %w", err)
+		return
+	}
+	others := h.secondaries(all)
+	primary := map[standing]bool{}
+	for _, a := range all {
+		at := standing{a.Index, a.Prefix.Addr()}
+		primary[at] = h.seen.addrs[at].Flags&unix.IFA_F_SECONDARY == 0
+	}
+	h.mu.Unlock()
+
+	var batch []rtnl.Address
+	flush := func() {
+		changes := make([]rtnl.Change, len(batch))
+		for n, a := range batch {
+			changes[n] = rtnl.RemoveAddress(a)
+		}
+		if err := h.k.Apply(changes, func(n int, err error) {
+			if !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
+				p.add("removing address %s from %s: %w", batch[n].Prefix, h.linkName(batch[n].Index), err)
+			}
+		}); err != nil {
+			p.add("removing addresses: %w", err)
+		}
+		batch = batch[:0]
+	}
+	for _, a := range slices.Backward(all) {
+		hanging := others[network{a.Index, a.Prefix.Masked()}]
+		if len(hanging) == 0 || !primary[standing{a.Index, a.Prefix.Addr()}] {
+			batch = append(batch, a)
+			continue
+		}
+		flush()
+		if err := h.k.RemovePrimary(a, h.linkName(a.Index), hanging); err != nil {
+			p.add("removing address %s from %s: %w", a.Prefix, h.linkName(a.Index), err)
+		}
+	}
+	flush()
+}
+
+// network is where IPv4 addresses hang on the first of theirs.
+type network struct {
+	index  int
+	prefix netip.Prefix
+}
+
+// secondaries finds those that hang on others and are not to be removed
+// themselves. The caller holds mu.
+func (h *Host) secondaries(gone []rtnl.Address) map[network][]rtnl.Address {
+	going := make(map[standing]struct{}, len(gone))
+	networks := map[network][]rtnl.Address{}
+	for _, a := range gone {
+		if a.Prefix.Addr().Is4() && a.Prefix.Bits() < 32 {
+			going[standing{a.Index, a.Prefix.Addr()}] = struct{}{}
+			networks[network{a.Index, a.Prefix.Masked()}] = nil
+		}
+	}
+	if len(networks) == 0 {
+		return nil
+	}
+	for at, a := range h.seen.addrs {
+		if a.Flags&unix.IFA_F_SECONDARY == 0 || !at.addr.Is4() {
+			continue
+		}
+		n := network{a.Index, a.Prefix.Masked()}
+		if _, ok := networks[n]; !ok {
+			continue
+		}
+		if _, ok := going[at]; !ok {
+			networks[n] = append(networks[n], a)
+		}
+	}
+	return networks
+}
+
+// refuse drops what comes in for the addresses.
+func (h *Host) refuse(i *conf.VRRPInstance, hold *holding, p *problems) {
+	have := map[netip.Addr]bool{}
+	for _, a := range hold.drop {
+		have[a] = true
+	}
+	var fresh []netip.Addr
+	for _, a := range addressesOf(i) {
+		if ip := a.Address.Addr(); !have[ip] {
+			have[ip] = true
+			fresh = append(fresh, ip)
+		}
+	}
+	if len(have) == 0 {
+		return
+	}
+	if err := h.drops.add(slices.Collect(maps.Keys(have)), fresh); err != nil {
+		p.add("no_accept: %w", err)
+		return
+	}
+	hold.drop = append(hold.drop, fresh...)
+}
+
+// linkName is for messages and for what is named.
+func (h *Host) linkName(index int) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if l, ok := h.seen.links[index]; ok {
+		return l.Name
+	}
+	return fmt.Sprintf("interface %d", index)
+}

@@ -1,0 +1,119 @@
+package netdev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/resources/rtnl"
+)
+
+// paces keeps announcements of all instances on an interface apart.
+type paces struct {
+	mu   sync.Mutex // guards next
+	next map[int]time.Time
+}
+
+// slot is the time at which the next packet may leave; the one after it follows
+// interval later.
+func (p *paces) slot(index int, interval time.Duration, now time.Time) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.next == nil {
+		p.next = map[int]time.Time{}
+	}
+	at := p.next[index]
+	if at.Before(now) {
+		at = now
+	}
+	p.next[index] = at.Add(interval)
+	return at
+}
+
+const (
+	// fullPause is the wait when the interface has no room; fullTries of them
+	// are given to one packet.
+	fullPause = time.Millisecond
+	fullTries = 100
+)
+
+// Announce sends a gratuitous ARP request (RFC 3768, 6.4.1) or an unsolicited
+// neighbour advertisement for each address of the instance that stands. It
+// returns when the last has been sent, which GARP.Interval delays, and sends none
+// after ctx has ended.
+func (h *Host) Announce(ctx context.Context, i *conf.VRRPInstance) error {
+	h.use.RLock()
+	defer h.use.RUnlock()
+	type packet struct {
+		link   rtnl.Link
+		ip     netip.Addr
+		router bool
+	}
+	var all []packet
+	routers := map[int]bool{}
+	if err := h.view(); err != nil {
+		return fmt.Errorf("%s: %w", title(i), err)
+	}
+	for _, a := range addressesOf(i) {
+		l, ok := h.seen.link(device(i, &a))
+		if !ok || !l.Announces() {
+			continue
+		}
+		if _, there := h.seen.addrs[standing{l.Index, a.Address.Addr()}]; there {
+			all = append(all, packet{link: l, ip: a.Address.Addr()})
+		}
+	}
+	h.mu.Unlock()
+
+	var p problems
+	for _, a := range all {
+		if a.ip.Is6() {
+			router, known := routers[a.link.Index]
+			if !known {
+				router = h.k.Forwards(a.link.Name)
+				routers[a.link.Index] = router
+			}
+			a.router = router
+		}
+		if i.GARP.Interval > 0 {
+			h.until(ctx, h.paces.slot(a.link.Index, i.GARP.Interval, time.Now()))
+		}
+		err := ctx.Err()
+		select {
+		case <-h.done:
+			err = errClosed
+		default:
+		}
+		if err != nil {
+			return fmt.Errorf("%s: announcing: %w", title(i), err)
+		}
+		err = h.k.Tell(a.link, a.ip, a.router)
+		for try := 0; try < fullTries && (errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EAGAIN)); try++ {
+			if h.until(ctx, time.Now().Add(fullPause)); ctx.Err() != nil {
+				break
+			}
+			err = h.k.Tell(a.link, a.ip, a.router)
+		}
+		if err != nil {
+			p.add("announcing %s on %s: %w", a.ip, a.link.Name, err)
+		}
+	}
+	return p.err(title(i))
+}
+
+// until waits for a time, or for the end of ctx or of the Host.
+func (h *Host) until(ctx context.Context, at time.Time) {
+	t := time.NewTimer(time.Until(at))
+	defer t.Stop()
+	select {
+	case <-h.done:
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
