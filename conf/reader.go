@@ -35,6 +35,7 @@ type reader struct {
 	manual string // the page that lists the keys of a mapping with many of them; empty: they are always listed
 	odd    int    // keys that were not understood: one of them may be what else would be missed
 	halted bool   // maxNodes reached; said once
+	items  int    // addresses, peers, routes and rules of vrrp.yaml so far
 }
 
 // field is one key of a mapping: its name, what the documentation says of it

@@ -80,6 +80,15 @@ func mistake(lines []string, named int, text string) (line, column int, hint str
 	if m := twoColons.FindStringSubmatchIndex(at); m != nil && strings.Contains(text, "mapping values are not allowed") {
 		return named, m[2] + 1, "a value with a colon and a blank in it has to be quoted"
 	}
+	if rest, ok := strings.CutPrefix(text, "unknown anchor '"); ok { // the library names no line
+		name, _, _ := strings.Cut(rest, "'")
+		for i, s := range lines {
+			if at := strings.Index(s, "*"+name); at >= 0 {
+				return i + 1, at + 1, "a value that begins with \"*\" stands for an anchor (&) above, and there is none of this name; quote it, if it is meant as it is"
+			}
+		}
+		return named, 0, "an anchor that is nowhere set is used; quote a value that begins with \"*\""
+	}
 	first, last := max(named-2, 0), min(named+2, len(lines))
 	for i := first; i < last; i++ {
 		s := lines[i]

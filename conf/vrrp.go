@@ -152,6 +152,12 @@ func (p *vrrpReader) read(root *yaml.Node) {
 	p.readPools(raw.pools)
 }
 
+// Limits of one file, ten times what anybody has. An alias makes much of little.
+const (
+	maxSection = 10_000  // instances, sync groups, scripts, processes, files: each
+	maxItems   = 100_000 // addresses, peers, routes and rules together
+)
+
 // section reads a mapping of names; each name once.
 func (p *vrrpReader) section(n *yaml.Node, what string, each func(key, value *yaml.Node)) {
 	if n == nil {
@@ -160,6 +166,13 @@ func (p *vrrpReader) section(n *yaml.Node, what string, each func(key, value *ya
 	seen := map[string]*yaml.Node{}
 	p.pairs(n, what, func(key, value *yaml.Node) {
 		name := key.Value
+		if len(seen) >= maxSection {
+			if len(seen) == maxSection {
+				seen[""] = key // said once
+				p.errorf(key, "more than %d entries of %s; the limit is %d", maxSection, what, maxSection)
+			}
+			return
+		}
 		if !vrrpNameOK(name) {
 			p.errorf(key, "%s cannot name a %s: at most 64 ASCII characters, no blanks or quotes, not beginning with -", quote(name), what)
 			return

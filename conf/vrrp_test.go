@@ -2,6 +2,7 @@ package conf
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -340,5 +341,33 @@ func TestWordsOfKeepalivedAreAnswered(t *testing.T) {
 		if !strings.Contains(text, word) || strings.ContainsAny(text, "\n") || len(text) > 250 {
 			t.Errorf("%s: %q", word, text)
 		}
+	}
+}
+
+// An alias makes much of little; what it would make is bounded.
+func TestAliasesMakeNoBoundlessRouters(t *testing.T) {
+	var many, wide strings.Builder
+	many.WriteString("vrrp_instance:\n")
+	wide.WriteString("vrrp_instance:\n")
+	instance := func(b *strings.Builder, i int, more string) {
+		fmt.Fprintf(b, "  i%d: {interface: e%d, virtual_router_id: %d, virtual_ipaddress: 10.%d.%d.%d%s}\n", i, i/200, i%200+1, i/40_000, i/200%200, i%200+1, more)
+	}
+	for i := range 10_001 {
+		instance(&many, i, "")
+	}
+	instance(&wide, 0, ", virtual_routes: &r ["+strings.Repeat("10.9.0.0/16 via 10.0.0.9, ", 5000)+"]")
+	for i := range 30 {
+		instance(&wide, i+1, ", virtual_routes: *r")
+	}
+	for name, c := range map[string]struct{ text, want string }{
+		"instances": {many.String(), ": more than 10000 entries of vrrp_instance; the limit is 10000"},
+		"routes":    {wide.String(), ": more than 100000 addresses, peers, routes and rules; the limit is 100000"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, err := ParseVRRP(VRRPFiles{Data: []byte(c.text)})
+			if err == nil || !strings.HasSuffix(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%.300v", err)
+			}
+		})
 	}
 }

@@ -239,10 +239,18 @@ type placed[T any] struct {
 	at *yaml.Node
 }
 
+// room counts what takes memory for each use of an alias; false: it is too much.
+func (r *reader) room(n *yaml.Node) bool {
+	if r.items++; r.items == maxItems+1 {
+		r.errorf(n, "more than %d addresses, peers, routes and rules; the limit is %d", maxItems, maxItems)
+	}
+	return r.items <= maxItems
+}
+
 func (r *reader) vrrpAddresses(key string, to *[]placed[VRRPAddress]) func(*yaml.Node) {
 	return func(n *yaml.Node) {
 		r.oneOrList(n, key, func(n *yaml.Node) {
-			if a, ok := r.vrrpAddress(n); ok {
+			if a, ok := r.vrrpAddress(n); ok && r.room(n) {
 				*to = append(*to, placed[VRRPAddress]{a, n})
 			}
 		})

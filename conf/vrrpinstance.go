@@ -60,7 +60,7 @@ func (raw *rawInstance) wire(r *reader) []field {
 		{"authentication", "Version 2: the password that all routers have in common, a mapping. It is readable on the wire: it keeps mistakes out, nobody else. Default: none.", func(n *yaml.Node) { raw.authentication = n }},
 		{"unicast_peer", "The other routers, where multicast does not reach them: `ADDRESS [min_ttl N] [max_ttl N]`, or a mapping; a list. Default: multicast.", keep(&raw.peersAt, func(n *yaml.Node) {
 			r.oneOrList(n, "unicast_peer", func(n *yaml.Node) {
-				if p, ok := r.peer(n); ok {
+				if p, ok := r.peer(n); ok && r.room(n) {
 					raw.peers = append(raw.peers, placed[VRRPPeer]{p, n})
 				}
 			})

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -187,7 +188,7 @@ func (p *vrrpReader) authType(n *yaml.Node) (bool, bool) {
 
 // authPass reads a password. No message has it in it.
 func (p *vrrpReader) authPass(n *yaml.Node) (string, bool) {
-	if n.Kind != yaml.ScalarNode || isNull(n) {
+	if n.Kind != yaml.ScalarNode || isNull(n) || n.Style&yaml.TaggedStyle != 0 {
 		p.errorf(n, "auth_pass is to be a password of 1 to %d bytes", maxPassword)
 		return "", false
 	}
@@ -215,12 +216,19 @@ func (p *vrrpReader) authentication(raw *rawInstance, i *VRRPInstance) {
 	if n == nil {
 		return
 	}
+	// What stands at the wrong place may be the password, and is not repeated.
 	if n.Kind != yaml.MappingNode {
-		// What stands there may be the password.
 		p.errorf(n, "authentication is to be a mapping: {auth_type: PASS, auth_pass: ...}")
 		return
 	}
 	var a rawAuthentication
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		known := func(f field) bool { return f.name == n.Content[i].Value }
+		if !slices.ContainsFunc(a.fields(p), known) {
+			p.errorf(n.Content[i], "authentication has auth_type, auth_pass and auth_pass_file, and nothing else: {auth_type: PASS, auth_pass: ...}")
+			return
+		}
+	}
 	before := len(p.errs)
 	p.mapping(n, "authentication", a.fields(p), nil)
 	if i.Version == 3 {

@@ -358,7 +358,7 @@ func (x VRRPRule) String() string {
 func (r *reader) lines(key string, to *[]placed[string]) func(*yaml.Node) {
 	return func(n *yaml.Node) {
 		r.oneOrList(n, key, func(n *yaml.Node) {
-			if s, ok := r.text(n); ok {
+			if s, ok := r.text(n); ok && r.room(n) {
 				*to = append(*to, placed[string]{s, n})
 			}
 		})
