@@ -168,6 +168,8 @@ func TestAddressesRoutesAndRulesHaveOneForm(t *testing.T) {
 		{route, "src 10.0.0.1 to 192.168.109.0/24 via 10.0.0.9 dev eth1", "192.168.109.0/24 via 10.0.0.9 src 10.0.0.1 dev eth1"},
 		{route, "192.168.109.5 gw 10.0.0.9 table 100 metric 5 mtu 1400 onlink scope link proto static", "192.168.109.5/32 via 10.0.0.9 table 100 metric 5 mtu 1400 onlink scope link proto static"},
 		{route, "10.0.0.0/8 dev eth1 table main", "10.0.0.0/8 dev eth1"},
+		{route, "10.0.0.0/8 dev eth1 scope global", "10.0.0.0/8 dev eth1 scope global"},
+		{route, "10.0.0.0/8 dev eth1 scope link", "10.0.0.0/8 dev eth1"},
 		{route, "blackhole 10.0.0.0/8", "blackhole 10.0.0.0/8"},
 		{route, "0.0.0.0/0 via 10.0.0.9", "0.0.0.0/0 via 10.0.0.9"},
 		{rule, "from 10.0.0.0/8 table 100", "from 10.0.0.0/8 table 100"},

@@ -228,7 +228,19 @@ func (x *VRRPRoute) parse(text string, ipv6 bool) error {
 	if all {
 		x.To = allOf[ipv6]
 	}
+	if !w.given["scope"] {
+		x.Scope = x.defaultScope()
+	}
 	return x.check(text)
+}
+
+// defaultScope is iproute2's: what is reached without a gateway is on the link.
+// IPv6 has no scopes of routes.
+func (x *VRRPRoute) defaultScope() uint8 {
+	if x.Type == routeTypes["unicast"] && !x.Via.IsValid() && x.To.Addr().Is4() {
+		return scopes["link"]
+	}
+	return 0
 }
 
 func (x *VRRPRoute) check(text string) error {
@@ -270,7 +282,7 @@ func (x VRRPRoute) String() string {
 	add(" metric %v", x.Metric != 0, x.Metric)
 	add(" mtu %v", x.MTU != 0, x.MTU)
 	add("%v", x.OnLink, " onlink")
-	add(" scope %v", x.Scope != 0, scopeName(x.Scope))
+	add(" scope %v", x.Scope != x.defaultScope(), scopeName(x.Scope))
 	add(" proto %v", x.Protocol != 0, wordOf(routeProtocols, x.Protocol))
 	return b.String()
 }

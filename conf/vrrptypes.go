@@ -113,8 +113,8 @@ type VRRPRoute struct {
 	Metric    uint32       `json:"metric,omitempty"`
 	MTU       uint32       `json:"mtu,omitempty"`
 	OnLink    bool         `json:"onlink,omitempty"`
-	Scope     uint8        `json:"scope,omitempty"`
-	Type      uint8        `json:"type"` // RTN_*: 1 unicast, 6 blackhole, 7 unreachable, 8 prohibit
+	Scope     uint8        `json:"scope,omitempty"` // default as `ip route` has it: link without via, otherwise global
+	Type      uint8        `json:"type"`            // RTN_*: 1 unicast, 6 blackhole, 7 unreachable, 8 prohibit
 	Protocol  uint8        `json:"protocol,omitempty"`
 }
 
