@@ -1,7 +1,6 @@
 package conf
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
@@ -23,7 +22,7 @@ func testSecrets(path string) (string, error) {
 	case "/secrets/long":
 		return "hunter2hunter2", nil
 	}
-	return "", errors.Join(errors.New("cannot be read:"), fs.ErrNotExist)
+	return "", fmt.Errorf("cannot be read: %w", fs.ErrNotExist)
 }
 
 func vrrp(t *testing.T, text string) *VRRP {

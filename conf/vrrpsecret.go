@@ -2,6 +2,7 @@ package conf
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -23,7 +24,7 @@ func ReadSecret(path string) (string, error) {
 		if errors.As(err, &pe) {
 			err = pe.Err
 		}
-		return "", errors.Join(errors.New("cannot be read:"), err)
+		return "", fmt.Errorf("cannot be read: %w", err)
 	}
 	defer f.Close()
 	st, err := f.Stat()
