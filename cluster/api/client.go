@@ -137,6 +137,16 @@ func (c *Client) RemoveNode(ctx context.Context, n NodeChange) (r cluster.NodesC
 	return r, c.do(ctx, http.MethodPost, "/v1/node/remove", n, &r)
 }
 
+// VRRP asks for the virtual routers of this machine.
+func (c *Client) VRRP(ctx context.Context) (v VRRP, err error) {
+	return v, c.do(ctx, http.MethodGet, "/v1/vrrp", nil, &v)
+}
+
+// ReloadVRRP has the daemon read vrrp.yaml again.
+func (c *Client) ReloadVRRP(ctx context.Context) (v VRRP, err error) {
+	return v, c.do(ctx, http.MethodPost, "/v1/vrrp/reload", struct{}{}, &v)
+}
+
 // Restart makes the daemon re-execute itself; nothing moves. It returns before
 // the new program answers.
 func (c *Client) Restart(ctx context.Context) error {

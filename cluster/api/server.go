@@ -44,7 +44,8 @@ type Node interface {
 
 // Config is what Serve is given.
 type Config struct {
-	Node Node
+	Node    Node    // nil: this machine runs virtual routers alone
+	Routers Routers // nil: there is no vrrp.yaml
 	// Restart re-executes the daemon once the answer has been sent.
 	Restart func()
 	Logger  *slog.Logger
@@ -92,6 +93,12 @@ func handler(cfg Config, a access) http.Handler {
 	}
 	s := &server{cfg, a}
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/vrrp", s.vrrp)
+	mux.HandleFunc("POST /v1/vrrp/reload", s.reloadRouters)
+	if cfg.Node == nil {
+		mux.HandleFunc("/", s.alone)
+		return s.guard(mux)
+	}
 	mux.HandleFunc("GET /v1/status", s.status)
 	mux.HandleFunc("GET /v1/local", s.local)
 	mux.HandleFunc("GET /v1/why/{group}", s.why)

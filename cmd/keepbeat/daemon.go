@@ -32,6 +32,10 @@ func (a *app) client() *api.Client {
 // anybody from asking a daemon that runs.
 func runDir(config string) string {
 	const maxConfig = 1 << 20
+	alone := isAlone(config)
+	if alone {
+		config = vrrpPath(config)
+	}
 	f, err := os.Open(config)
 	if err != nil {
 		return conf.DefaultRunDir
@@ -39,16 +43,22 @@ func runDir(config string) string {
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxConfig))
 	var v struct {
-		RunDir string `yaml:"run_dir"`
+		RunDir  string `yaml:"run_dir"`
+		Globals struct {
+			RunDir string `yaml:"run_dir"`
+		} `yaml:"global_defs"`
 	}
-	// A file that is faulty elsewhere still fills in what it can.
-	if err == nil && (yaml.Unmarshal(data, &v) != nil && v.RunDir == "" || !filepath.IsAbs(v.RunDir)) {
+	if err == nil {
+		_ = yaml.Unmarshal(data, &v) // a file that is faulty elsewhere still fills in what it can
+	}
+	dir := v.RunDir
+	if alone {
+		dir = v.Globals.RunDir
+	}
+	if !filepath.IsAbs(dir) {
 		return conf.DefaultRunDir
 	}
-	if v.RunDir == "" {
-		return conf.DefaultRunDir
-	}
-	return v.RunDir
+	return dir
 }
 
 func (a *app) restartCommand() *cobra.Command {

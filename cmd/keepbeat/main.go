@@ -141,7 +141,7 @@ Exit codes: 0 done, 1 refused or failed (the reason is on stderr), 2 usage,
 		a.statusCommand(), a.whyCommand(), a.historyCommand(),
 		a.standbyCommand(), a.takeoverCommand(),
 		a.fenceCommand(), a.quorumCommand(), a.nodeCommand(),
-		a.applyCommand(), a.checkConfigCommand(), a.keysCommand(), a.realCommand(), a.realserverCommand(), a.versionCommand(),
+		a.applyCommand(), a.checkConfigCommand(), a.keysCommand(), a.realCommand(), a.realserverCommand(), a.vrrpCommand(), a.versionCommand(),
 	)
 	a.completions(root)
 	return root
@@ -154,6 +154,9 @@ func (a *app) runCommand() *cobra.Command {
 		Short: "Run the daemon, in the foreground",
 		Args:  noWords,
 		RunE: func(*cobra.Command, []string) error {
+			if isAlone(a.config) {
+				return runAlone(vrrpPath(a.config), newLogger(os.Stderr, debug))
+			}
 			return run(a.config, newLogger(os.Stderr, debug))
 		},
 	}
@@ -170,6 +173,9 @@ func (a *app) releaseCommand() *cobra.Command {
 guard. For ExecStopPost= of the unit; it refuses while a daemon runs.`,
 		Args: noWords,
 		RunE: func(*cobra.Command, []string) error {
+			if isAlone(a.config) {
+				return releaseAlone(vrrpPath(a.config), newLogger(os.Stderr, debug))
+			}
 			return release(a.config, newLogger(os.Stderr, debug))
 		},
 	}

@@ -151,6 +151,9 @@ func run(configPath string, logger *slog.Logger) error {
 			if err == nil {
 				err = checkDevices(spec.Fencing, now, func(w string) { logger.Warn(w) })
 			}
+			if err == nil && hasRouters(configPath) {
+				_, err = loadRouters(vrrpPath(configPath), spec, logger)
+			}
 			return spec, files, err
 		},
 		Write: func(v uint64, files conf.Files) error {
@@ -236,19 +239,29 @@ func run(configPath string, logger *slog.Logger) error {
 		calls.spec = func() *conf.Spec { return node.State().Spec }
 		start("callbacks", calls.run)
 	}
+	again := &reexecutor{node: node, dog: dog, logger: logger}
+	control := api.Config{Node: node, Logger: logger, Restart: func() { go again.exec() }}
+	if hasRouters(configPath) {
+		if !director {
+			return fmt.Errorf("%s: this node is a witness, which owns no addresses: take the file away, or make the node a director", vrrpPath(configPath))
+		}
+		r, err := besideCluster(configPath, local, cfg.Registry, node, logger)
+		if err != nil {
+			return err
+		}
+		control.Routers, again.routers = r, r
+		start("virtual routers", r.Run)
+		start("virtual routers and the cluster", r.keepApart)
+	}
 	start("links", mesh.Run)
-	start("control socket", func(ctx context.Context) error {
-		return api.Serve(ctx, socket, api.Config{Node: node, Logger: logger, Restart: func() {
-			go reexec(node, dog, logger)
-		}})
-	})
+	start("control socket", func(ctx context.Context) error { return api.Serve(ctx, socket, control) })
 	start("autoreload", func(ctx context.Context) error { return edits.Run(ctx, node) })
 	done := make(chan error, 1)
 	go func() { done <- node.Run(ctx) }()
 	start("watchdog", func(ctx context.Context) error { feed(ctx, node); return nil })
 	logger.Info("keepbeat runs", "version", version, "node", local.Name, "cluster", local.Cluster, "boot", fmt.Sprintf("%016x", uint64(boot)))
 	notify(daemon.SdNotifyReady, logger)
-	clean, err := wait(node, dog, cancel, done, failed, logger)
+	clean, err := wait(again, cancel, done, failed)
 	background.Wait() // the guard's loop would put back what is cleared
 	if errors.Is(err, cluster.ErrRejoin) {
 		logger.Warn("starting again as an empty node of the other one's generation")
@@ -324,7 +337,8 @@ func isDirector(local *conf.Local) bool {
 }
 
 // wait runs until a signal or a failure, and ends the daemon; clean says that nothing runs any more.
-func wait(node *cluster.Node, dog *watchdog.Watchdog, cancel context.CancelFunc, done, failed chan error, logger *slog.Logger) (clean bool, err error) {
+func wait(again *reexecutor, cancel context.CancelFunc, done, failed chan error) (clean bool, err error) {
+	node, logger := again.node, again.logger
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	defer signal.Stop(signals)
@@ -338,7 +352,7 @@ func wait(node *cluster.Node, dog *watchdog.Watchdog, cancel context.CancelFunc,
 			return false, errors.Join(err, <-done)
 		case s := <-signals:
 			if s == unix.SIGHUP {
-				go restart(node, dog, logger)
+				go again.restart()
 				continue
 			}
 			logger.Info("stopping: handing over first", "signal", s.String())
@@ -398,30 +412,45 @@ func feed(ctx context.Context, node *cluster.Node) {
 	}
 }
 
-// restart is `systemctl reload`: the long lease, then re-exec.
-func restart(node *cluster.Node, dog *watchdog.Watchdog, logger *slog.Logger) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	if err := node.PrepareRestart(ctx); err != nil {
-		logger.Error("not restarted", "err", err)
-		return
-	}
-	reexec(node, dog, logger)
+// reexecutor replaces the daemon by the program as it is on disk.
+type reexecutor struct {
+	node    *cluster.Node
+	dog     *watchdog.Watchdog
+	routers *routers // nil: there is no vrrp.yaml
+	logger  *slog.Logger
 }
 
-// reexec replaces the daemon by the program as it is on disk now. Everything
-// it started stays up under the long lease; the new one takes it over.
-func reexec(node *cluster.Node, dog *watchdog.Watchdog, logger *slog.Logger) {
+// restart is `systemctl reload`: the long lease, then re-exec.
+func (r *reexecutor) restart() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := r.node.PrepareRestart(ctx); err != nil {
+		r.logger.Error("not restarted", "err", err)
+		return
+	}
+	r.exec()
+}
+
+// exec replaces the daemon by the program as it is on disk now. What the
+// cluster started here stays up under the long lease, and the new one takes it
+// over; virtual routers leave, since nobody would speak for them meanwhile.
+func (r *reexecutor) exec() {
 	time.Sleep(50 * time.Millisecond) // let the answer on the control socket get out
 	path, err := executable()
 	if err == nil {
 		usec, _ := monotonicUsec()
-		notify("RELOADING=1\nMONOTONIC_USEC="+usec, logger)
-		err = dog.Exec(path, os.Args, append(os.Environ(), carryVariable+"="+node.Carry()), min(node.RestartLease(), watchdog.MaxGrace))
+		notify("RELOADING=1\nMONOTONIC_USEC="+usec, r.logger)
+		if r.routers != nil {
+			r.routers.leave()
+		}
+		err = r.dog.Exec(path, os.Args, append(os.Environ(), carryVariable+"="+r.node.Carry()), min(r.node.RestartLease(), watchdog.MaxGrace))
 	}
-	logger.Error("re-exec failed; going on", "err", err)
-	notify(daemon.SdNotifyReady, logger)
-	node.CancelRestart()
+	r.logger.Error("re-exec failed; going on", "err", err)
+	if r.routers != nil {
+		_ = r.routers.Reload() // it has said why not
+	}
+	notify(daemon.SdNotifyReady, r.logger)
+	r.node.CancelRestart()
 }
 
 // carryVariable carries cluster.Node.Carry over a re-exec.

@@ -13,8 +13,10 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/keepbeat/keepbeat/cluster"
 	"github.com/keepbeat/keepbeat/cluster/api"
 	"github.com/keepbeat/keepbeat/cluster/api/screen"
+	"github.com/keepbeat/keepbeat/resources/vrrp/site"
 )
 
 func (a *app) statusCommand() *cobra.Command {
@@ -43,14 +45,30 @@ func (a *app) statusCommand() *cobra.Command {
 func (a *app) status(ctx context.Context, asJSON bool) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
+	// A daemon of an earlier version knows no routers, and one that does not
+	// answer is told of below.
+	v, _ := a.client().VRRP(ctx)
+	if v.Alone && v.Routers != nil {
+		if asJSON {
+			return marshal(v)
+		}
+		return []byte(screen.VRRP(*v.Routers, true, time.Now(), a.screen())), nil
+	}
 	s, err := a.client().Status(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if asJSON {
-		return marshal(s)
+		return marshal(struct {
+			cluster.Status
+			Routers *site.Status `json:"vrrp,omitempty"`
+		}{s, v.Routers})
 	}
-	return []byte(screen.Status(s, a.screen())), nil
+	page := screen.Status(s, a.screen())
+	if v.Routers != nil {
+		page += screen.VRRP(*v.Routers, false, s.Time, a.screen())
+	}
+	return []byte(page), nil
 }
 
 func marshal(v any) ([]byte, error) {
