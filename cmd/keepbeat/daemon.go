@@ -78,6 +78,13 @@ new daemon takes part in the cluster.`,
 
 func (a *app) restart(ctx context.Context, wait time.Duration) error {
 	client := a.client()
+	if v, err := client.VRRP(ctx); err == nil && v.Alone {
+		if _, err := client.ReloadVRRP(ctx); err != nil {
+			return err
+		}
+		fmt.Fprintln(a.stdout, "vrrp.yaml was read, and nothing else has moved; a new program on disk is begun by `systemctl restart keepbeat`, which hands over")
+		return nil
+	}
 	before, err := client.Local(ctx)
 	if err != nil {
 		return err
