@@ -68,7 +68,9 @@ func (a *app) restartCommand() *cobra.Command {
 		Short: "Replace the running daemon by the program on disk; nothing moves",
 		Long: `The daemon takes a long lease (restart_lease), then executes the program as it
 is on disk now. Everything it started stays up. The command returns when the
-new daemon takes part in the cluster.`,
+new daemon takes part in the cluster.
+
+On a machine that runs virtual routers alone (vrrp.yaml) that file is read again.`,
 		Args: noWords,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.restart(cmd.Context(), wait) },
 	}
