@@ -163,6 +163,9 @@ func Receive(fd int, buf []byte, f func(Message)) error {
 		for m := range Messages(buf[:n]) {
 			f(m)
 		}
+		// Thousands of addresses that change are as many datagrams; what has to
+		// be sent meanwhile goes before the next.
+		runtime.Gosched()
 	}
 }
 

@@ -199,11 +199,21 @@ func (h *Host) addAddresses(hold *holding, add []rtnl.Address, p *problems) {
 	if err != nil {
 		p.add("addresses: %w", err) // they may stand: all are taken back by Release
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	for n, a := range add {
+		if refused[n] {
+			continue
+		}
 		at := standing{a.Index, a.Prefix.Addr()}
-		if _, held := hold.on[at]; !held && !refused[n] {
+		if _, held := hold.on[at]; !held {
 			hold.on[at] = struct{}{}
 			hold.addrs = append(hold.addrs, a)
+		}
+		// The kernel tells of an IPv6 address later, when it gets round to
+		// not looking for duplicates; Announce is called before.
+		if _, told := h.seen.addrs[at]; !told {
+			h.seen.addrs[at] = a
 		}
 	}
 }

@@ -143,6 +143,9 @@ func connect(a, b lab) {
 		l.inside(func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/eth0/accept_dad", []byte("0"), 0) })
 		l.ip(fmt.Sprintf("addr add 10.0.0.%d/24 dev eth0\naddr add fd00::%[1]d/64 dev eth0 nodad\nlink set eth0 up", i+1))
 	}
+	for _, l := range []lab{a, b} { // the kernel lets packets through a while after the carrier
+		eventually(l.t, "the wire works", func() bool { return strings.Fields(l.ip("-br link show eth0"))[1] == "UP" })
+	}
 }
 
 func (l lab) host(runDir string) *Host {
