@@ -20,6 +20,8 @@ declare -A sets=(
 	[checks]="nginx-light tinyproxy-bin postfix dovecot-imapd dovecot-pop3d vsftpd bind9 slapd mariadb-server-core mariadb-client-core postgresql freeradius"
 	# What bench-failover and bench-checks measure beside keepbeat with PEERS=1. heartbeat brings its resource scripts and plugins with it.
 	[peers]="keepalived heartbeat ldirectord"
+	# What test/lab/vrrp speaks VRRP with, dissects packets with, and balances with.
+	[vrrp]="keepalived tshark haproxy psmisc ipvsadm"
 )
 
 wanted=()

@@ -22,13 +22,23 @@ type Switch struct {
 }
 
 // Switch makes a switch. One for each heartbeat link, and one for the service network.
-func (l *Lab) Switch(name string) *Switch {
+func (l *Lab) Switch(name string) *Switch { l.t.Helper(); return l.bridge(name, nil) }
+
+// Hub is a switch that learns nothing: everybody hears all, also what is for one alone.
+func (l *Lab) Hub(name string) *Switch {
+	l.t.Helper()
+	forgets := uint32(0)
+	return l.bridge(name, &forgets)
+}
+
+// bridge makes a bridge that knows addresses for so long, in hundredths of a second; nil is the kernel's default.
+func (l *Lab) bridge(name string, ageing *uint32) *Switch {
 	l.t.Helper()
 	s := &Switch{Name: name, lab: l, bridge: fmt.Sprintf("switch%d", len(l.switches)+1)}
 	snooping := false
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = s.bridge
-	bridge := &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping}
+	bridge := &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping, AgeingTime: ageing}
 	if err := l.fabric.nl.LinkAdd(bridge); err != nil {
 		l.t.Fatalf("lab: switch %s: %v", name, err)
 	}
@@ -72,6 +82,9 @@ func (h *Host) Attach(s *Switch, ifname string, addrs ...string) *Port {
 	p.plug()
 	return p
 }
+
+// Ports are the host's, in the order of Attach.
+func (h *Host) Ports() []*Port { return h.ports }
 
 // PortOn is the host's port on the switch.
 func (h *Host) PortOn(s *Switch) *Port {

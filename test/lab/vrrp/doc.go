@@ -1,0 +1,11 @@
+// Package vrrp holds keepbeat as a router against keepalived 2.2.7 of Debian, in
+// networks of the lab, and both with tshark's eyes.
+//
+// Two routers share addresses on a hub; an observer records every advertisement
+// with the kernel's time, from which follows when each was master, and for how
+// long two or nobody were. The same events befall keepbeat with keepalived and
+// keepalived with keepalived, at the same time on the same machine: the latter is
+// the measure of the former.
+//
+//	make test-lab RUN=vrrp
+package vrrp

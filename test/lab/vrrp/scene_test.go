@@ -1,0 +1,259 @@
+package vrrp
+
+import (
+	"flag"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/keepbeat/keepbeat/test/lab"
+	"github.com/keepbeat/keepbeat/test/lab/probe"
+)
+
+// Scenes wait for timers of VRRP nearly all the time: many of them fit on two cores.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
+// limit is for what takes some seconds on an idle machine.
+const limit = time.Minute
+
+// program is what runs on a router.
+type program string
+
+const (
+	keepbeat   program = "keepbeat"
+	keepalived program = "keepalived"
+)
+
+// scene is two routers on a hub, with an observer and a client. (A second
+// network, eth1, is there where an instance needs it.)
+type scene struct {
+	*lab.Lab
+	t         *testing.T
+	cast      [2]program
+	all       []instance
+	routers   [2]*lab.Host
+	processes [2]*lab.Process
+	client    *lab.Host
+	hears     map[bool]*observer // by instance.eth1
+	asks      *net.UDPConn
+	results   []result
+}
+
+// result is what an event did to an instance.
+type result struct {
+	event        string
+	instance     *instance
+	both, nobody time.Duration
+}
+
+func newScene(t *testing.T, cast [2]program, all []instance) *scene {
+	t.Helper()
+	s := &scene{Lab: lab.New(t), t: t, cast: cast, all: all, hears: map[bool]*observer{}}
+	for r := range s.routers {
+		s.routers[r] = s.Host(fmt.Sprintf("router%d", r))
+	}
+	s.client = s.Host("client")
+	for eth1, name := range map[bool]string{false: "eth0", true: "eth1"} {
+		if eth1 && !slices.ContainsFunc(all, func(i instance) bool { return i.eth1 }) {
+			continue
+		}
+		hub := s.Hub(name)
+		for r, h := range s.routers {
+			h.Attach(hub, name, fmt.Sprintf("%s%d/24", lans[eth1].four, r+1), fmt.Sprintf("%s%d/64", lans[eth1].six, r+1))
+		}
+		s.client.Attach(hub, name, lans[eth1].four+"250/24", lans[eth1].six+"250/64")
+		s.hears[eth1] = observe(t, s.client, name)
+	}
+	for r, h := range s.routers {
+		h.StartResponder()
+		h.WriteFile(directory+"vrrp.yaml", keepbeatConf(all, r), 0o644)
+		h.WriteFile(directory+"keepalived.conf", keepalivedConf(all, r), 0o644)
+	}
+	err := s.client.Do(func() (err error) {
+		s.asks, err = net.ListenUDP("udp", nil)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.asks.Close() })
+	return s
+}
+
+// start starts the router's program.
+func (s *scene) start(router int) { s.processes[router] = startRouter(s.routers[router], s.cast[router]) }
+
+func startRouter(h *lab.Host, p program) *lab.Process {
+	if p == keepbeat {
+		return h.StartKeepbeat("run", "--config", directory+"ha.yaml")
+	}
+	return h.Start("keepalived", nil, "/usr/sbin/keepalived", "--dont-fork", "--log-console", "--vrrp",
+		"--use-file", directory+"keepalived.conf", "--pid", "/run/keepalived.pid", "--vrrp_pid", "/run/keepalived-vrrp.pid")
+}
+
+// stop ends it in good order.
+func (s *scene) stop(router int) {
+	s.t.Helper()
+	if err := s.processes[router].Terminate(limit); err != nil {
+		s.t.Errorf("%s, told to stop: %v", s.cast[router], err)
+	}
+}
+
+func (s *scene) port(router int, eth1 bool) *lab.Port {
+	port := s.routers[router].Ports()[0]
+	for _, p := range s.routers[router].Ports() {
+		if p.Interface == "eth1" == eth1 {
+			port = p
+		}
+	}
+	return port
+}
+
+// named are the instances of these names; without names all.
+func (s *scene) named(names ...string) (some []*instance) {
+	for n := range s.all {
+		if len(names) == 0 || slices.Contains(names, s.all[n].name) {
+			some = append(some, &s.all[n])
+		}
+	}
+	if len(names) > 0 && len(some) != len(names) {
+		s.t.Fatalf("not all of %v are instances of the scene", names)
+	}
+	return some
+}
+
+// sent are the advertisements of an instance, by router.
+func (s *scene) sent(i *instance) (by [2][]advert, all []advert) {
+	for _, a := range adverts(s.hears[i.eth1].heard()) {
+		if a.vrid() != i.vrid || a.six != i.six {
+			continue
+		}
+		for r := range by {
+			if [6]byte(s.port(r, i.eth1).MAC) == a.mac {
+				by[r] = append(by[r], a)
+			}
+		}
+		all = append(all, a)
+	}
+	return by, all
+}
+
+// rules says whether a router alone is master of an instance: nobody else was
+// heard for two intervals, and nobody else has the addresses. A router that is cut
+// off may have them.
+func (s *scene) rules(i *instance, router int, since time.Time, cut bool) bool {
+	by, all := s.sent(i)
+	const enough = 3
+	if len(all) < enough || len(by[router]) < enough || by[router][len(by[router])-enough].at.Before(since) {
+		return false
+	}
+	for n, a := range all[len(all)-enough:] {
+		if a.at != by[router][len(by[router])-enough+n].at || a.priority() == 0 {
+			return false
+		}
+	}
+	for _, ip := range i.addresses() {
+		for r, h := range s.routers {
+			if h.HasAddress(ip.String()) != (r == router) && (r == router || !cut) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// becomes waits until a router alone is master of the instances and the client
+// reaches it there, and notes for how long since the event two or nobody were master.
+func (s *scene) becomes(event string, router int, since time.Time, cut bool, some []*instance) {
+	s.t.Helper()
+	deadline := time.Now().Add(limit)
+	for _, i := range some {
+		for !s.rules(i, router, since, cut) {
+			if time.Now().After(deadline) {
+				s.t.Fatalf("%s: waited %v in vain for router%d (%s) alone to be master of %s; heard:\n%s", event, limit, router, s.cast[router], i.name, s.story(i, since))
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		for _, ip := range i.addresses() {
+			s.answers(event, ip, s.routers[router])
+		}
+	}
+	for _, i := range some {
+		by, _ := s.sent(i)
+		interval := max(i.interval[0], i.interval[1])
+		// The last advertisement before the event was within an interval of it.
+		a, b := within(spans(by[0], interval), since.Add(-2*interval)), within(spans(by[1], interval), since.Add(-2*interval))
+		s.results = append(s.results, result{event, i, both(a, b), nobody(a, b)})
+	}
+}
+
+// takesOver is becomes of a router that was not master before: it has to tell the network.
+func (s *scene) takesOver(event string, router int, since time.Time, cut bool, some []*instance) {
+	s.t.Helper()
+	s.becomes(event, router, since, cut, some)
+	const rounds = 5 // garp_master_repeat
+	for _, i := range some {
+		s.Eventually(limit, fmt.Sprintf("%s: router%d (%s) to announce the addresses of %s", event, router, s.cast[router], i.name), func() bool {
+			times := announced(s.hears[i.eth1].heard(), s.port(router, i.eth1).MAC, since)
+			return !slices.ContainsFunc(i.addresses(), func(ip netip.Addr) bool { return times[ip] < rounds })
+		})
+	}
+}
+
+// answers waits until the client has an answer from a host, as its neighbour table has it.
+func (s *scene) answers(event string, ip netip.Addr, from *lab.Host) {
+	s.t.Helper()
+	deadline := time.Now().Add(limit)
+	who := "nobody"
+	for time.Now().Before(deadline) {
+		ask := probe.Request{Sent: probe.Now()}
+		// No route and no buffer are silence as well.
+		_, _ = s.asks.WriteToUDPAddrPort(ask.AppendTo(nil), netip.AddrPortFrom(ip, probe.Port))
+		s.asks.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+		for b := make([]byte, 256); ; {
+			n, src, err := s.asks.ReadFromUDPAddrPort(b)
+			if err != nil {
+				break
+			}
+			a, err := probe.ParseAnswer(b[:n])
+			if err != nil || src.Addr().Unmap() != ip || a.Sent != ask.Sent {
+				continue
+			}
+			if who = a.Who; who == from.Name {
+				return
+			}
+			break
+		}
+	}
+	s.t.Fatalf("%s: %s is asked, and %s answers; want %s", event, ip, who, from.Name)
+}
+
+// story is what was heard of an instance.
+func (s *scene) story(i *instance, since time.Time) (text string) {
+	by, all := s.sent(i)
+	for n := range all {
+		if a := &all[n]; a.at.After(since) {
+			text += fmt.Sprintf("  %+8.3f s %s\n", a.at.Sub(since).Seconds(), a)
+		}
+	}
+	return fmt.Sprintf("%s  (%d of router0 and %d of router1 since the beginning)\n", text, len(by[0]), len(by[1]))
+}
+
+// keep writes what was heard to a file for tshark, and returns its name.
+func (s *scene) keep(eth1 bool) string {
+	s.t.Helper()
+	path := filepath.Join(s.t.TempDir(), "heard.pcap")
+	save(s.t, path, s.hears[eth1].heard())
+	return path
+}

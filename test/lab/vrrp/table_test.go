@@ -1,0 +1,199 @@
+package vrrp
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// wires are the ways in which VRRP is spoken: versions, families, multicast and
+// unicast, with a password and without.
+func wires() []instance {
+	second, quarter := [2]time.Duration{time.Second, time.Second}, [2]time.Duration{time.Second / 4, time.Second / 4}
+	priority, password := [2]int{150, 100}, [2]string{"password", "password"}
+	return []instance{
+		{name: "v2-multicast", vrid: 51, version: 2, interval: second, priority: priority},
+		{name: "v2-unicast", vrid: 52, version: 2, unicast: true, interval: second, priority: priority},
+		{name: "v2-multicast-PASS", vrid: 53, version: 2, interval: second, priority: priority, password: password},
+		{name: "v2-unicast-PASS", vrid: 54, version: 2, unicast: true, interval: second, priority: priority, password: [2]string{"abc", "abc"}},
+		{name: "v3-multicast", vrid: 61, version: 3, interval: quarter, priority: priority},
+		{name: "v3-unicast", vrid: 62, version: 3, unicast: true, interval: quarter, priority: priority},
+		{name: "v3-IPv6-multicast", vrid: 71, version: 3, six: true, interval: quarter, priority: priority},
+		{name: "v3-IPv6-unicast", vrid: 72, version: 3, six: true, unicast: true, interval: quarter, priority: priority},
+	}
+}
+
+// casts are who plays the two routers; the measure is the first.
+var casts = [][2]program{{keepalived, keepalived}, {keepbeat, keepalived}, {keepalived, keepbeat}, {keepbeat, keepbeat}}
+
+func (s *scene) String() string { return fmt.Sprintf("%s and %s", s.cast[0], s.cast[1]) }
+
+// Events befall two routers, the first of which has the higher priority.
+func TestTwoRoutersOfAnyMakeShareAddressesAsTwoKeepalivedsDo(t *testing.T) {
+	late := lateness(t)
+	scenes := make([]*scene, len(casts))
+	t.Run("casts", func(t *testing.T) {
+		for n, cast := range casts {
+			t.Run(fmt.Sprintf("%s-%s", cast[0], cast[1]), func(t *testing.T) {
+				t.Parallel()
+				all := wires()
+				if !slices.Contains(cast[:], keepalived) {
+					all = append(all, instance{name: "v3-plain-checksum", vrid: 63, version: 3, plain: true, interval: all[4].interval, priority: all[4].priority})
+				}
+				s := newScene(t, cast, all)
+				play(s)
+				dissect(s)
+				scenes[n] = s
+			})
+		}
+	})
+	if t.Failed() || slices.Contains(scenes, nil) {
+		return // -run has chosen some
+	}
+	compare(t, scenes, late())
+	for n, s := range scenes[1:] {
+		for r, p := range casts[n+1] {
+			if p == keepbeat {
+				sameMessages(t, scenes[0], s, r)
+			}
+		}
+	}
+}
+
+func play(s *scene) {
+	const first, second = 0, 1
+	all, cable := s.named(), s.port(first, false)
+	event := func(happens func()) time.Time {
+		at := time.Now()
+		happens()
+		return at
+	}
+
+	at := event(func() { s.start(first) })
+	s.takesOver("the first starts alone", first, at, false, all)
+	at = event(func() { s.start(second) })
+	s.Eventually(limit, "the second to listen", func() bool { return s.processes[second].Log() != "" })
+	s.becomes("the second starts after it", first, at, false, all)
+	at = event(func() { s.routers[first].Die() })
+	s.takesOver("the first loses power", second, at, false, all)
+	at = event(func() { s.routers[first].Revive(); s.start(first) })
+	s.takesOver("it comes back", first, at, false, all)
+	at = event(func() { s.stop(first) })
+	s.takesOver("it is stopped", second, at, false, all)
+	at = event(func() { s.start(first) })
+	s.takesOver("the first starts after the second", first, at, false, all)
+	cable = s.port(first, false)
+	at = event(cable.Down)
+	s.takesOver("its cable is pulled", second, at, false, all)
+	at = event(cable.Up)
+	s.takesOver("the cable is back", first, at, false, all)
+	at = event(cable.Block)
+	s.takesOver("the switch in between loses all", second, at, true, all)
+	at = event(cable.Heal)
+	s.becomes("and carries again", first, at, false, all)
+	s.stop(second)
+	at = event(func() { s.stop(first) })
+	for _, i := range all {
+		for _, ip := range i.addresses() {
+			for r, h := range s.routers {
+				if h.HasAddress(ip.String()) {
+					s.t.Errorf("router%d (%s) has been stopped, and has %s", r, s.cast[r], ip)
+				}
+			}
+		}
+	}
+	s.Eventually(limit, "the last word of the first", func() bool {
+		return !slices.ContainsFunc(all, func(i *instance) bool {
+			by, _ := s.sent(i)
+			last := by[first][len(by[first])-1]
+			return last.priority() != 0 || last.at.Before(at)
+		})
+	})
+}
+
+// compare holds each scene against the first, in which keepalived plays with itself.
+//
+// An advertisement interval and twice the machine's lateness are the margin: the
+// lengths are told by advertisements, of which one more or less is chance; and
+// both routers may get the processor late.
+func compare(t *testing.T, scenes []*scene, late time.Duration) {
+	t.Helper()
+	type key struct{ event, instance string }
+	measure := map[key]result{}
+	for _, r := range scenes[0].results {
+		measure[key{r.event, r.instance.name}] = r
+	}
+	for _, s := range scenes {
+		text := ""
+		for _, r := range s.results {
+			m, ok := measure[key{r.event, r.instance.name}]
+			text += fmt.Sprintf("  %-36s %-20s two masters %6.1f ms, none %7.1f ms\n", r.event, r.instance.name, ms(r.both), ms(r.nobody))
+			margin := max(r.instance.interval[0], r.instance.interval[1]) + 2*late
+			if ok && r.both > m.both+margin {
+				t.Errorf("%s, %s, %s: two were master for %v, with keepalived alone %v", s, r.event, r.instance.name, r.both, m.both)
+			}
+			if ok && r.nobody > m.nobody+margin {
+				t.Errorf("%s, %s, %s: nobody was master for %v, with keepalived alone %v", s, r.event, r.instance.name, r.nobody, m.nobody)
+			}
+		}
+		t.Logf("%s (processes came late by up to %v):\n%s", s, late, text)
+	}
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// sameMessages says that a router of the scene sent nothing that keepalived did
+// not send in its place, byte by byte, destination, TTL and precedence included.
+func sameMessages(t *testing.T, measure, s *scene, router int) {
+	t.Helper()
+	for n := range measure.all {
+		theirs, ours := messages(measure, &measure.all[n], router), messages(s, &measure.all[n], router)
+		if !maps.Equal(theirs, ours) {
+			t.Errorf("%s of %s: router%d sent\n  %s\nkeepalived in its place\n  %s", measure.all[n].name, s, router,
+				strings.Join(slices.Sorted(maps.Keys(ours)), "\n  "), strings.Join(slices.Sorted(maps.Keys(theirs)), "\n  "))
+		}
+	}
+}
+
+func messages(s *scene, i *instance, router int) map[string]bool {
+	all := map[string]bool{}
+	by, _ := s.sent(i)
+	for n := range by[router] {
+		all[by[router][n].String()] = true
+	}
+	return all
+}
+
+// lateness measures how late a process of this machine gets the processor; the
+// function it returns ends that and says the worst.
+func lateness(t *testing.T) func() time.Duration {
+	const step = 5 * time.Millisecond
+	stop := make(chan struct{})
+	var worst time.Duration
+	var measuring sync.WaitGroup
+	measuring.Go(func() {
+		tick := time.NewTicker(step)
+		defer tick.Stop()
+		for last := time.Now(); ; {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+			now := time.Now()
+			worst = max(worst, now.Sub(last)-step)
+			last = now
+		}
+	})
+	end := sync.OnceValue(func() time.Duration {
+		close(stop)
+		measuring.Wait()
+		return worst
+	})
+	t.Cleanup(func() { end() })
+	return end
+}
