@@ -21,7 +21,7 @@ type holding struct {
 	on     map[standing]struct{} // addrs, to find one
 	routes []conf.VRRPRoute
 	rules  []rule
-	drop   []netip.Addr
+	drop   map[netip.Addr]struct{}
 }
 
 // rule is a rule with the family that it has when it names no network.
@@ -61,7 +61,7 @@ func (h *Host) holding(name string) *holding {
 	defer h.mu.Unlock()
 	hold := h.holdings[name]
 	if hold == nil {
-		hold = &holding{on: map[standing]struct{}{}}
+		hold = &holding{on: map[standing]struct{}{}, drop: map[netip.Addr]struct{}{}}
 		h.holdings[name] = hold
 	}
 	return hold
@@ -111,23 +111,12 @@ func (h *Host) Acquire(i *conf.VRRPInstance) error {
 	}
 	if !i.Accept && i.Priority != 255 {
 		h.refuse(i, hold, &p)
+	} else {
+		h.admit(nil, hold, &p)
 	}
-	rules := make([]rule, 0, len(i.Rules))
-	for _, r := range i.Rules {
-		six := i.IPv6
-		if r.From.IsValid() || r.To.IsValid() {
-			six = r.From.Addr().Is6() || r.To.Addr().Is6()
-		}
-		rules = append(rules, rule{r, six})
-	}
-	written := make([]recordedAddress, 0, len(hold.addrs)+len(add))
-	for _, a := range slices.Concat(hold.addrs, add) {
-		written = append(written, recordedAddress{h.linkName(a.Index), a.Prefix})
-	}
-	// What is written down before is known after a crash.
-	if err := h.journal.update(i.Name, func(r *record) { r.Addresses, r.Routes, r.Rules = written, i.Routes, rules }); err != nil {
-		p.add("%w", err)
-	}
+	rules := rulesOf(i)
+	// A route that is held and not in i stays held: Release is what takes it back.
+	h.write(i.Name, hold, add, union(hold.routes, i.Routes), union(hold.rules, rules), &p)
 	h.addAddresses(hold, add, &p)
 	for _, r := range i.Routes {
 		h.addRoute(hold, r, &p)
@@ -144,14 +133,7 @@ func (h *Host) missing(i *conf.VRRPInstance, hold *holding, p *problems) (add []
 		return nil, err
 	}
 	defer h.mu.Unlock()
-	// What went with its interface is not held any more.
-	hold.addrs = slices.DeleteFunc(hold.addrs, func(a rtnl.Address) bool {
-		_, there := h.seen.links[a.Index]
-		if !there {
-			delete(hold.on, standing{a.Index, a.Prefix.Addr()})
-		}
-		return !there
-	})
+	h.prune(hold)
 	index := map[string]int{}
 	for _, a := range addressesOf(i) {
 		dev := device(i, &a)
@@ -231,8 +213,9 @@ func (h *Host) ours(hold *holding, a rtnl.Address) bool {
 	return h.seen.addrs[at].Proto == Mark
 }
 
-// Release takes back what Acquire did and nothing else: rules, routes,
-// addresses, and at last the refusal of packets to them.
+// Release takes back, of what Acquire did for the instance of this name, what i
+// has, and nothing else: rules, routes, addresses, and at last the refusal of
+// packets to them. What could not be taken back is tried again by the next Release.
 func (h *Host) Release(i *conf.VRRPInstance) error {
 	h.use.RLock()
 	defer h.use.RUnlock()
@@ -240,25 +223,105 @@ func (h *Host) Release(i *conf.VRRPInstance) error {
 	hold.mu.Lock()
 	defer hold.mu.Unlock()
 	var p problems
-	for _, r := range slices.Backward(hold.rules) {
-		h.removeRule(r, &p)
-	}
-	for _, r := range slices.Backward(hold.routes) {
-		h.removeRoute(r, &p)
-	}
-	h.removeAddresses(hold.addrs, &p)
-	if len(hold.drop) > 0 {
-		if err := h.drops.remove(hold.drop); err != nil {
-			p.add("%w", err)
+	for _, r := range slices.Backward(rulesOf(i)) {
+		if n := slices.Index(hold.rules, r); n >= 0 && h.removeRule(r, &p) {
+			hold.rules = slices.Delete(hold.rules, n, n+1)
 		}
 	}
-	if p.n == 0 { // otherwise the next Release tries again
-		hold.rules, hold.routes, hold.addrs, hold.drop, hold.on = nil, nil, nil, nil, map[standing]struct{}{}
-		if err := h.journal.update(i.Name, func(r *record) { r.Addresses, r.Routes, r.Rules = nil, nil, nil }); err != nil {
-			p.add("%w", err)
+	for _, r := range slices.Backward(i.Routes) {
+		if n := slices.Index(hold.routes, r); n >= 0 && h.removeRoute(r, &p) {
+			hold.routes = slices.Delete(hold.routes, n, n+1)
 		}
 	}
+	gone, err := h.leaving(i, hold)
+	if err != nil {
+		p.add("addresses: %w", err)
+		return p.err(title(i))
+	}
+	before := p.n
+	h.removeAddresses(gone, &p)
+	if p.n == before {
+		for _, a := range gone {
+			delete(hold.on, standing{a.Index, a.Prefix.Addr()})
+		}
+		hold.addrs = slices.DeleteFunc(hold.addrs, func(a rtnl.Address) bool {
+			_, held := hold.on[standing{a.Index, a.Prefix.Addr()}]
+			return !held
+		})
+	}
+	h.admit(i, hold, &p)
+	h.write(i.Name, hold, nil, hold.routes, hold.rules, &p)
 	return p.err(title(i))
+}
+
+// leaving are the addresses of i that are held, in the order in which they came.
+func (h *Host) leaving(i *conf.VRRPInstance, hold *holding) ([]rtnl.Address, error) {
+	if err := h.view(); err != nil {
+		return nil, err
+	}
+	defer h.mu.Unlock()
+	h.prune(hold)
+	wanted := map[standing]struct{}{}
+	for _, a := range addressesOf(i) {
+		if l, ok := h.seen.link(device(i, &a)); ok {
+			wanted[standing{l.Index, a.Address.Addr()}] = struct{}{}
+		}
+	}
+	var gone []rtnl.Address
+	for _, a := range hold.addrs {
+		if _, ok := wanted[standing{a.Index, a.Prefix.Addr()}]; ok {
+			gone = append(gone, a)
+		}
+	}
+	return gone, nil
+}
+
+// prune forgets what went with its interface. The caller holds mu.
+func (h *Host) prune(hold *holding) {
+	hold.addrs = slices.DeleteFunc(hold.addrs, func(a rtnl.Address) bool {
+		_, there := h.seen.links[a.Index]
+		if !there {
+			delete(hold.on, standing{a.Index, a.Prefix.Addr()})
+		}
+		return !there
+	})
+}
+
+// write writes down what is held, and what is about to be: what is written down
+// before it is done is known after a crash.
+func (h *Host) write(instance string, hold *holding, add []rtnl.Address, routes []conf.VRRPRoute, rules []rule, p *problems) {
+	all := make([]recordedAddress, 0, len(hold.addrs)+len(add))
+	for _, a := range slices.Concat(hold.addrs, add) {
+		all = append(all, recordedAddress{h.linkName(a.Index), a.Prefix})
+	}
+	routes, rules = slices.Clone(routes), slices.Clone(rules)
+	if err := h.journal.update(instance, func(r *record) { r.Addresses, r.Routes, r.Rules = all, routes, rules }); err != nil {
+		p.add("%w", err)
+	}
+}
+
+// union is a with what b has besides.
+func union[T comparable](a, b []T) []T {
+	all := slices.Clone(a)
+	for _, v := range b {
+		if !slices.Contains(all, v) {
+			all = append(all, v)
+		}
+	}
+	return all
+}
+
+// rulesOf are the rules of an instance with their families.
+func rulesOf(i *conf.VRRPInstance) []rule {
+	rules := make([]rule, 0, len(i.Rules))
+	for _, r := range i.Rules {
+		six := i.IPv6
+		if r.From.IsValid() || r.To.IsValid() {
+			six = r.From.Addr().Is6() || r.To.Addr().Is6()
+		}
+		rules = append(rules, rule{r, six})
+	}
+	return rules
 }
 
 // removeAddresses takes addresses away, the last first: those that the kernel
@@ -345,25 +408,47 @@ func (h *Host) secondaries(gone []rtnl.Address) map[network][]rtnl.Address {
 
 // refuse drops what comes in for the addresses.
 func (h *Host) refuse(i *conf.VRRPInstance, hold *holding, p *problems) {
-	have := map[netip.Addr]bool{}
-	for _, a := range hold.drop {
-		have[a] = true
-	}
-	var fresh []netip.Addr
+	var all, fresh []netip.Addr
 	for _, a := range addressesOf(i) {
-		if ip := a.Address.Addr(); !have[ip] {
-			have[ip] = true
+		ip := a.Address.Addr()
+		all = append(all, ip)
+		if _, ok := hold.drop[ip]; !ok {
+			hold.drop[ip] = struct{}{}
 			fresh = append(fresh, ip)
 		}
 	}
-	if len(have) == 0 {
+	if len(all) == 0 {
 		return
 	}
-	if err := h.drops.add(slices.Collect(maps.Keys(have)), fresh); err != nil {
+	if err := h.drops.add(all, fresh); err != nil {
 		p.add("no_accept: %w", err)
+		for _, ip := range fresh {
+			delete(hold.drop, ip)
+		}
+	}
+}
+
+// admit ends the refusal for the addresses of i; without i, for all that are held.
+func (h *Host) admit(i *conf.VRRPInstance, hold *holding, p *problems) {
+	var all []netip.Addr
+	if i == nil {
+		all = slices.Collect(maps.Keys(hold.drop))
+	} else {
+		for _, a := range addressesOf(i) {
+			if _, ok := hold.drop[a.Address.Addr()]; ok {
+				all = append(all, a.Address.Addr())
+			}
+		}
+	}
+	if len(all) == 0 {
 		return
 	}
-	hold.drop = append(hold.drop, fresh...)
+	if err := h.drops.remove(all); err != nil {
+		p.add("%w", err)
+	}
+	for _, ip := range all {
+		delete(hold.drop, ip)
+	}
 }
 
 // linkName is for messages and for what is named.

@@ -70,6 +70,42 @@ func (l lab) rules() string {
 	return strings.Join(all, "\n")
 }
 
+func TestReleaseOfAPartLeavesTheRest(t *testing.T) {
+	a, _ := pair(t)
+	dir := t.TempDir()
+	h := a.host(dir)
+	i := router4("10.0.0.5/24", "10.0.0.6/24")
+	i.Accept = false
+	i.Routes = []conf.VRRPRoute{{To: netip.MustParsePrefix("172.16.0.0/12"), Via: netip.MustParseAddr("10.0.0.2")}, {To: netip.MustParsePrefix("172.32.0.0/12"), Via: netip.MustParseAddr("10.0.0.2")}}
+	i.Rules = []conf.VRRPRule{{From: netip.MustParsePrefix("10.0.0.5/32"), Table: 1000, Priority: 5}, {From: netip.MustParsePrefix("10.0.0.6/32"), Table: 1000, Priority: 6}}
+	ok(t, h.Acquire(i))
+	old := *i
+	old.Addresses, old.Routes, old.Rules = i.Addresses[:1], i.Routes[:1], i.Rules[:1]
+	rest := func(what string) {
+		t.Helper()
+		same(t, what, a.shown("eth0"), `
+			ip addr add 10.0.0.1/24 dev eth0
+			ip addr add 10.0.0.6/24 dev eth0
+			ip addr add fd00::1/64 dev eth0 nodad`)
+		same(t, what, a.ip("route show proto 108")+a.rules(), `
+			172.32.0.0/12 via 10.0.0.2 dev eth0
+			6: from 10.0.0.6 lookup 1000 proto 108`)
+		nft := run(t, "ip", "netns", "exec", a.name, "nft", "list", "ruleset")
+		if strings.Contains(nft, "10.0.0.5") || !strings.Contains(nft, "10.0.0.6") {
+			t.Errorf("%s: refused: %s", what, nft)
+		}
+	}
+	ok(t, h.Release(&old))
+	rest("released")
+	now := *i
+	now.Addresses, now.Routes, now.Rules = i.Addresses[1:], i.Routes[1:], i.Rules[1:]
+	ok(t, h.Acquire(&now))
+	rest("and acquired")
+	ok(t, h.Close())
+	a.host(dir)
+	same(t, "cleaned up", a.ip("route show proto 108")+a.rules(), "")
+}
+
 func TestWhatStoodBeforeStays(t *testing.T) {
 	a, _ := pair(t)
 	h := a.host("")
@@ -318,7 +354,8 @@ func TestPacketsAreNotTakenWithoutAcceptMode(t *testing.T) {
 	same(t, "packet filter", run(t, "ip", "netns", "exec", a.name, "nft", "list", "ruleset"), "")
 	ok(t, h.Acquire(i))
 	i.Accept = true
-	ok(t, h.Release(i)) // what was done counts, not what is written now
+	ok(t, h.Acquire(i)) // after a reload
+	reached(t, b, "10.0.0.5")
 	same(t, "packet filter", run(t, "ip", "netns", "exec", a.name, "nft", "list", "ruleset"), "")
 }
 

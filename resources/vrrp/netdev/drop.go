@@ -80,7 +80,7 @@ func (d *drops) add(all, fresh []netip.Addr) error {
 func (d *drops) remove(all []netip.Addr) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var gone []netip.Addr
+	var gone []netip.Addr // that nobody wants refused any more
 	for _, a := range all {
 		if d.addrs[a]--; d.addrs[a] <= 0 {
 			delete(d.addrs, a)

@@ -58,7 +58,8 @@ func (h *Host) addRoute(hold *holding, r conf.VRRPRoute, p *problems) {
 	}
 }
 
-func (h *Host) removeRoute(r conf.VRRPRoute, p *problems) {
+// removeRoute tells whether it is gone.
+func (h *Host) removeRoute(r conf.VRRPRoute, p *problems) bool {
 	k, err := h.route(r)
 	if err == nil {
 		err = h.k.Do(rtnl.RemoveRoute(k))
@@ -66,7 +67,9 @@ func (h *Host) removeRoute(r conf.VRRPRoute, p *problems) {
 	// It went with its interface, or with the address that it leaves from.
 	if err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, errNoInterface) {
 		p.add("removing route %s: %w", routeText(r), err)
+		return false
 	}
+	return true
 }
 
 // routeText is the route as ip(8) has it.
@@ -112,10 +115,13 @@ func (h *Host) addRule(hold *holding, r rule, p *problems) {
 	}
 }
 
-func (h *Host) removeRule(r rule, p *problems) {
+// removeRule tells whether it is gone.
+func (h *Host) removeRule(r rule, p *problems) bool {
 	if err := h.k.Do(rtnl.RemoveRule(r.kernel())); err != nil && !errors.Is(err, unix.ENOENT) {
 		p.add("removing rule %s: %w", r.text(), err)
+		return false
 	}
+	return true
 }
 
 // text is the rule as ip(8) has it.
