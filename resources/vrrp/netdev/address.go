@@ -3,69 +3,14 @@ package netdev
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/keepbeat/keepbeat/conf"
 	"github.com/keepbeat/keepbeat/resources/rtnl"
 )
-
-// holding is what Acquire has put into the kernel for an instance.
-type holding struct {
-	mu     sync.Mutex // held while it changes; guards the rest
-	addrs  []rtnl.Address
-	on     map[standing]struct{} // addrs, to find one
-	routes []conf.VRRPRoute
-	rules  []rule
-	drop   map[netip.Addr]struct{}
-}
-
-// rule is a rule with the family that it has when it names no network.
-type rule struct {
-	conf.VRRPRule
-	IPv6 bool `json:"ipv6"`
-}
-
-// problems are errors, of which a thousand would help nobody.
-type problems struct {
-	first []error
-	n     int
-}
-
-const problemsTold = 5
-
-func (p *problems) add(format string, args ...any) {
-	if p.n++; p.n <= problemsTold {
-		p.first = append(p.first, fmt.Errorf(format, args...))
-	}
-}
-
-func (p *problems) err(name string) error {
-	if p.n == 0 {
-		return nil
-	}
-	err := errors.Join(p.first...)
-	if p.n > problemsTold {
-		return fmt.Errorf("%s: %w; and %d more", name, err, p.n-problemsTold)
-	}
-	return fmt.Errorf("%s: %w", name, err)
-}
-
-// holding returns that of an instance.
-func (h *Host) holding(name string) *holding {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	hold := h.holdings[name]
-	if hold == nil {
-		hold = &holding{on: map[standing]struct{}{}, drop: map[netip.Addr]struct{}{}}
-		h.holdings[name] = hold
-	}
-	return hold
-}
 
 // device is the interface on which an address stands unless it says otherwise.
 func device(i *conf.VRRPInstance, a *conf.VRRPAddress) string {
@@ -254,76 +199,6 @@ func (h *Host) Release(i *conf.VRRPInstance) error {
 	return p.err(title(i))
 }
 
-// leaving are the addresses of i that are held, in the order in which they came.
-func (h *Host) leaving(i *conf.VRRPInstance, hold *holding) ([]rtnl.Address, error) {
-	if err := h.view(); err != nil {
-		return nil, err
-	}
-	defer h.mu.Unlock()
-	h.prune(hold)
-	wanted := map[standing]struct{}{}
-	for _, a := range addressesOf(i) {
-		if l, ok := h.seen.link(device(i, &a)); ok {
-			wanted[standing{l.Index, a.Address.Addr()}] = struct{}{}
-		}
-	}
-	var gone []rtnl.Address
-	for _, a := range hold.addrs {
-		if _, ok := wanted[standing{a.Index, a.Prefix.Addr()}]; ok {
-			gone = append(gone, a)
-		}
-	}
-	return gone, nil
-}
-
-// prune forgets what went with its interface. The caller holds mu.
-func (h *Host) prune(hold *holding) {
-	hold.addrs = slices.DeleteFunc(hold.addrs, func(a rtnl.Address) bool {
-		_, there := h.seen.links[a.Index]
-		if !there {
-			delete(hold.on, standing{a.Index, a.Prefix.Addr()})
-		}
-		return !there
-	})
-}
-
-// write writes down what is held, and what is about to be: what is written down
-// before it is done is known after a crash.
-func (h *Host) write(instance string, hold *holding, add []rtnl.Address, routes []conf.VRRPRoute, rules []rule, p *problems) {
-	all := make([]recordedAddress, 0, len(hold.addrs)+len(add))
-	for _, a := range slices.Concat(hold.addrs, add) {
-		all = append(all, recordedAddress{h.linkName(a.Index), a.Prefix})
-	}
-	routes, rules = slices.Clone(routes), slices.Clone(rules)
-	if err := h.journal.update(instance, func(r *record) { r.Addresses, r.Routes, r.Rules = all, routes, rules }); err != nil {
-		p.add("%w", err)
-	}
-}
-
-// union is a with what b has besides.
-func union[T comparable](a, b []T) []T {
-	all := slices.Clone(a)
-	for _, v := range b {
-		if !slices.Contains(all, v) {
-			all = append(all, v)
-		}
-	}
-	return all
-}
-
-// rulesOf are the rules of an instance with their families.
-func rulesOf(i *conf.VRRPInstance) []rule {
-	rules := make([]rule, 0, len(i.Rules))
-	for _, r := range i.Rules {
-		six := i.IPv6
-		if r.From.IsValid() || r.To.IsValid() {
-			six = r.From.Addr().Is6() || r.To.Addr().Is6()
-		}
-		rules = append(rules, rule{r, six})
-	}
-	return rules
-}
-
 // removeAddresses takes addresses away, the last first: those that the kernel
 // has hung on one before (secondary ones of its network) go before it.
 func (h *Host) removeAddresses(all []rtnl.Address, p *problems) {
@@ -404,59 +279,4 @@ func (h *Host) secondaries(gone []rtnl.Address) map[network][]rtnl.Address {
 		}
 	}
 	return networks
-}
-
-// refuse drops what comes in for the addresses.
-func (h *Host) refuse(i *conf.VRRPInstance, hold *holding, p *problems) {
-	var all, fresh []netip.Addr
-	for _, a := range addressesOf(i) {
-		ip := a.Address.Addr()
-		all = append(all, ip)
-		if _, ok := hold.drop[ip]; !ok {
-			hold.drop[ip] = struct{}{}
-			fresh = append(fresh, ip)
-		}
-	}
-	if len(all) == 0 {
-		return
-	}
-	if err := h.drops.add(all, fresh); err != nil {
-		p.add("no_accept: %w", err)
-		for _, ip := range fresh {
-			delete(hold.drop, ip)
-		}
-	}
-}
-
-// admit ends the refusal for the addresses of i; without i, for all that are held.
-func (h *Host) admit(i *conf.VRRPInstance, hold *holding, p *problems) {
-	var all []netip.Addr
-	if i == nil {
-		all = slices.Collect(maps.Keys(hold.drop))
-	} else {
-		for _, a := range addressesOf(i) {
-			if _, ok := hold.drop[a.Address.Addr()]; ok {
-				all = append(all, a.Address.Addr())
-			}
-		}
-	}
-	if len(all) == 0 {
-		return
-	}
-	if err := h.drops.remove(all); err != nil {
-		p.add("%w", err)
-	}
-	for _, ip := range all {
-		delete(hold.drop, ip)
-	}
-}
-
-// linkName is for messages and for what is named.
-func (h *Host) linkName(index int) string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if l, ok := h.seen.links[index]; ok {
-		return l.Name
-	}
-	return fmt.Sprintf("interface %d", index)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"sync"
 	"time"
 
@@ -100,6 +101,7 @@ func (h *Host) Announce(ctx context.Context, i *conf.VRRPInstance) error {
 			}
 			err = h.k.Tell(a.link, a.ip, a.router)
 		}
+		runtime.Gosched() // 5,000 of them take a while, and advertisements do not wait for it
 		if err != nil {
 			p.add("announcing %s on %s: %w", a.ip, a.link.Name, err)
 		}

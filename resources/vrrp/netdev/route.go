@@ -91,6 +91,25 @@ func routeText(r conf.VRRPRoute) string {
 	return b.String()
 }
 
+// rule is a rule with the family that it has when it names no network.
+type rule struct {
+	conf.VRRPRule
+	IPv6 bool `json:"ipv6"`
+}
+
+// rulesOf are the rules of an instance with their families.
+func rulesOf(i *conf.VRRPInstance) []rule {
+	rules := make([]rule, 0, len(i.Rules))
+	for _, r := range i.Rules {
+		six := i.IPv6
+		if r.From.IsValid() || r.To.IsValid() {
+			six = r.From.Addr().Is6() || r.To.Addr().Is6()
+		}
+		rules = append(rules, rule{r, six})
+	}
+	return rules
+}
+
 func (r rule) kernel() rtnl.Rule {
 	return rtnl.Rule{
 		IPv6: r.IPv6, From: r.From, To: r.To, IIF: r.IIF, OIF: r.OIF, FWMark: r.FWMark,

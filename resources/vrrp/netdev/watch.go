@@ -73,6 +73,16 @@ func (p *picture) remove(a rtnl.Address) bool {
 	return len(p.own[a.Index]) != n
 }
 
+// linkName is for messages and for what is named.
+func (h *Host) linkName(index int) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if l, ok := h.seen.links[index]; ok {
+		return l.Name
+	}
+	return fmt.Sprintf("interface %d", index)
+}
+
 // view locks the Host with everything that the kernel has told so far in its
 // picture. Without an error the caller unlocks mu.
 func (h *Host) view() error {
