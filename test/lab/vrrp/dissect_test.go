@@ -21,6 +21,7 @@ type dissected struct {
 func tshark(t testing.TB, path string, plain bool) (all []dissected) {
 	t.Helper()
 	args := []string{"-r", path, "-n", "-T", "fields", "-E", "separator=/t",
+		"-o", "arp.detect_duplicate_ips:FALSE", // the addresses move
 		"-o", "ip.check_checksum:TRUE", "-o", fmt.Sprintf("vrrp.v3_checksum_as_in_v2:%v", plain)}
 	for _, f := range []string{"frame.number", "_ws.col.Protocol", "eth.src", "ip.src", "vrrp.virt_rtr_id", "vrrp.prio",
 		"vrrp.checksum.status", "ip.checksum.status", "icmpv6.checksum.status", "_ws.malformed", "_ws.expert.message"} {

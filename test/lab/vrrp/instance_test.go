@@ -141,7 +141,7 @@ func keepbeatConf(all []instance, router int) string {
 		if i.script {
 			line("    track_script: down")
 		}
-		line("    virtual_ipaddress: [%q]", strings.Join(i.prefixes(), `", "`))
+		line(`    virtual_ipaddress: ["%s"]`, strings.Join(i.prefixes(), `", "`))
 	}
 	if names := syncedNames(all); len(names) > 0 {
 		line("vrrp_sync_group:\n  together: {group: [%s]}", strings.Join(names, ", "))

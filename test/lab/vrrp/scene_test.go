@@ -77,7 +77,7 @@ func newScene(t *testing.T, cast [2]program, all []instance) *scene {
 	}
 	for r, h := range s.routers {
 		h.StartResponder()
-		h.WriteFile(directory+"vrrp.yaml", keepbeatConf(all, r), 0o644)
+		h.WriteFile(directory+"vrrp.yaml", keepbeatConf(all, r), 0o600)
 		h.WriteFile(directory+"keepalived.conf", keepalivedConf(all, r), 0o644)
 	}
 	err := s.client.Do(func() (err error) {
@@ -92,7 +92,9 @@ func newScene(t *testing.T, cast [2]program, all []instance) *scene {
 }
 
 // start starts the router's program.
-func (s *scene) start(router int) { s.processes[router] = startRouter(s.routers[router], s.cast[router]) }
+func (s *scene) start(router int) {
+	s.processes[router] = startRouter(s.routers[router], s.cast[router])
+}
 
 func startRouter(h *lab.Host, p program) *lab.Process {
 	if p == keepbeat {
@@ -180,8 +182,9 @@ func (s *scene) becomes(event string, router int, since time.Time, cut bool, som
 	deadline := time.Now().Add(limit)
 	for _, i := range some {
 		for !s.rules(i, router, since, cut) {
-			if time.Now().After(deadline) {
-				s.t.Fatalf("%s: waited %v in vain for router%d (%s) alone to be master of %s; heard:\n%s", event, limit, router, s.cast[router], i.name, s.story(i, since))
+			if p := s.processes[router]; time.Now().After(deadline) || p.Ended() {
+				s.t.Fatalf("%s: waited %v in vain for router%d (%s, ended: %v) alone to be master of %s; heard:\n%s",
+					event, limit, router, s.cast[router], p.Ended(), i.name, s.story(i, since))
 			}
 			time.Sleep(50 * time.Millisecond)
 		}
@@ -195,6 +198,29 @@ func (s *scene) becomes(event string, router int, since time.Time, cut bool, som
 		// The last advertisement before the event was within an interval of it.
 		a, b := within(spans(by[0], interval), since.Add(-2*interval)), within(spans(by[1], interval), since.Add(-2*interval))
 		s.results = append(s.results, result{event, i, both(a, b), nobody(a, b)})
+	}
+}
+
+// staysQuiet waits until the other router has advertised for longer than any
+// backup waits, and holds that this one has never since an instant.
+func (s *scene) staysQuiet(event string, router int, since time.Time, some []*instance) {
+	s.t.Helper()
+	for _, i := range some {
+		after := func() (n [2]int) {
+			by, _ := s.sent(i)
+			for r := range by {
+				for _, a := range by[r] {
+					if a.at.After(since) {
+						n[r]++
+					}
+				}
+			}
+			return n
+		}
+		s.Eventually(limit, fmt.Sprintf("%s: six advertisements of %s", event, i.name), func() bool { return after()[1-router] >= 6 })
+		if n := after()[router]; n > 0 {
+			s.t.Errorf("%s: router%d (%s) advertised %d times as master of %s; heard:\n%s", event, router, s.cast[router], n, i.name, s.story(i, since))
+		}
 	}
 }
 

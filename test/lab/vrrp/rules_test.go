@@ -1,0 +1,160 @@
+package vrrp
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// cases are instances that differ in what their two routers agree about.
+func cases() []instance {
+	second, quarter := [2]time.Duration{time.Second, time.Second}, [2]time.Duration{time.Second / 4, time.Second / 4}
+	return []instance{
+		{name: "script", vrid: 81, version: 3, script: true, interval: quarter, priority: [2]int{105, 100}},
+		{name: "nopreempt", vrid: 82, version: 3, fixed: true, interval: quarter, priority: [2]int{150, 100}},
+		{name: "equal", vrid: 83, version: 3, interval: quarter, priority: [2]int{100, 100}},
+		{name: "interval-v3", vrid: 84, version: 3, interval: [2]time.Duration{time.Second, time.Second / 4}, priority: [2]int{150, 100}},
+		{name: "interval-v2", vrid: 85, version: 2, interval: [2]time.Duration{time.Second, 2 * time.Second}, priority: [2]int{150, 100}},
+		{name: "password", vrid: 86, version: 2, interval: second, password: [2]string{"jwXq71", "Vz90pk"}, priority: [2]int{150, 100}},
+		{name: "group-eth0", vrid: 87, version: 3, synced: true, interval: quarter, priority: [2]int{150, 100}},
+		{name: "group-eth1", vrid: 88, version: 3, synced: true, eth1: true, interval: quarter, priority: [2]int{150, 100}},
+	}
+}
+
+func TestScriptsNopreemptEqualPrioritiesMistakesAndSyncGroupsAreAsWithTwoKeepaliveds(t *testing.T) {
+	late := lateness(t)
+	scenes := make([]*scene, len(casts))
+	t.Run("casts", func(t *testing.T) {
+		for n, cast := range casts {
+			t.Run(fmt.Sprintf("%s-%s", cast[0], cast[1]), func(t *testing.T) {
+				t.Parallel()
+				s := newScene(t, cast, cases())
+				bend(s)
+				dissect(s)
+				scenes[n] = s
+			})
+		}
+	})
+	if t.Failed() || slices.Contains(scenes, nil) {
+		return // -run has chosen some
+	}
+	compare(t, scenes, late())
+}
+
+func bend(s *scene) {
+	const first, second = 0, 1
+	agreed := s.named("script", "nopreempt", "equal", "interval-v3", "group-eth0", "group-eth1")
+	group := s.named("group-eth0", "group-eth1")
+	const since = "the second starts after the first"
+
+	at := time.Now()
+	s.start(first)
+	s.takesOver("the first starts alone", first, at, false, s.named())
+	at = time.Now()
+	s.start(second)
+	s.becomes(since, first, at, false, agreed)
+	s.staysQuiet(since, second, at, agreed)
+	mistakes(s, at)
+
+	at = time.Now()
+	s.routers[first].WriteFile(downFile, "", 0o644)
+	s.takesOver("its script fails", second, at, false, s.named("script"))
+	at = time.Now()
+	s.routers[first].Run("rm", downFile)
+	s.takesOver("its script succeeds", first, at, false, s.named("script"))
+	s.staysQuiet("no script is of others", second, at, s.named("nopreempt", "equal", "interval-v3", "group-eth0", "group-eth1"))
+
+	at = time.Now()
+	s.port(first, true).Down()
+	s.takesOver("the cable of one of a group is pulled", second, at, false, group)
+	at = time.Now()
+	s.port(first, true).Up()
+	s.takesOver("the cable is back", first, at, false, group)
+
+	at = time.Now()
+	s.port(first, false).Block()
+	s.takesOver("the switch in between loses all", second, at, true, s.named("script", "nopreempt", "equal", "interval-v3"))
+	at = time.Now()
+	s.port(first, false).Heal()
+	s.becomes("and carries again", first, at, false, s.named("script", "nopreempt", "interval-v3"))
+	s.takesOver("of equals the higher address stays", second, at, false, s.named("equal"))
+
+	at = time.Now()
+	s.stop(first)
+	s.becomes("the first is stopped", second, at, false, agreed)
+	at = time.Now()
+	s.start(first)
+	s.takesOver("it starts again", first, at, false, s.named("script", "interval-v3", "group-eth0", "group-eth1"))
+	s.becomes("and lets others go on", second, at, false, s.named("nopreempt", "equal"))
+	s.staysQuiet("and lets others go on", first, at, s.named("nopreempt", "equal"))
+	s.stop(first)
+	s.stop(second)
+}
+
+// mistakes are two routers that do not believe each other: both are masters, as
+// the RFC of version 2 has it, and keepbeat says so once.
+func mistakes(s *scene, since time.Time) {
+	s.t.Helper()
+	for name, reason := range map[string]string{"interval-v2": "interval", "password": "password"} {
+		i := s.named(name)[0]
+		s.Eventually(limit, "two masters of "+name, func() bool {
+			by, _ := s.sent(i)
+			return both(within(spans(by[0], i.interval[0]), since), within(spans(by[1], i.interval[1]), since)) > 2*time.Second
+		})
+		for r, p := range s.cast {
+			if p != keepbeat {
+				continue
+			}
+			s.Eventually(limit, "two refusals", func() bool { return refused(s, r, name, reason) >= 2 })
+			said := 0
+			for line := range strings.Lines(s.processes[r].Log()) {
+				if strings.Contains(line, "refused") && strings.Contains(line, "instance="+name) {
+					said++
+				}
+			}
+			if said != 1 {
+				s.t.Errorf("%s: router%d said %d times that it refuses; want once:\n%s", name, r, said, s.processes[r].Log())
+			}
+			for _, word := range i.password {
+				if word != "" && strings.Contains(s.processes[r].Log(), word) {
+					s.t.Errorf("the password is in the log of router%d", r)
+				}
+			}
+		}
+	}
+}
+
+// refused is how many advertisements keepbeat counted for a reason with this word in it.
+func refused(s *scene, router int, name, reason string) (count uint64) {
+	s.t.Helper()
+	out, err := s.routers[router].Keepbeat("status", "--json", "--config", directory+"ha.yaml")
+	if err != nil {
+		s.t.Fatalf("status of router%d: %v\n%s", router, err, out)
+	}
+	var status struct {
+		VRRP struct {
+			Instances []struct {
+				Name  string
+				Notes []struct {
+					Why     string
+					Refused bool
+					Count   uint64
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &status); err != nil {
+		s.t.Fatalf("status of router%d: %v\n%s", router, err, out)
+	}
+	for _, i := range status.VRRP.Instances {
+		for _, n := range i.Notes {
+			if i.Name == name && n.Refused && strings.Contains(n.Why, reason) {
+				count += n.Count
+			}
+		}
+	}
+	return count
+}
