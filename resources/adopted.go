@@ -31,7 +31,7 @@ func (g *group) dropAdopted(ctx context.Context, e Entry) time.Duration {
 			return 0
 		}
 		g.logger.Error("what an earlier daemon started cannot be taken back; trying again", "err", err)
-		cut := g.cutOff(e.Addresses)
+		cut := g.cutOff(e.Addresses, e.Routers)
 		g.mu.Lock()
 		first := g.phase != "stuck"
 		g.phase, g.cut = "stuck", cut
@@ -48,7 +48,7 @@ func (g *group) dropAdopted(ctx context.Context, e Entry) time.Duration {
 	}
 	g.mu.Unlock()
 	g.forgetAdopted(e)
-	g.unhold(e.Addresses)
+	g.unhold(e.Addresses, e.Routers)
 	if err := g.m.cfg.Journal.Remove(g.name); err != nil {
 		g.logger.Error("journal", "err", err)
 	}
@@ -121,7 +121,7 @@ func (g *group) settleAdopted(ctx context.Context) error {
 
 // journal writes what is applied, and what is about to be.
 func (g *group) journal(also ...Applied) error {
-	e := Entry{Group: g.name, Epoch: g.epoch, Addresses: g.held, Resources: also}
+	e := Entry{Group: g.name, Epoch: g.epoch, Addresses: g.held, Routers: g.routers, Resources: also}
 	g.mu.Lock()
 	if g.adopted != nil { // until it is started again, or stopped, only the journal knows of it
 		for _, a := range g.adopted.Resources {

@@ -32,9 +32,10 @@ type group struct {
 	alarms chan *member
 
 	// Only the goroutine touches these.
-	epoch   uint64       // under which something runs or is being stopped; 0: nothing
-	held    []netip.Addr // under the guard
-	holding hold         // how; 0: nothing is held
+	epoch   uint64          // under which something runs or is being stopped; 0: nothing
+	held    []netip.Addr    // under the guard
+	routers []VirtualRouter // under the guard
+	holding hold            // how; 0: nothing is held
 	current *configuration
 	adopted *Entry
 	starts  []func() // those permitted that are not over: to be called when they are

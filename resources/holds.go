@@ -2,7 +2,6 @@ package resources
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"sync"
 )
@@ -14,19 +13,31 @@ type hold uint8
 const (
 	_    hold = iota
 	open      // open while the lease is live
-	shut      // closed for a moment: the group's services are not all there
+	shut      // closed for a moment: the group's services are not all there; for addresses only
 	cut       // closed until it is let go: the group's resources would not stop
 )
 
+// holdable is what the guard holds: addresses, and VRIDs.
+type holdable interface {
+	comparable
+	String() string
+}
+
+// kept is the guard's part for one sort of what it holds.
+type kept[K holdable] struct {
+	hold, cut, drop func(...K) error
+}
+
 // holds shares the guard among groups: an address may stand in two of them (a
-// pool in one, its VIP in another), and one must not let go what the other holds.
-type holds struct {
-	guard Guard // nil: `guard: off`
+// pool in one, its VIP in another), and so may a VRID (on two interfaces); one
+// must not let go what the other holds.
+type holds[K holdable] struct {
+	guard *kept[K] // nil: `guard: off`
 
 	// mu guards by, and is held across the guard's calls, so that what the
 	// kernel has and by agree; the guard takes one call at a time anyway.
 	mu sync.Mutex
-	by map[netip.Addr]map[string]hold // address -> group -> what it wants
+	by map[K]map[string]hold // address -> group -> what it wants
 }
 
 // together is what is done with an address that several groups want.
@@ -44,7 +55,7 @@ func together(wants map[string]hold) hold {
 }
 
 // adopt notes what the kernel holds for a group since an earlier daemon.
-func (h *holds) adopt(group string, addrs []netip.Addr) {
+func (h *holds[K]) adopt(group string, addrs []K) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, a := range addrs {
@@ -52,9 +63,9 @@ func (h *holds) adopt(group string, addrs []netip.Addr) {
 	}
 }
 
-func (h *holds) note(a netip.Addr, group string, want hold) {
+func (h *holds[K]) note(a K, group string, want hold) {
 	if h.by == nil {
-		h.by = map[netip.Addr]map[string]hold{}
+		h.by = map[K]map[string]hold{}
 	}
 	if h.by[a] == nil {
 		h.by[a] = map[string]hold{}
@@ -63,13 +74,13 @@ func (h *holds) note(a netip.Addr, group string, want hold) {
 }
 
 // set makes a group's addresses open, shut or cut. After an error nothing counts as changed.
-func (h *holds) set(group string, want hold, addrs []netip.Addr) error {
+func (h *holds[K]) set(group string, want hold, addrs []K) error {
 	if h.guard == nil || len(addrs) == 0 {
 		return nil
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var opened, closed []netip.Addr
+	var opened, closed []K
 	for _, a := range addrs {
 		wants := map[string]hold{group: want}
 		for g, w := range h.by[a] {
@@ -84,13 +95,13 @@ func (h *holds) set(group string, want hold, addrs []netip.Addr) error {
 		}
 	}
 	if len(closed) > 0 {
-		if err := h.guard.Cut(closed...); err != nil {
-			return fmt.Errorf("the guard does not close the addresses: %w", err)
+		if err := h.guard.cut(closed...); err != nil {
+			return fmt.Errorf("the guard does not close %v: %w", some(closed), err)
 		}
 	}
 	if len(opened) > 0 {
-		if err := h.guard.Hold(opened...); err != nil {
-			return fmt.Errorf("the guard does not take the addresses: %w", err)
+		if err := h.guard.hold(opened...); err != nil {
+			return fmt.Errorf("the guard does not take %v: %w", some(opened), err)
 		}
 	}
 	for _, a := range addrs {
@@ -99,14 +110,22 @@ func (h *holds) set(group string, want hold, addrs []netip.Addr) error {
 	return nil
 }
 
+// some names a few of what a call was about.
+func some[K holdable](all []K) string {
+	if len(all) > 3 {
+		return fmt.Sprintf("%v and %d more", all[:3], len(all)-3)
+	}
+	return fmt.Sprint(all)
+}
+
 // drop lets a group's addresses go; what another group holds stays held.
-func (h *holds) drop(group string, addrs []netip.Addr) error {
+func (h *holds[K]) drop(group string, addrs []K) error {
 	if h.guard == nil || len(addrs) == 0 {
 		return nil
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var free, opened []netip.Addr
+	var free, opened []K
 	for _, a := range addrs {
 		before := together(h.by[a])
 		delete(h.by[a], group)
@@ -119,12 +138,12 @@ func (h *holds) drop(group string, addrs []netip.Addr) error {
 		}
 	}
 	if len(opened) > 0 {
-		if err := h.guard.Hold(opened...); err != nil {
+		if err := h.guard.hold(opened...); err != nil {
 			return err
 		}
 	}
 	if len(free) > 0 {
-		return h.guard.Drop(free...)
+		return h.guard.drop(free...)
 	}
 	return nil
 }

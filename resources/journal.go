@@ -28,6 +28,8 @@ type Entry struct {
 	Epoch     uint64       `json:"epoch"`
 	Addresses []netip.Addr `json:"addresses"` // under the guard
 	Resources []Applied    `json:"resources"` // in the order of start
+	// Routers are under the guard too.
+	Routers []VirtualRouter `json:"routers,omitempty"`
 }
 
 // Applied is a resource that was started, or was being started.

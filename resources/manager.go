@@ -63,7 +63,8 @@ type Manager struct {
 	end context.CancelFunc
 	wg  sync.WaitGroup
 
-	holds holds
+	holds   holds[netip.Addr]
+	routers holds[VirtualRouter]
 
 	mu     sync.Mutex // guards what follows
 	groups map[string]*group
@@ -73,7 +74,12 @@ type Manager struct {
 // NewManager returns a manager without groups. Close ends it.
 func NewManager(cfg ManagerConfig) *Manager {
 	ctx, end := context.WithCancel(context.Background())
-	return &Manager{cfg: cfg, ctx: ctx, end: end, holds: holds{guard: cfg.Guard}, groups: map[string]*group{}}
+	m := &Manager{cfg: cfg, ctx: ctx, end: end, groups: map[string]*group{}}
+	if g := cfg.Guard; g != nil {
+		m.holds.guard = &kept[netip.Addr]{g.Hold, g.Cut, g.Drop}
+		m.routers.guard = &kept[VirtualRouter]{g.HoldRouters, g.CutRouters, g.DropRouters}
+	}
+	return m
 }
 
 // Configure gives the manager the groups of a specification that this node may
@@ -101,6 +107,7 @@ func (m *Manager) Recover() error {
 	defer m.mu.Unlock()
 	for _, e := range entries {
 		m.holds.adopt(e.Group, e.Addresses)
+		m.routers.adopt(e.Group, e.Routers)
 		m.groupLocked(e.Group).adopt(e)
 	}
 	return err
@@ -349,6 +356,20 @@ func addressesOf(rs []*member) []netip.Addr {
 			for _, a := range g.Addresses() {
 				if !slices.Contains(all, a) {
 					all = append(all, a)
+				}
+			}
+		}
+	}
+	return all
+}
+
+func routersOf(rs []*member) []VirtualRouter {
+	var all []VirtualRouter
+	for _, m := range rs {
+		if a, ok := m.res.(Announcing); ok {
+			for _, r := range a.Routers() {
+				if !slices.Contains(all, r) {
+					all = append(all, r)
 				}
 			}
 		}

@@ -179,6 +179,13 @@ func (f *fake) Addresses() []netip.Addr {
 	return nil
 }
 
+func (f *fake) Routers() []VirtualRouter {
+	if f.name == "vrrp" {
+		return []VirtualRouter{{ID: 51}}
+	}
+	return nil
+}
+
 func (f *fake) Opened() { f.w.say("opened %s", f.name) }
 
 type fakeGuard struct{ w *world }
@@ -191,6 +198,16 @@ func (g fakeGuard) Drop(a ...netip.Addr) error {
 }
 func (g fakeGuard) Cut(a ...netip.Addr) error {
 	return g.w.do(context.Background(), fmt.Sprint("cut ", a))
+}
+
+func (g fakeGuard) HoldRouters(r ...VirtualRouter) error {
+	return g.w.do(context.Background(), fmt.Sprint("hold ", r))
+}
+func (g fakeGuard) DropRouters(r ...VirtualRouter) error {
+	return g.w.do(context.Background(), fmt.Sprint("drop ", r))
+}
+func (g fakeGuard) CutRouters(r ...VirtualRouter) error {
+	return g.w.do(context.Background(), fmt.Sprint("cut ", r))
 }
 
 // spec makes a group web of fakes; "b=x" gives b the pool x.
@@ -294,7 +311,7 @@ func TestAGroup(t *testing.T) {
 		w.m.Own(own(1))
 		w.said(`
 			hold [192.0.2.1]: bad
-			report web 1 stopped (guard: the guard does not take the addresses: bad)`)
+			report web 1 stopped (guard: the guard does not take [192.0.2.1]: bad)`)
 	})
 	story(t, "is stopped when it is taken away in the middle of its start, and that is no failure", func(w *world) {
 		w.hang["start b"] = 10 * time.Second

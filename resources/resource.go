@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 
@@ -56,6 +57,24 @@ var ErrNeedsRestart = errors.New("the change needs a restart of the resource")
 // cut off when the lease is not live.
 type Guarded interface{ Addresses() []netip.Addr }
 
+// VirtualRouter is a VRID of VRRP, on every interface of a node.
+type VirtualRouter struct {
+	ID   uint8 `json:"vrid"` // 1 to 255
+	IPv6 bool  `json:"ipv6,omitempty"`
+}
+
+func (r VirtualRouter) String() string {
+	if r.IPv6 {
+		return fmt.Sprintf("VRID %d of IPv6", r.ID)
+	}
+	return fmt.Sprintf("VRID %d of IPv4", r.ID)
+}
+
+// Announcing is implemented by resources that send VRRP advertisements, which
+// the kernel's guard must cut off when the lease is not live. A group that is
+// merely not all there yet goes on announcing, and says by it that it leaves.
+type Announcing interface{ Routers() []VirtualRouter }
+
 // Opener is implemented by resources that have something to tell the network
 // once their group answers (a gratuitous ARP): while a group of several guarded
 // resources is being started, the guard keeps it closed and nothing they send arrives.
@@ -94,6 +113,10 @@ type Guard interface {
 	// Cut closes held addresses whatever the lease says, until Drop: for a
 	// group whose resources would not stop.
 	Cut(addrs ...netip.Addr) error
+	// HoldRouters, DropRouters and CutRouters are the same for what is sent of virtual routers.
+	HoldRouters(routers ...VirtualRouter) error
+	DropRouters(routers ...VirtualRouter) error
+	CutRouters(routers ...VirtualRouter) error
 }
 
 // Env is what every resource is given.

@@ -132,8 +132,11 @@ func (g *group) start(ctx context.Context, mb *member) error {
 	return nil
 }
 
-// hold puts every address of the group under the guard, before anything starts.
+// hold puts every address and virtual router of the group under the guard, before anything starts.
 func (g *group) hold(want hold) error {
+	if err := g.holdRouters(); err != nil {
+		return err
+	}
 	addrs := addressesOf(g.members)
 	if slices.Equal(addrs, g.held) && g.holding == want {
 		return nil
@@ -143,8 +146,29 @@ func (g *group) hold(want hold) error {
 	}
 	old := g.held
 	g.held, g.holding = addrs, want
-	g.unhold(slices.DeleteFunc(slices.Clone(old), func(a netip.Addr) bool { return slices.Contains(addrs, a) }))
+	g.unhold(without(old, addrs), nil)
 	return nil
+}
+
+// holdRouters is hold for virtual routers, which are never shut: what is
+// announced for a moment too early does no harm, and what is not, does.
+func (g *group) holdRouters() error {
+	routers := routersOf(g.members)
+	if slices.Equal(routers, g.routers) {
+		return nil
+	}
+	if err := g.m.routers.set(g.name, open, routers); err != nil {
+		return err
+	}
+	old := g.routers
+	g.routers = routers
+	g.unhold(nil, without(old, routers))
+	return nil
+}
+
+// without returns what all has and less has not.
+func without[K comparable](all, less []K) []K {
+	return slices.DeleteFunc(slices.Clone(all), func(k K) bool { return slices.Contains(less, k) })
 }
 
 // openUp lets the group answer, now that everything that answers is there.
@@ -160,8 +184,8 @@ func (g *group) openUp() error {
 	return nil
 }
 
-func (g *group) unhold(addrs []netip.Addr) {
-	if err := g.m.holds.drop(g.name, addrs); err != nil {
-		g.logger.Error("the guard does not let addresses go", "err", err)
+func (g *group) unhold(addrs []netip.Addr, routers []VirtualRouter) {
+	if err := errors.Join(g.m.holds.drop(g.name, addrs), g.m.routers.drop(g.name, routers)); err != nil {
+		g.logger.Error("the guard does not let addresses or virtual routers go", "err", err)
 	}
 }

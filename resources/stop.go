@@ -11,12 +11,12 @@ import (
 	"github.com/keepbeat/keepbeat/conf"
 )
 
-// cutOff says whether the guard has cut the addresses off whatever the lease says.
-func (g *group) cutOff(addrs []netip.Addr) bool {
+// cutOff says whether the guard has cut these off whatever the lease says.
+func (g *group) cutOff(addrs []netip.Addr, routers []VirtualRouter) bool {
 	if g.m.cfg.Guard == nil {
 		return false
 	}
-	if err := g.m.holds.set(g.name, cut, addrs); err != nil {
+	if err := errors.Join(g.m.holds.set(g.name, cut, addrs), g.m.routers.set(g.name, cut, routers)); err != nil {
 		g.logger.Error("the guard cannot cut the group off", "err", err)
 		return false
 	}
@@ -83,10 +83,10 @@ func (g *group) stopAll(ctx context.Context, failed string, cause error) time.Du
 			g.close(mb)
 		}
 	}
-	held := g.held
-	g.held, g.holding = nil, 0
+	held, routers := g.held, g.routers
+	g.held, g.routers, g.holding = nil, nil, 0
 	g.m.cfg.Report(Report{Group: g.name, Epoch: epoch, Outcome: Stopped, Resource: failed, Err: cause})
-	g.unhold(held)
+	g.unhold(held, routers)
 	if err := g.m.cfg.Journal.Remove(g.name); err != nil {
 		g.logger.Error("journal", "err", err)
 	}
@@ -104,7 +104,7 @@ func (g *group) stuck(name string, err error) {
 	for _, mb := range g.members {
 		harmless = harmless && (mb.conf.Class == conf.Guarded || mb.conf.Class == conf.Shared)
 	}
-	if harmless && g.cutOff(g.held) {
+	if harmless && g.cutOff(g.held, g.routers) {
 		g.mu.Lock()
 		g.over, g.cut = max(g.over, g.epoch), true
 		g.mu.Unlock()

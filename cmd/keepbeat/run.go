@@ -189,7 +189,7 @@ func run(configPath string, logger *slog.Logger) error {
 			}
 			defer g.Close()
 			start("guard", func(ctx context.Context) error { g.Run(ctx); return nil })
-			cfg.Guard = g
+			cfg.Guard = kernelGuard{g}
 		}
 		a := newAgents(local, logger)
 		defer a.close()

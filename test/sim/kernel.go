@@ -142,6 +142,11 @@ func (g guard) Cut(addrs ...netip.Addr) error {
 	})
 }
 
+// No resource here is a virtual router.
+func (g guard) HoldRouters(...resources.VirtualRouter) error { return nil }
+func (g guard) DropRouters(...resources.VirtualRouter) error { return nil }
+func (g guard) CutRouters(...resources.VirtualRouter) error  { return nil }
+
 func (g guard) SetDeadline(d time.Duration) error {
 	return g.g.later(func() {
 		g.k.w.tables.Lock()

@@ -222,15 +222,7 @@ func adopt(found []*standing) (_ *maps, err error) {
 			return nil, err
 		}
 		for _, k := range addrs {
-			var v uint32
-			if err := s.maps.addrs.Lookup(k, &v); err != nil || v != heldCut {
-				v = heldOpen
-			}
-			var has uint32
-			if v == heldOpen && base.addrs.Lookup(k, &has) == nil {
-				continue
-			}
-			if err := base.addrs.Put(k, v); err != nil {
+			if err := keep(base.addrs, s.maps.addrs, k); err != nil {
 				return nil, fmt.Errorf("keeping a held address: %w", err)
 			}
 		}
@@ -239,12 +231,25 @@ func adopt(found []*standing) (_ *maps, err error) {
 			return nil, err
 		}
 		for _, k := range vrids {
-			if err := base.vrids.Put(k, uint32(1)); err != nil {
+			if err := keep(base.vrids, s.maps.vrids, k); err != nil {
 				return nil, fmt.Errorf("keeping a held VRID: %w", err)
 			}
 		}
 	}
 	return base, nil
+}
+
+// keep makes base hold what another map holds; what one of them cuts stays cut.
+func keep[K addrKey | vridKey](base, from *ebpf.Map, k K) error {
+	var v uint32
+	if err := from.Lookup(k, &v); err != nil || v != heldCut {
+		v = heldOpen
+	}
+	var has uint32
+	if v == heldOpen && base.Lookup(k, &has) == nil {
+		return nil
+	}
+	return base.Put(k, v)
 }
 
 // SetDeadline makes the lease live until an absolute CLOCK_BOOTTIME, or not
@@ -307,7 +312,7 @@ func (g *Guard) holdAs(value uint32, addrs []netip.Addr) error {
 	})
 }
 
-// noteCut tells the programs whether an address is cut. While none ever was it costs nothing.
+// noteCut tells the programs whether an address or a virtual router is cut. While none ever was it costs nothing.
 func (g *Guard) noteCut() error {
 	if g.maps.cutWord().Load() == 0 {
 		return nil
@@ -320,20 +325,28 @@ func (g *Guard) noteCut() error {
 }
 
 // HoldVRID puts virtual routers under the guard, like Hold.
-func (g *Guard) HoldVRID(vrids ...VRID) error {
+func (g *Guard) HoldVRID(vrids ...VRID) error { return g.holdVRIDs(heldOpen, vrids) }
+
+// CutVRID drops what is sent of virtual routers whatever the lease says, like Cut.
+func (g *Guard) CutVRID(vrids ...VRID) error { return g.holdVRIDs(heldCut, vrids) }
+
+func (g *Guard) holdVRIDs(value uint32, vrids []VRID) error {
 	for _, v := range vrids {
 		if v.ID == 0 {
 			return fmt.Errorf("guard: %s: a VRID is 1 to 255", v)
 		}
 	}
 	return g.hold(func() error {
+		if value == heldCut {
+			g.maps.cutWord().Store(1)
+		}
 		for _, v := range vrids {
-			if err := g.maps.vrids.Put(v.key(), uint32(1)); err != nil {
+			if err := g.maps.vrids.Put(v.key(), value); err != nil {
 				return fmt.Errorf("holding %s: %w", v, full(err, maxVRIDs, "virtual routers"))
 			}
 			g.vrids[v] = struct{}{}
 		}
-		return nil
+		return g.noteCut()
 	})
 }
 
@@ -389,7 +402,7 @@ func (g *Guard) DropVRID(vrids ...VRID) error {
 		}
 		delete(g.vrids, v)
 	}
-	return nil
+	return g.noteCut()
 }
 
 // Held returns the held addresses in order.

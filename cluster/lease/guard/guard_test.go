@@ -157,6 +157,19 @@ func TestRawPacketSocketsAreStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.reaches(from, at, probes[5])
+	// What belongs to a group that would not stop is silent with a live lease.
+	if err := errors.Join(g.SetDeadline(BootNow()+5*time.Minute), g.CutVRID(VRID{ID: 51})); err != nil {
+		t.Fatal(err)
+	}
+	l.stopped(from, at, probes[5], frame("another VRID", head(ethPIP), packet4(dir4, "224.0.0.18", 112, vrrp(52))))
+	if err := g.HoldVRID(VRID{ID: 51}); err != nil {
+		t.Fatal(err)
+	}
+	l.reaches(from, at, probes[5])
+	if err := errors.Join(g.CutVRID(VRID{ID: 51}), g.DropVRID(VRID{ID: 51})); err != nil {
+		t.Fatal(err)
+	}
+	l.reaches(from, at, probes[5])
 }
 
 func TestNewInterfaceIsGuardedBeforeItCanCarry(t *testing.T) {

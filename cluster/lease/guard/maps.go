@@ -30,9 +30,9 @@ const (
 
 	stateSlots   = 8 // those not named are spare, zero, for later versions
 	slotDeadline = 0
-	slotCut      = 1 // not 0 while an address is cut
+	slotCut      = 1 // not 0 while an address or a virtual router is cut
 
-	// The values of the address map.
+	// The values of the maps of addresses and virtual routers.
 	heldOpen = 1 // dropped while the lease is not live
 	heldCut  = 2 // dropped always
 )
@@ -211,15 +211,22 @@ func (m *maps) cutWord() *atomic.Uint64 {
 	return (*atomic.Uint64)(unsafe.Pointer(&m.page[slotCut*8]))
 }
 
-// anyCut says whether an address is cut.
+// anyCut says whether an address or a virtual router is cut.
 func (m *maps) anyCut() (bool, error) {
-	keys, err := keysOf[addrKey](m.addrs)
+	if cut, err := cutIn[vridKey](m.vrids); cut || err != nil {
+		return cut, err
+	}
+	return cutIn[addrKey](m.addrs)
+}
+
+func cutIn[K addrKey | vridKey](m *ebpf.Map) (bool, error) {
+	keys, err := keysOf[K](m)
 	if err != nil {
 		return false, err
 	}
 	for _, k := range keys {
 		var v uint32
-		if err := m.addrs.Lookup(k, &v); err == nil && v == heldCut {
+		if err := m.Lookup(k, &v); err == nil && v == heldCut {
 			return true, nil
 		}
 	}
