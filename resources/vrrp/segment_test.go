@@ -114,7 +114,9 @@ func (h *fakeHost) Now() time.Time {
 	return time.Now()
 }
 
-// running returns when the process is not stopped.
+// running returns when the process is not stopped. It is asked wherever a
+// goroutine comes back to the router: one that waited for a lock of a stopped
+// router would keep the time of the bubble from going on.
 func (h *fakeHost) running() {
 	var stopped chan struct{}
 	h.set(func() { stopped = h.stopped })
@@ -125,6 +127,7 @@ func (h *fakeHost) running() {
 
 // freeze stops the process, as SIGSTOP does: its kernel goes on.
 func (h *fakeHost) freeze(d time.Duration) {
+	synctest.Wait()
 	stopped := make(chan struct{})
 	h.set(func() { h.stopped = stopped })
 	time.Sleep(d)
@@ -149,7 +152,9 @@ func (h *fakeHost) link(name string, up bool) {
 	h.links[name] = up
 	changed := h.changed
 	h.s.mu.Unlock()
-	changed(name, up)
+	if changed != nil {
+		changed(name, up)
+	}
 }
 
 func (h *fakeHost) set(f func()) {
@@ -159,7 +164,10 @@ func (h *fakeHost) set(f func()) {
 }
 
 func (h *fakeHost) Acquire(i *conf.VRRPInstance) error {
-	time.Sleep(h.slow)
+	var slow time.Duration
+	h.set(func() { slow = h.slow })
+	time.Sleep(slow)
+	defer h.running()
 	h.s.mu.Lock()
 	defer h.s.mu.Unlock()
 	if h.refuse != nil {
@@ -195,6 +203,7 @@ func (h *fakeHost) Release(i *conf.VRRPInstance) error {
 }
 
 func (h *fakeHost) Announce(ctx context.Context, i *conf.VRRPInstance) error {
+	defer h.running()
 	for range i.Addresses {
 		select {
 		case <-ctx.Done():
@@ -377,4 +386,10 @@ func (h *fakeHost) rounds(name string) (n int) {
 func (h *fakeHost) has(address string) (n int) {
 	h.set(func() { n = h.addresses[address] })
 	return n
+}
+
+// holds tells whether the host has an instance's addresses.
+func (h *fakeHost) holds(name string) (held bool) {
+	h.set(func() { held = h.held[name] })
+	return held
 }
