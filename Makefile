@@ -30,7 +30,7 @@ RUNS ?= 50
 SEED ?= 0
 
 .PHONY: build labtool install test vet staticcheck vuln test-unit test-sim test-model model test-lab test-lab-host test-lab-kernel test-fault fault \
-	sim demo bench-failover bench-checks bench-ipvs lab-kernel deps clean
+	sim demo bench-failover bench-checks bench-ipvs bench-vrrp lab-kernel deps clean
 
 # ---- build
 
@@ -152,7 +152,8 @@ demo:
 bin/demo:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/demo ./test/demo
 
-# PEERS=1 puts keepalived and heartbeat through the same events; BENCH='-n 30 -short-n 10' are flags of test/bench.
+# PEERS=1 puts keepalived and heartbeat through the same events; BENCH='-n 30 -short-n 10' are flags of test/bench,
+# BENCH='-event router -short-n 10' has nothing but routers of VRRP.
 bench-failover: deps build labtool
 	$(if $(filter 1,$(PEERS)),@test/lab/deps.sh peers)
 	CGO_ENABLED=0 $(GO) build -o bin/bench ./test/bench
@@ -170,6 +171,12 @@ bench-ipvs: deps lab-kernel build labtool
 	$(if $(filter 1,$(PEERS)),@test/lab/deps.sh peers)
 	CGO_ENABLED=0 $(GO) build -o bin/bench ./test/bench
 	$(LAB_ENV) bin/labtool kernel -timeout 60m -- bin/bench ipvs $(if $(filter 1,$(PEERS)),-peers) $(BENCH)
+
+# Advertisements every 10 ms while addresses are programmed, and 1,000 instances; PEERS=1: keepalived, too. BENCH='-part thousand -for 30s'.
+bench-vrrp: deps build labtool
+	$(if $(filter 1,$(PEERS)),@test/lab/deps.sh peers)
+	CGO_ENABLED=0 $(GO) build -o bin/bench ./test/bench
+	$(LAB_ENV) bin/bench vrrp $(if $(filter 1,$(PEERS)),-peers) $(BENCH)
 
 lab-kernel:
 	@test/lab/kernel.sh

@@ -25,7 +25,8 @@ func TestWhatIsComparedIsChosenByParts(t *testing.T) {
 		want       string // systems, or the beginning of the error
 		events     int
 	}{
-		{"everything of ours", "", "keepbeat witness default, keepbeat witness fast, keepbeat pair fencing, keepbeat pair ping, keepbeat pair unsafe", 8},
+		{"everything of ours", "", "keepbeat witness default, keepbeat witness fast, keepbeat pair fencing, keepbeat pair ping, keepbeat pair unsafe, "+
+			"keepbeat router advert_int 1s, keepbeat router advert_int 100ms, keepbeat router advert_int 10ms", 8},
 		{"a part of a name", "-system pair -compare death,freeze", "keepbeat pair fencing, keepbeat pair ping, keepbeat pair unsafe", 2},
 		{"peers when they are asked for", "-peers -system 0.1,deadtime_1s -compare none", "keepalived advert_int 0.1, heartbeat keepalive 200ms deadtime 1s", 0},
 		{"a peer that was not asked for", "-system keepalived", "-system keepalived: there are keepbeat witness default, ", 0},

@@ -112,7 +112,7 @@ func terminate(p *lab.Process) {
 
 // systems are all that can be compared; peers only where they are asked for.
 func systems(peers bool) []system {
-	all := slices.Concat(trioSystems(), pairSystems())
+	all := slices.Concat(trioSystems(), pairSystems(), routerSystems())
 	if peers {
 		all = slices.Concat(all, keepalivedSystems(), heartbeatSystems())
 	}

@@ -75,12 +75,16 @@ type report struct {
 func failover(ctx context.Context, args []string) (any, error) {
 	flags := flag.NewFlagSet("failover", flag.ContinueOnError)
 	profileList := flags.String("profile", "default,fast", "profiles, with commas between")
-	eventList := flags.String("event", "all", "events measured against budgets, with commas between; rest is the daemon at rest; none")
+	eventList := flags.String("event", "all", "events measured against budgets, with commas between; rest is the daemon at rest; none; router: nothing but death and planned stop of VRRP routers, -short-n times")
 	n := flags.Int("n", 5, "how often each event happens")
 	atRest := flags.Duration("rest", 30*time.Second, "how long the daemons at rest are watched")
 	c := comparisonFlags(flags)
 	if err := parse(flags, args); err != nil {
 		return nil, err
+	}
+	if *eventList == "router" {
+		*eventList = "none"
+		c.routers()
 	}
 	if *n < 1 || *atRest < time.Second {
 		return nil, fmt.Errorf("-n %d -rest %v: want at least 1 and 1s", *n, *atRest)

@@ -4,6 +4,8 @@
 //
 //	bench failover [-profile default,fast] [-event all] [-n 5]
 //	               [-compare all] [-system all] [-short-n 4] [-lasting-n 1] [-peers]
+//	bench failover -event router [-short-n 4] [-peers]
+//	bench vrrp     [-for 10s] [-part lateness,thousand] [-peers]
 //	bench checks   [-servers 10,100,1000,5000] [-for 10s] [-peers] [-system all] [-patience 6m]
 //	               [-kernel]         (in a kernel with IPVS: labtool kernel -- bench checks -kernel)
 //	bench ipvs     [-n 5] [-peers]   (in a kernel with IPVS: labtool kernel -- bench ipvs)
@@ -24,11 +26,11 @@ import (
 
 func main() {
 	commands := map[string]func(context.Context, []string) (any, error){
-		"failover": failover, "checks": checking, "ipvs": programming,
+		"failover": failover, "checks": checking, "ipvs": programming, "vrrp": routers,
 		"httpd": httpd, "pool": pool, // the real servers of `checks`, and our part, each in a process of its own
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: bench failover|checks|ipvs [flags]")
+		fmt.Fprintln(os.Stderr, "usage: bench failover|checks|ipvs|vrrp [flags]")
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)

@@ -29,6 +29,9 @@ func comparisonFlags(f *flag.FlagSet) comparisonOptions {
 	}
 }
 
+// routers leaves the routers of VRRP, and what may befall any of them.
+func (o comparisonOptions) routers() { *o.systems, *o.happenings = "advert_int", "death,stop" }
+
 func (o comparisonOptions) parse() (c comparison, err error) {
 	if *o.n < 0 || *o.lastingN < 0 || *o.lanes < 1 || *o.lasting < time.Second {
 		return c, fmt.Errorf("-short-n %d -lasting-n %d -lanes %d -lasting %v: want at least 0, 0, 1 and 1s", *o.n, *o.lastingN, *o.lanes, *o.lasting)
