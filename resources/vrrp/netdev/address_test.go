@@ -302,6 +302,35 @@ func TestVirtualInterfaceAnswersForItsAddresses(t *testing.T) {
 	}
 }
 
+func TestVirtualInterfacesGoWithTheirEndpoints(t *testing.T) {
+	a, _ := pair(t)
+	h := a.host(t.TempDir())
+	arp := func() string {
+		v, err := h.k.Sysctl("net/ipv4/conf/eth0/arp_ignore")
+		ok(t, err)
+		w, err := h.k.Sysctl("net/ipv4/conf/eth0/arp_announce")
+		ok(t, err)
+		return v + w
+	}
+	one, two := onVMAC(router4("10.0.0.5/24")), onVMAC(router4("10.0.0.6/24"))
+	two.Name, two.VRID, two.VMAC = "db", 8, "vrrp.8"
+	x, y := open(t, h, one), open(t, h, two)
+	ok(t, x.Close())
+	if links := a.ip("-br link"); strings.Contains(links, "vrrp.7") || !strings.Contains(links, "vrrp.8") || arp() != "12" {
+		t.Errorf("after one has gone: arp %s, %s", arp(), links)
+	}
+	a.ip("link del vrrp.8") // somebody's mistake
+	eventually(t, "it is made again", func() bool { return strings.Contains(a.ip("-br link"), "vrrp.8") })
+	ok(t, y.Close())
+	if links := a.ip("-br link"); strings.Contains(links, "vrrp.8") || arp() != "00" {
+		t.Errorf("after both have gone: arp %s, %s", arp(), links)
+	}
+
+	a.ip("link add vrrp.7 type veth peer name other")
+	_, err := h.Open(one, nil)
+	refused(t, err, "vrrp web: vrrp.7 is an interface of another kind or with another link-layer address; give the virtual one another name, or remove it (ip link del vrrp.7)")
+}
+
 // reached says whether a machine answers at an address: it refuses a connection.
 func reached(t *testing.T, from lab, ip string) {
 	t.Helper()

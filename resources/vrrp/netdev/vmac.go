@@ -25,6 +25,7 @@ type vmac struct {
 	ipv6     bool   // it carries IPv6 addresses
 	ipv4     bool   // and IPv4 ones
 	made     int    // index of the interface that we have made; 0: it is not there, or somebody else's
+	ready    bool   // what we have made has its settings, and is up
 }
 
 // base is an interface with settings changed for the macvlans on it.
@@ -72,19 +73,36 @@ func (h *Host) openVMAC(i *conf.VRRPInstance) (*vmac, error) {
 func (h *Host) ensureVMAC(v *vmac) error {
 	parent, ok := h.seen.link(v.parent)
 	if !ok {
-		v.made = 0
 		return fmt.Errorf("%s: %w", v.parent, errNoInterface)
 	}
-	if l, ok := h.seen.link(v.name); ok {
-		if l.Kind != "macvlan" || l.MAC != v.mac {
-			return fmt.Errorf("%s is an interface of another kind or with another link-layer address; give the virtual one another name, or remove it (ip link del %[1]s)", v.name)
-		}
+	l, ok := h.seen.link(v.name)
+	switch {
+	case ok && (l.Kind != "macvlan" || l.MAC != v.mac):
+		return fmt.Errorf("%s is an interface of another kind or with another link-layer address; give the virtual one another name, or remove it (ip link del %[1]s)", v.name)
+	case ok && (l.Index != v.made || v.ready):
 		return nil
+	case !ok:
+		if err := h.makeVMAC(v, parent.Index); err != nil {
+			return err
+		}
 	}
+	if err := h.settle(v); err != nil {
+		return err
+	}
+	if err := h.k.Do(rtnl.SetUp(v.made)); err != nil {
+		return fmt.Errorf("%s: %w", v.name, err)
+	}
+	v.ready = true
+	return h.drain()
+}
+
+// makeVMAC makes the interface, down. The caller holds mu.
+func (h *Host) makeVMAC(v *vmac, parent int) error {
+	v.made, v.ready = 0, false
 	if err := h.journal.update(v.instance, func(r *record) { r.VMAC = &recordedVMAC{v.name, []byte(v.mac)} }); err != nil {
 		return err
 	}
-	if err := h.k.Do(rtnl.AddMacvlan(v.name, parent.Index, v.mac)); err != nil {
+	if err := h.k.Do(rtnl.AddMacvlan(v.name, parent, v.mac)); err != nil {
 		hint := ""
 		if errors.Is(err, unix.EOPNOTSUPP) {
 			hint = "; this kernel has no macvlan"
@@ -99,13 +117,7 @@ func (h *Host) ensureVMAC(v *vmac) error {
 		return fmt.Errorf("%s was made and is gone", v.name)
 	}
 	v.made = l.Index
-	if err := h.settle(v); err != nil {
-		return err
-	}
-	if err := h.k.Do(rtnl.SetUp(l.Index)); err != nil {
-		return fmt.Errorf("%s: %w", v.name, err)
-	}
-	return h.drain()
+	return nil
 }
 
 // settle writes the settings without which a macvlan does not answer for its
