@@ -84,6 +84,7 @@ func (a *Announcer) Start() error {
 	defer a.mu.Unlock()
 	a.endpoint, a.stop = e, stop
 	a.foreign, a.heard, a.conflict, a.silent = Foreign{}, time.Time{}, false, false
+	a.counters.said[ReasonRival] = false
 	a.send(a.cfg.Announcer.Instance.Priority)
 	a.run.Go(func() { a.beat(stop) })
 	return nil
@@ -186,9 +187,14 @@ func (a *Announcer) receive(p Packet) {
 	case !taken:
 	case adv.Priority > own.Priority, adv.Priority == own.Priority && local.Unmap().WithZone("").Less(adv.From):
 		a.outbid(adv, now)
-	case now.Sub(a.sent) >= assertGap && (adv.Priority == 0 || own.LowerAdvert):
+	default:
+		if adv.Priority > 0 {
+			a.counters.note(a.cfg.Logger, ReasonRival, adv.From, now)
+		}
 		// RFC 9568, 6.4.3: one that leaves, and one of lower priority, are answered at once.
-		a.send(own.Priority)
+		if now.Sub(a.sent) >= assertGap && (adv.Priority == 0 || own.LowerAdvert) {
+			a.send(own.Priority)
+		}
 	}
 }
 

@@ -32,7 +32,7 @@ type instance struct {
 }
 
 func (r *Router) newInstance(c *conf.VRRPInstance, now time.Time) *instance {
-	i := &instance{r: r, place: -1, machine: NewMachine(Settings{}, now)}
+	i := &instance{r: r, place: -1}
 	i.open = true
 	i.configure(c)
 	i.machine = NewMachine(i.settings(int(c.Priority)), now)
@@ -112,23 +112,18 @@ func (i *instance) stand(now time.Time) {
 		i.retryAfter(retryOpen)
 	}
 	i.did(i.machine.Configure(i.settings(int(s.Priority)), now), now)
-	i.group.sync.Stand(i.member, s, now, i.group.did(now))
+	i.group.now = now
+	i.group.sync.Stand(i.member, s, now, i.group.carry)
 }
 
 // did carries out what an event of the machine has led to, in its group as well.
 func (i *instance) did(a Actions, now time.Time) {
 	if a != 0 {
 		i.do(a, now)
-		i.group.sync.Follow(i.member, a, now, i.group.did(now))
+		i.group.now = now
+		i.group.sync.Follow(i.member, a, now, i.group.carry)
 	}
 	i.r.schedule(i)
-}
-
-func (g *group) did(now time.Time) func(int, Actions) {
-	return func(member int, a Actions) {
-		g.members[member].do(a, now)
-		g.members[member].r.schedule(g.members[member])
-	}
 }
 
 // do carries out actions. An advertisement goes out here and now, everything else by other hands.
@@ -142,6 +137,7 @@ func (i *instance) do(a Actions, now time.Time) {
 	switch {
 	case a&BecomeMaster != 0:
 		i.becameMaster++
+		i.said[ReasonRival] = false
 		i.rounds.start(i.conf.GARP, now)
 		i.log.Info("master", "priority", i.machine.Priority())
 	case a&BecomeBackup != 0:
@@ -229,7 +225,11 @@ func (i *instance) receive(opened int) func(Packet) {
 		if !taken {
 			return
 		}
-		i.did(i.machine.Received(a, from.Unmap().WithZone(""), now), now)
+		actions := i.machine.Received(a, from.Unmap().WithZone(""), now)
+		if actions&AnnounceLower != 0 {
+			i.note(i.log, ReasonRival, p.From, now)
+		}
+		i.did(actions, now)
 	}
 }
 

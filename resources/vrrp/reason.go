@@ -23,6 +23,7 @@ const (
 	ReasonAddresses            // another list of addresses than ours
 	ReasonChecksumForm         // version 3 over IPv4: the checksum is of the other form than ours
 	ReasonOtherInterval        // version 3: the master has another interval than we would have
+	ReasonRival                // we are master, and it is one too, of lower priority
 	reasons
 )
 
@@ -31,6 +32,7 @@ var reasonNames = [reasons]string{
 	ReasonType: "type", ReasonVRID: "vrid", ReasonAuthType: "authentication type", ReasonPassword: "password",
 	ReasonInterval: "interval", ReasonChecksum: "checksum", ReasonSource: "source", ReasonOwn: "own address",
 	ReasonAddresses: "address list", ReasonChecksumForm: "checksum form", ReasonOtherInterval: "other interval",
+	ReasonRival: "rival of lower priority",
 }
 
 func (r Reason) String() string {

@@ -243,9 +243,19 @@ type group struct {
 	members []*instance
 	told    State      // last, with Event; Router.mu guards it
 	telling sync.Mutex // held while Event is called, for the order
+
+	// carry has a member do what its group has decided at the time now. It is made
+	// once: a group hears every advertisement of its members.
+	carry func(member int, a Actions)
+	now   time.Time
 }
 
 func (g *group) join() {
+	g.carry = func(member int, a Actions) {
+		i := g.members[member]
+		i.do(a, g.now)
+		i.r.schedule(i)
+	}
 	var machines []*Machine
 	for n, i := range g.members {
 		i.group, i.member = g, n

@@ -29,9 +29,12 @@ func (c *counters) note(log *slog.Logger, why Reason, from netip.Addr, now time.
 		return
 	}
 	c.said[why] = true
-	text := "advertisements are refused"
-	if !why.Refused() {
-		text = "advertisements are not as ours, and are taken"
+	text := "advertisements are not as ours, and are taken"
+	switch {
+	case why.Refused():
+		text = "advertisements are refused"
+	case why == ReasonRival:
+		text = "there is another master, of lower priority; it is told, and the addresses are announced again"
 	}
 	log.Warn(text+"; more of these are only counted", "why", why, "from", from)
 }

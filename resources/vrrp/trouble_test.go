@@ -144,3 +144,20 @@ func TestWhatTheKernelRefusesIsTriedAgain(t *testing.T) {
 		a.stop()
 	})
 }
+
+func TestAMasterTellsOfAnotherOne(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		a, rival := ha.run(file(200, nil)), hb.announcer(50, conf.ConflictKeep)
+		start(t, rival)
+		time.Sleep(10 * time.Second)
+		got := a.Status().Instances[0].Notes
+		if len(got) != 1 || got[0].Why != ReasonRival || got[0].From != hb.addr || got[0].Count < 6 {
+			t.Errorf("notes %+v", got)
+		}
+		if n := ha.rounds("VI_1"); n < 15 {
+			t.Errorf("its addresses were announced %d times", n)
+		}
+		stop(t, rival)
+		a.stop()
+	})
+}
