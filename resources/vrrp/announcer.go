@@ -11,23 +11,19 @@ import (
 	"github.com/keepbeat/keepbeat/conf"
 )
 
-// Foreign is a router outside of the cluster that is master of a virtual router
-// whose addresses a group has, and outbids the owner.
-type Foreign struct {
-	From     netip.Addr `json:"from"`
-	Priority uint8      `json:"priority"`
-	Since    time.Time  `json:"since"`
+// AnnouncerHost is what an Announcer needs of the machine.
+type AnnouncerHost interface {
+	Open(i *conf.VRRPInstance, receive func(Packet)) (Endpoint, error)
+	Now() time.Time
 }
-
-func (f Foreign) String() string { return fmt.Sprintf("%s, priority %d", f.From, f.Priority) }
 
 // AnnouncerConfig is what an Announcer needs.
 type AnnouncerConfig struct {
-	Host      Host
+	Host      AnnouncerHost
 	Announcer *conf.Announcer
 	Logger    *slog.Logger
-	// Conflict is told when a foreign master outbids this one, and when it is
-	// over. One call at a time; it must not wait, and not call the Announcer. Nil: nobody.
+	// Conflict is told when a foreign master outbids this one while it announces,
+	// and when it is over. One call at a time; it must not wait, and not call the Announcer. Nil: nobody.
 	Conflict func(f Foreign, over bool)
 }
 
@@ -38,17 +34,18 @@ type Announcer struct {
 	cfg AnnouncerConfig
 	run sync.WaitGroup
 
-	life sync.Mutex    // held by Start and Stop
-	stop chan struct{} // ends beat; nil: stopped; life guards it
+	life    sync.Mutex    // held by Listen, Start, Stop and Close; guards what follows
+	listens bool          // Listen was called
+	stop    chan struct{} // ends beat; nil: stopped
 
 	mu       sync.Mutex // guards the rest
-	endpoint Endpoint   // nil: stopped
+	endpoint Endpoint   // nil: closed
+	speaks   bool
+	silent   bool // it speaks no more, since it has yielded
 	sender   sender
 	judge    *judge
-	foreign  Foreign // one that outbids us was heard; valid if heard is set
-	heard    time.Time
-	conflict bool // heard a second time
-	silent   bool // it has yielded
+	rival    rival
+	yielded  netip.Addr // to whom, until it is started again
 	sent     time.Time
 	counters counters
 }
@@ -64,6 +61,49 @@ func NewAnnouncer(cfg AnnouncerConfig) *Announcer {
 
 var errNoAddress = errors.New("its interface has no address to send from")
 
+// Listen makes it hear foreign masters while it does not announce, until Close.
+// It sends nothing.
+func (a *Announcer) Listen() error {
+	a.life.Lock()
+	defer a.life.Unlock()
+	if err := a.open(); err != nil {
+		return err
+	}
+	a.listens = true
+	return nil
+}
+
+// open opens the endpoint. life is held.
+func (a *Announcer) open() error {
+	if a.endpoint != nil { // written with life held
+		return nil
+	}
+	e, err := a.cfg.Host.Open(&a.cfg.Announcer.Instance, a.receive)
+	if err != nil {
+		return a.errorf(err)
+	}
+	a.mu.Lock()
+	a.endpoint = e
+	a.mu.Unlock()
+	return nil
+}
+
+// close closes it, unless it is to go on listening. life is held.
+func (a *Announcer) close() error {
+	if a.listens || a.endpoint == nil {
+		return nil
+	}
+	a.mu.Lock()
+	e := a.endpoint
+	a.endpoint = nil
+	a.mu.Unlock()
+	return e.Close() // waits for receive
+}
+
+func (a *Announcer) errorf(err error) error {
+	return fmt.Errorf("vrrp %d on %s: %w", a.cfg.Announcer.Instance.VRID, a.cfg.Announcer.Instance.Interface, err)
+}
+
 // Start begins to announce: the first advertisement goes out at once. Started
 // again it does nothing.
 func (a *Announcer) Start() error {
@@ -72,21 +112,29 @@ func (a *Announcer) Start() error {
 	if a.stop != nil {
 		return nil
 	}
+	if err := a.open(); err != nil {
+		return err
+	}
+	if err := a.Able(); err != nil {
+		return errors.Join(err, a.close())
+	}
 	stop := make(chan struct{})
-	e, err := a.cfg.Host.Open(&a.cfg.Announcer.Instance, a.receive)
-	if err == nil && !e.Local().IsValid() {
-		err = errors.Join(errNoAddress, e.Close())
-	}
-	if err != nil {
-		return fmt.Errorf("vrrp %d on %s: %w", a.cfg.Announcer.Instance.VRID, a.cfg.Announcer.Instance.Interface, err)
-	}
+	a.stop = stop
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.endpoint, a.stop = e, stop
-	a.foreign, a.heard, a.conflict, a.silent = Foreign{}, time.Time{}, false, false
-	a.counters.said[ReasonRival] = false
+	a.rival, a.yielded, a.speaks, a.silent = rival{}, netip.Addr{}, true, false
 	a.send(a.cfg.Announcer.Instance.Priority)
 	a.run.Go(func() { a.beat(stop) })
+	return nil
+}
+
+// Able says why it could not announce now. Before Listen and Start nothing is known.
+func (a *Announcer) Able() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.endpoint != nil && !a.endpoint.Local().IsValid() {
+		return a.errorf(errNoAddress)
+	}
 	return nil
 }
 
@@ -103,33 +151,72 @@ func (a *Announcer) Opened() {
 func (a *Announcer) Stop() error {
 	a.life.Lock()
 	defer a.life.Unlock()
+	a.end(true)
+	return a.close()
+}
+
+// Close ends everything without a word: who leaves has said so by Stop.
+func (a *Announcer) Close() error {
+	a.life.Lock()
+	defer a.life.Unlock()
+	a.listens = false
+	a.end(false)
+	return a.close()
+}
+
+// end ends the advertisements. life is held.
+func (a *Announcer) end(word bool) {
 	if a.stop == nil {
-		return nil
+		return
 	}
 	a.mu.Lock()
-	a.send(0)
-	e := a.endpoint
-	a.endpoint = nil
+	if word {
+		a.send(0)
+	}
+	if a.silent {
+		a.yielded = a.rival.From
+	}
+	a.speaks, a.silent = false, false
 	a.mu.Unlock()
 	close(a.stop)
 	a.stop = nil
 	a.run.Wait()
-	return e.Close()
 }
 
 // Conflict returns the foreign master that outbids this one, if there is one.
-// With on_conflict yield it stays until the next Start.
+// Who has yielded has yielded: then there is one until Stop.
 func (a *Announcer) Conflict() (Foreign, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.foreign, a.conflict
+	return a.rival.Foreign, a.silent || a.rival.again && !a.rival.gone(a.cfg.Host.Now())
 }
 
-// Notes returns what was counted of received advertisements.
-func (a *Announcer) Notes() []Note {
+// AnnouncerStatus is what an Announcer knows.
+type AnnouncerStatus struct {
+	Announces  bool       `json:"announces"`
+	Source     netip.Addr `json:"source,omitzero"` // that it sends from
+	Sent       uint64     `json:"sent"`
+	SendErrors uint64     `json:"send_errors,omitempty"`
+	SendError  string     `json:"send_error,omitempty"` // the latest
+	Received   uint64     `json:"received"`             // that were taken
+	Notes      []Note     `json:"notes,omitempty"`
+	Foreign    *Foreign   `json:"foreign,omitempty"` // that outbids it now
+}
+
+// Status returns what is known now.
+func (a *Announcer) Status() AnnouncerStatus {
+	foreign, conflict := a.Conflict()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.counters.remarks()
+	c := &a.counters
+	s := AnnouncerStatus{Announces: a.speaks && !a.silent, Sent: c.sent, SendErrors: c.sendErrors, SendError: c.sendError, Received: c.received, Notes: c.remarks()}
+	if a.endpoint != nil {
+		s.Source = a.endpoint.Local()
+	}
+	if conflict {
+		s.Foreign = &foreign
+	}
+	return s
 }
 
 // beat sends at the interval until stop is closed.
@@ -158,7 +245,7 @@ func (a *Announcer) beat(stop chan struct{}) {
 
 // send sends an advertisement, unless it is stopped or has yielded. mu is held.
 func (a *Announcer) send(priority uint8) {
-	if a.endpoint == nil || a.silent {
+	if a.endpoint == nil || !a.speaks || a.silent {
 		return
 	}
 	a.sent = a.cfg.Host.Now()
@@ -185,54 +272,52 @@ func (a *Announcer) receive(p Packet) {
 	own := &a.cfg.Announcer.Instance
 	switch {
 	case !taken:
-	case adv.Priority > own.Priority, adv.Priority == own.Priority && local.Unmap().WithZone("").Less(adv.From):
+	case a.outbids(adv, local):
 		a.outbid(adv, now)
-	default:
-		if adv.Priority > 0 {
-			a.counters.note(a.cfg.Logger, ReasonRival, adv.From, now)
-		}
+	case !a.speaks:
+	case now.Sub(a.sent) >= assertGap && (adv.Priority == 0 || own.LowerAdvert):
 		// RFC 9568, 6.4.3: one that leaves, and one of lower priority, are answered at once.
-		if now.Sub(a.sent) >= assertGap && (adv.Priority == 0 || own.LowerAdvert) {
-			a.send(own.Priority)
-		}
+		a.send(own.Priority)
 	}
 }
 
-// outbid handles an advertisement to which a master of the RFCs yields. One is
-// none yet: it may be the last of this group's previous owner, still under way.
+// outbids says whether a master of the RFCs yields to an advertisement. One of
+// the same priority is that of this group's owner, where this node is not it.
+func (a *Announcer) outbids(adv Advert, local netip.Addr) bool {
+	own := a.cfg.Announcer.Instance.Priority
+	switch {
+	case adv.Priority != own:
+		return adv.Priority > own
+	case a.speaks:
+		return local.Unmap().WithZone("").Less(adv.From)
+	}
+	return adv.From == a.yielded
+}
+
 func (a *Announcer) outbid(adv Advert, now time.Time) {
-	again := a.foreign.From == adv.From && !a.heard.IsZero()
-	a.heard = now
-	if a.conflict {
-		a.foreign.Priority = adv.Priority
+	if !a.rival.hear(adv, &a.cfg.Announcer.Instance, now) {
 		return
 	}
-	if !again {
-		a.foreign = Foreign{adv.From, adv.Priority, now}
+	if !a.speaks {
+		a.cfg.Logger.Warn("a foreign router is master, and has the better priority", "foreign", a.rival.Foreign)
 		return
 	}
-	a.conflict = true
-	a.silent = a.cfg.Announcer.OnConflict == conf.ConflictYield
 	what := "it goes on announcing: there are two masters"
-	if a.silent {
+	if a.cfg.Announcer.OnConflict == conf.ConflictYield {
+		a.silent = true
 		what = "it is silent from now on"
 	}
-	a.cfg.Logger.Error("a foreign router is master too, and has the better priority; "+what, "foreign", a.foreign)
-	a.cfg.Conflict(a.foreign, false)
+	a.cfg.Logger.Error("ALARM: a foreign router is master too, and has the better priority; "+what, "foreign", a.rival.Foreign)
+	a.cfg.Conflict(a.rival.Foreign, false)
 }
 
-// forget ends a conflict whose other side has not been heard for as long as a
-// backup would wait. Who has yielded has yielded: the group has failed here.
+// forget ends a conflict whose other side is gone. mu is held.
 func (a *Announcer) forget(now time.Time) {
-	own := &a.cfg.Announcer.Instance
-	if a.heard.IsZero() || a.silent || now.Sub(a.heard) <= time.Duration(own.DownAdverts+1)*own.Interval {
+	if a.silent || !a.rival.again || !a.rival.gone(now) {
 		return
 	}
-	was := a.foreign
-	a.foreign, a.heard = Foreign{}, time.Time{}
-	if a.conflict {
-		a.conflict = false
-		a.cfg.Logger.Info("the foreign router is master no more", "foreign", was)
-		a.cfg.Conflict(was, true)
-	}
+	was := a.rival.Foreign
+	a.rival = rival{}
+	a.cfg.Logger.Info("the foreign router is master no more", "foreign", was)
+	a.cfg.Conflict(was, true)
 }

@@ -1,0 +1,138 @@
+package vrrp
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+func listen(t *testing.T, a *Announcer) {
+	t.Helper()
+	if err := a.Listen(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func end(t *testing.T, a *Announcer) {
+	t.Helper()
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// outbid says whether it hears a foreign master.
+func outbid(t *testing.T, a *Announcer, want bool, when string) {
+	t.Helper()
+	if f, is := a.Conflict(); is != want {
+		t.Errorf("%s: conflict %v with %v", when, is, f)
+	}
+}
+
+func TestANodeThatWaitsHearsAForeignMaster(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		a := ha.announcer(254, conf.ConflictYield)
+		listen(t, a)
+		listen(t, a)
+		b := hb.run(file(255, nil))
+		time.Sleep(500 * time.Millisecond)
+		outbid(t, a, false, "one advertisement is a straggler's")
+		time.Sleep(time.Second)
+		outbid(t, a, true, "it goes on")
+		b.stop()
+		time.Sleep(3 * time.Second)
+		outbid(t, a, true, "as long as a backup would wait")
+		time.Sleep(2 * time.Second)
+		outbid(t, a, false, "it is gone")
+		if s := a.Status(); s.Sent != 0 || s.Announces || s.Received == 0 || s.Foreign != nil {
+			t.Errorf("it has said something, or heard nothing: %+v", s)
+		}
+		end(t, a)
+	})
+}
+
+func TestANodeThatWaitsKnowsTheOwnerFromAForeignMaster(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		a, b := ha.announcer(254, conf.ConflictYield), hb.announcer(254, conf.ConflictYield)
+		listen(t, a)
+		listen(t, b)
+		start(t, b)
+		time.Sleep(10 * time.Second)
+		outbid(t, a, false, "the owner announces")
+		stop(t, b)
+		start(t, a)
+		time.Sleep(10 * time.Second)
+		outbid(t, b, false, "the owner announces")
+		outbid(t, a, false, "the other one is silent")
+		end(t, a)
+		end(t, b)
+		s.expect(`10s b leaves VI_1`)
+	})
+}
+
+func TestWhoHasYieldedToAnEqualKnowsIt(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		a := ha.announcer(254, conf.ConflictYield)
+		listen(t, a)
+		start(t, a)
+		b := hb.announcer(254, conf.ConflictKeep) // has the higher address
+		start(t, b)
+		time.Sleep(3 * time.Second)
+		outbid(t, a, true, "the higher address wins")
+		stop(t, a)
+		time.Sleep(10 * time.Second)
+		outbid(t, a, true, "it is the same router")
+		end(t, b)
+		time.Sleep(5 * time.Second)
+		outbid(t, a, false, "it is gone")
+		end(t, a)
+		// Who has yielded leaves without a word: it was no master any more.
+		s.expect(`1s a: outbid by 192.0.2.6, priority 254`)
+	})
+}
+
+func TestARivalIsHeardTwice(t *testing.T) {
+	i := &file(254, nil).Instances[0]
+	now := time.Unix(1e9, 0)
+	at := func(seconds float64) time.Time { return now.Add(time.Duration(seconds * float64(time.Second))) }
+	one, two := netip.MustParseAddr("192.0.2.6"), netip.MustParseAddr("192.0.2.7")
+	for _, c := range []struct {
+		name  string
+		heard []struct {
+			at   float64
+			from netip.Addr
+		}
+		begins int // which one
+	}{
+		{"one", []struct {
+			at   float64
+			from netip.Addr
+		}{{0, one}}, -1},
+		{"two from one router", []struct {
+			at   float64
+			from netip.Addr
+		}{{0, one}, {1, one}, {2, one}}, 1},
+		{"one from each of two routers", []struct {
+			at   float64
+			from netip.Addr
+		}{{0, one}, {1, two}}, -1},
+		{"the second too late", []struct {
+			at   float64
+			from netip.Addr
+		}{{0, one}, {4.5, one}}, -1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var r rival
+			began := -1
+			for n, h := range c.heard {
+				if r.hear(Advert{Priority: 255, Interval: time.Second, From: h.from}, i, at(h.at)) {
+					began = n
+				}
+			}
+			if began != c.begins {
+				t.Errorf("the conflict begins with advertisement %d, want %d", began, c.begins)
+			}
+		})
+	}
+}
