@@ -67,7 +67,7 @@ func BenchmarkLateness(b *testing.B) {
 		ended := make(chan error)
 		go func() { ended <- r.Run(ctx) }()
 		begin := time.Now()
-		for busy := true; busy; time.Sleep(time.Millisecond) {
+		for busy := true; busy; time.Sleep(50 * time.Millisecond) {
 			busy = false
 			for _, i := range r.Status().Instances {
 				busy = busy || i.State != vrrp.Master || i.Programs

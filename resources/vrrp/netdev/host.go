@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keepbeat/keepbeat/conf"
@@ -32,6 +33,9 @@ type Config struct {
 	// RunDir is the daemon's run directory: the journal is below it. Empty: none
 	// is kept, and a crash leaves routes, rules and macvlan interfaces behind.
 	RunDir string
+	// Beside is for a second Host, which is asked for endpoints only: it takes
+	// nothing for left behind, for that may be what the first has.
+	Beside bool
 }
 
 // Host is this machine. Its methods may be called by several goroutines.
@@ -41,6 +45,8 @@ type Host struct {
 	journal journal
 	drops   *drops
 	paces   paces
+	// announced counts packets, of which so many leave in a burst.
+	announced atomic.Uint64
 
 	wake chan struct{} // what the kernel has told waits for the worker
 	done chan struct{} // closed by Close
@@ -96,7 +102,7 @@ func New(cfg Config) (*Host, error) {
 		open: map[*Endpoint]struct{}{}, virtual: map[netip.Addr]int{}, holdings: map[string]*holding{},
 	}
 	h.drops = newDrops(k)
-	if h.journal, err = openJournal(cfg.RunDir); err == nil {
+	if h.journal, err = openJournal(cfg.RunDir); err == nil && !cfg.Beside {
 		err = h.clean()
 	}
 	if err == nil {
