@@ -16,6 +16,7 @@ type hand struct {
 	openError string // why there is none
 
 	leaving []*conf.VRRPInstance // what only an earlier configuration had
+	stuck   []*conf.VRRPInstance // what of that is still there
 	clears  []func()             // called when all of that, or the instance, is gone
 	after   <-chan struct{}      // nothing new is put into the kernel before
 
@@ -93,7 +94,13 @@ func (i *instance) drop() {
 	i.leaving, i.clears = nil, nil
 	i.r.mu.Unlock()
 	for _, c := range old {
-		i.slot(func() { i.failed(i.r.cfg.Host.Release(c)) })
+		i.slot(func() {
+			if err := i.r.cfg.Host.Release(c); i.failed(err) {
+				i.r.mu.Lock()
+				i.stuck = append(i.stuck, c)
+				i.r.mu.Unlock()
+			}
+		})
 	}
 	for _, clear := range clears {
 		clear()
@@ -113,7 +120,19 @@ func (i *instance) carryOut() {
 	}
 	switch {
 	case state == Master:
-		i.slot(func() { i.failed(i.r.cfg.Host.Acquire(c)) })
+		done := false
+		i.slot(func() {
+			// Who has yielded while it waited takes nothing any more.
+			if done = i.masters(); done {
+				i.failed(i.r.cfg.Host.Acquire(c))
+			}
+		})
+		if !done {
+			i.r.mu.Lock()
+			i.dirty = i.dirty || again
+			i.r.mu.Unlock()
+			return
+		}
 	case before == 0 || before == Master || again:
 		i.slot(func() { i.failed(i.r.cfg.Host.Release(c)) })
 	}
@@ -127,6 +146,13 @@ func (i *instance) carryOut() {
 	}
 }
 
+func (i *instance) masters() bool {
+	i.r.mu.Lock()
+	defer i.r.mu.Unlock()
+	state, _ := i.machine.State()
+	return state == Master
+}
+
 // slot waits for a place among those that program the kernel.
 func (i *instance) slot(program func()) {
 	i.r.slots <- struct{}{}
@@ -134,13 +160,13 @@ func (i *instance) slot(program func()) {
 	<-i.r.slots
 }
 
-// failed notes what the kernel has answered, and has it tried again.
-func (i *instance) failed(err error) {
+// failed notes what the kernel has answered, and has what it refused tried again.
+func (i *instance) failed(err error) bool {
 	i.r.mu.Lock()
 	defer i.r.mu.Unlock()
 	if err == nil {
 		i.failure = ""
-		return
+		return false
 	}
 	if text := err.Error(); text != i.failure {
 		i.failure = text
@@ -149,6 +175,7 @@ func (i *instance) failed(err error) {
 	if !i.gone {
 		i.retryAfter(retryKernel)
 	}
+	return true
 }
 
 func (i *instance) retryAfter(d time.Duration) {
@@ -161,6 +188,12 @@ func (i *instance) again(now time.Time) {
 	i.retry = time.Time{}
 	i.open = i.open || i.openError != ""
 	i.dirty = i.dirty || i.failure != ""
+	for _, c := range i.stuck {
+		if c = without(c, i.conf); c != nil { // it may be wanted again
+			i.leaving = append(i.leaving, c)
+		}
+	}
+	i.stuck = nil
 	i.stand(now)
 	i.work()
 }

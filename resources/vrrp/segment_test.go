@@ -93,7 +93,8 @@ type fakeHost struct {
 	ends      []*fakeEndpoint
 	cut       bool
 	slow      time.Duration // what Acquire takes
-	refuse    error
+	refuse    error         // by Acquire
+	keeps     error         // by Release
 	announced map[string]int
 	stopped   chan struct{} // the process is, until it is closed
 }
@@ -187,6 +188,9 @@ func (h *fakeHost) Acquire(i *conf.VRRPInstance) error {
 func (h *fakeHost) Release(i *conf.VRRPInstance) error {
 	h.s.mu.Lock()
 	defer h.s.mu.Unlock()
+	if h.keeps != nil {
+		return h.keeps
+	}
 	for _, a := range slices.Concat(i.Addresses, i.Excluded) {
 		delete(h.addresses, a.Address.String())
 	}

@@ -161,3 +161,50 @@ func TestAMasterTellsOfAnotherOne(t *testing.T) {
 		a.stop()
 	})
 }
+
+func TestWhoHasYieldedWhileItWaitedForTheKernelTakesNothing(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		ha.slow = 5 * time.Second
+		two := func(priority uint8) conf.VRRP {
+			v := grouped(priority)
+			v.SyncGroups = nil
+			return v
+		}
+		a := ha.run(two(100))
+		time.Sleep(time.Second)
+		b := hb.run(two(200))
+		time.Sleep(20 * time.Second)
+		had := 0
+		for _, l := range lines(s.told()) {
+			if l.said == "a has VI_1" || l.said == "a has VI_2" {
+				had++
+			}
+		}
+		if had != 1 {
+			t.Errorf("%d times it took addresses, want the one that had begun before it yielded", had)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestAnAddressThatCouldNotBeTakenAwayIsTakenAwayLater(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, _ *fakeHost) {
+		a := ha.run(file(255, nil))
+		time.Sleep(time.Second)
+		ha.set(func() { ha.keeps = errors.New("device or resource busy") })
+		next := file(255, nil)
+		next.Instances[0].Addresses = addresses("192.0.2.11/24")
+		a.Update(next)
+		time.Sleep(2 * time.Second)
+		if ha.has("192.0.2.10/24") == 0 {
+			t.Fatal("it was taken away")
+		}
+		ha.set(func() { ha.keeps = nil })
+		time.Sleep(10 * time.Second)
+		if ha.has("192.0.2.10/24") > 0 || ha.has("192.0.2.11/24") == 0 {
+			t.Error("the addresses are not those of the new configuration")
+		}
+		a.stop()
+	})
+}
