@@ -75,6 +75,12 @@ func (r VirtualRouter) String() string {
 // merely not all there yet goes on announcing, and says by it that it leaves.
 type Announcing interface{ Routers() []VirtualRouter }
 
+// Accuser is implemented by resources that hear a machine outside of the cluster
+// claim what their group has, and are to have it fenced. While it does so Accused
+// returns its name among the targets of fencing devices, and what it does. It is
+// cheap and may be called at any time.
+type Accuser interface{ Accused() (target, why string) }
+
 // Opener is implemented by resources that have something to tell the network
 // once their group answers (a gratuitous ARP): while a group of several guarded
 // resources is being started, the guard keeps it closed and nothing they send arrives.

@@ -35,6 +35,7 @@ import (
 	"github.com/keepbeat/keepbeat/resources/ipvs"
 	"github.com/keepbeat/keepbeat/resources/realserver"
 	"github.com/keepbeat/keepbeat/resources/vip"
+	"github.com/keepbeat/keepbeat/resources/vrrp/announce"
 )
 
 // stopLimit bounds a clean stop's handover; the unit's TimeoutStopSec is longer.
@@ -53,17 +54,19 @@ func newAgents(local *conf.Local, logger *slog.Logger) agents {
 	scheduler := checks.NewScheduler(checks.Config{Logger: logger})
 	kernel := ipvs.NewKernel(ipvs.KernelConfig{Logger: logger})
 	vips := vip.NewMaker(vip.Config{Logger: logger})
+	announcers := announce.NewMaker(announce.Config{Logger: logger})
 	pools := ipvs.NewMaker(ipvs.Config{Checks: scheduler, Table: kernel})
 	return agents{
 		registry: resources.Registry{
 			conf.KindVIP:        vips,
 			conf.KindLdirectord: pools,
 			conf.KindRealServer: realserver.Maker{Host: realserver.New(local.RunDir)},
+			conf.KindVRRP:       announcers,
 		},
 		vips:   vips,
 		pools:  pools,
 		checks: scheduler,
-		close:  func() error { return errors.Join(vips.Close(), kernel.Close()) },
+		close:  func() error { return errors.Join(vips.Close(), announcers.Close(), kernel.Close()) },
 	}
 }
 
