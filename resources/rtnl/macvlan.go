@@ -26,12 +26,12 @@ func AddMacvlan(name string, parent int, mac string) Change {
 	return Change{unix.RTM_NEWLINK, unix.NLM_F_CREATE | unix.NLM_F_EXCL, b}
 }
 
-// SetUp sets an interface up.
-func SetUp(index int) Change {
+// SetUp sets an interface up, and notes something of it.
+func SetUp(index int, alias string) Change {
 	b := linkBody(index)
 	binary.NativeEndian.PutUint32(b[8:], unix.IFF_UP)
 	binary.NativeEndian.PutUint32(b[12:], unix.IFF_UP) // of the flags, this one changes
-	return Change{unix.RTM_NEWLINK, 0, b}
+	return Change{unix.RTM_NEWLINK, 0, append(b, attr(unix.IFLA_IFALIAS, []byte(alias))...)}
 }
 
 // RemoveLink removes a virtual interface.

@@ -22,6 +22,7 @@ type Link struct {
 	MAC    string   // link-layer address, raw bytes
 	Kind   string   // of a virtual one: "macvlan", "bridge"; empty: a device
 	Parent int      // index of the interface that it stands on; 0: none
+	Alias  string   // what somebody has noted of it (ip link set alias)
 }
 
 // Address is an address as it stands on an interface.
@@ -127,6 +128,8 @@ func ParseLink(b []byte) (l Link, ok bool, err error) {
 			if len(v) >= 4 {
 				l.Parent = int(int32(binary.NativeEndian.Uint32(v)))
 			}
+		case unix.IFLA_IFALIAS:
+			l.Alias = cString(v)
 		case unix.IFLA_LINKINFO:
 			for typ, v := range attributes(v) {
 				if typ == unix.IFLA_INFO_KIND {

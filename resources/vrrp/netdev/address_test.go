@@ -326,6 +326,19 @@ func TestVirtualInterfacesGoWithTheirEndpoints(t *testing.T) {
 		t.Errorf("after both have gone: arp %s, %s", arp(), links)
 	}
 
+	left := a.host("") // it writes nothing down
+	_ = open(t, left, one)
+	ok(t, left.Close())
+	x = open(t, h, one)
+	ok(t, x.Close())
+	if links := a.ip("-br link"); strings.Contains(links, "vrrp.7") {
+		t.Errorf("what was left has not been taken over: %s", links)
+	}
+	a.ip("link add vrrp.7 link eth0 address 00:00:5e:00:01:07 type macvlan")
+	x = open(t, h, one)
+	ok(t, x.Close())
+	a.ip("link del vrrp.7") // the administrator's own has stayed
+
 	a.ip("link add vrrp.7 type veth peer name other")
 	_, err := h.Open(one, nil)
 	refused(t, err, "vrrp web: vrrp.7 is an interface of another kind or with another link-layer address; give the virtual one another name, or remove it (ip link del vrrp.7)")

@@ -31,7 +31,7 @@ type Config struct {
 	Logger    *slog.Logger // nil: nowhere
 	Namespace string       // path of a network namespace, /run/netns/a; empty: the process's own
 	// RunDir is the daemon's run directory: the journal is below it. Empty: none
-	// is kept, and a crash leaves routes, rules and macvlan interfaces behind.
+	// is kept, and a crash leaves routes, rules and settings of interfaces behind.
 	RunDir string
 	// Beside is for a second Host, which is asked for endpoints only: it takes
 	// nothing for left behind, for that may be what the first has.
@@ -117,9 +117,9 @@ func New(cfg Config) (*Host, error) {
 	return h, nil
 }
 
-// Close ends everything that the Host runs, and waits for calls that run. Endpoints that are open send and
-// receive no more; what stands in the kernel stays there, for Release is what
-// takes it back.
+// Close ends everything that the Host runs, and waits for calls that run.
+// Endpoints that are open send and receive no more; what stands in the kernel
+// stays there, for Release is what takes it back.
 func (h *Host) Close() error {
 	h.mu.Lock()
 	if h.closed {

@@ -12,6 +12,10 @@ import (
 	"github.com/keepbeat/keepbeat/resources/rtnl"
 )
 
+// alias is noted of macvlans that we have made: one that a run without a journal
+// has left is taken over.
+const alias = "keepbeat-vrrp"
+
 // errNoInterface is said of an interface that may come.
 var errNoInterface = errors.New("no such interface")
 
@@ -79,8 +83,10 @@ func (h *Host) ensureVMAC(v *vmac) error {
 	switch {
 	case ok && (l.Kind != "macvlan" || l.MAC != v.mac):
 		return fmt.Errorf("%s is an interface of another kind or with another link-layer address; give the virtual one another name, or remove it (ip link del %[1]s)", v.name)
-	case ok && (l.Index != v.made || v.ready):
+	case ok && l.Index == v.made && v.ready, ok && l.Index != v.made && l.Alias != alias:
 		return nil
+	case ok:
+		v.made = l.Index
 	case !ok:
 		if err := h.makeVMAC(v, parent.Index); err != nil {
 			return err
@@ -89,7 +95,7 @@ func (h *Host) ensureVMAC(v *vmac) error {
 	if err := h.settle(v); err != nil {
 		return err
 	}
-	if err := h.k.Do(rtnl.SetUp(v.made)); err != nil {
+	if err := h.k.Do(rtnl.SetUp(v.made, alias)); err != nil {
 		return fmt.Errorf("%s: %w", v.name, err)
 	}
 	v.ready = true
