@@ -25,7 +25,7 @@ func TestWhatIsComparedIsChosenByParts(t *testing.T) {
 		want       string // systems, or the beginning of the error
 		events     int
 	}{
-		{"everything of ours", "", "keepbeat witness default, keepbeat witness fast, keepbeat pair fencing, keepbeat pair ping, keepbeat pair unsafe, "+
+		{"everything of ours", "", "keepbeat witness default, keepbeat witness fast, keepbeat pair fencing, keepbeat pair ping, keepbeat pair unsafe, " +
 			"keepbeat router advert_int 1s, keepbeat router advert_int 100ms, keepbeat router advert_int 10ms", 8},
 		{"a part of a name", "-system pair -compare death,freeze", "keepbeat pair fencing, keepbeat pair ping, keepbeat pair unsafe", 2},
 		{"peers when they are asked for", "-peers -system 0.1,deadtime_1s -compare none", "keepalived advert_int 0.1, heartbeat keepalive 200ms deadtime 1s", 0},
