@@ -1,0 +1,94 @@
+package netdev
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keepbeat/keepbeat/resources/rtnl"
+)
+
+func TestLostEventsAreMadeUpFor(t *testing.T) {
+	a, _ := pair(t)
+	h := a.host("")
+	x := open(t, h, router4("10.0.0.5/24"))
+	eventually(t, "an address", func() bool { return x.Local().IsValid() })
+
+	k := a.kernel()
+	h.mu.Lock() // nobody reads meanwhile
+	ok(t, unix.SetsockoptInt(h.subFD, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4096))
+	for n := range 500 {
+		l := rtnl.Address{Index: 1, Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 9, byte(n >> 8), byte(n)}), 32), Valid: rtnl.Forever, Preferred: rtnl.Forever}
+		if err := k.Add(l); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	a.ip("addr del 10.0.0.1/24 dev eth0\naddr add 10.0.0.9/24 dev eth0")
+	h.mu.Unlock()
+	eventually(t, "the new address", func() bool { return x.Local().String() == "10.0.0.9" })
+	// And goes on.
+	a.ip("addr del 10.0.0.9/24 dev eth0\naddr add 10.0.0.8/24 dev eth0")
+	eventually(t, "the next address", func() bool { return x.Local().String() == "10.0.0.8" })
+}
+
+func TestStatesOfInterfacesAreTold(t *testing.T) {
+	a, b := pair(t)
+	h := a.host("")
+	var mu sync.Mutex
+	var told []string
+	say := func(name string, up bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if name == "lo" {
+			return
+		}
+		if up {
+			name += " up"
+		} else {
+			name += " down"
+		}
+		told = append(told, name)
+	}
+	last := func(want ...string) {
+		t.Helper()
+		eventually(t, want[len(want)-1], func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(told) >= len(want) && slices.Equal(told[len(told)-len(want):], want)
+		})
+	}
+	stop, err := h.Links(say)
+	ok(t, err)
+	mu.Lock()
+	if !slices.Equal(told, []string{"eth0 up"}) {
+		t.Errorf("told %v before it returned", told)
+	}
+	mu.Unlock()
+	b.ip("link set eth0 down") // no carrier here
+	last("eth0 up", "eth0 down")
+	b.ip("link set eth0 up")
+	last("eth0 up", "eth0 down", "eth0 up")
+	a.ip("link set eth0 down")
+	last("eth0 down")
+	a.ip("link set eth0 name lan0")
+	last("lan0 down")
+	a.ip("link property add dev lan0 altname uplink\nlink set lan0 up")
+	eventually(t, "the other name", func() bool { mu.Lock(); defer mu.Unlock(); return slices.Contains(told, "uplink up") })
+	stop()
+	mu.Lock()
+	n := len(told)
+	mu.Unlock()
+	a.ip("link del lan0")
+	other, err := h.Links(func(string, bool) {}) // it has seen what the first would have been told
+	ok(t, err)
+	other()
+	mu.Lock()
+	defer mu.Unlock()
+	if len(told) != n {
+		t.Errorf("told %v after the end", told[n:])
+	}
+}
