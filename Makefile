@@ -118,7 +118,7 @@ LAB_RUN    = $(if $(LAB_FOLDER),.,$(RUN))
 test-lab: test-lab-host test-lab-kernel
 
 test-lab-host: deps lab-kernel build labtool
-	@test/lab/deps.sh fencing checks
+	@test/lab/deps.sh fencing checks vrrp
 	$(LAB_ENV) $(GO) test -v -count=1 -p 1 -timeout 25m -run '$(LAB_RUN)' ./test/lab/$(addsuffix /,$(LAB_FOLDER))...
 
 # In the lab kernel, or in the host's where that one has IPVS; it says which.

@@ -3,6 +3,7 @@ package vrrp
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -89,7 +90,9 @@ func keepalivedConf(all []instance, router int) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("global_defs {\n\trouter_id router%d\n\tscript_user root\n}", router)
-	line("vrrp_script down {\n\tscript \"/bin/sh -c '%s'\"\n\tinterval 1\n\tfall 1\n\trise 1\n\tweight %d\n}", failsWhile, weight)
+	if slices.ContainsFunc(all, func(i instance) bool { return i.script }) {
+		line("vrrp_script down {\n\tscript \"/bin/sh -c '%s'\"\n\tinterval 1\n\tfall 1\n\trise 1\n\tweight %d\n}", failsWhile, weight)
+	}
 	for n := range all {
 		i := &all[n]
 		line("vrrp_instance %s {", i.name)
@@ -119,7 +122,9 @@ func keepalivedConf(all []instance, router int) string {
 func keepbeatConf(all []instance, router int) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	line("vrrp_script:\n  down: {script: [/bin/sh, -c, %q], interval: 1s, fall: 1, rise: 1, weight: %d}", failsWhile, weight)
+	if slices.ContainsFunc(all, func(i instance) bool { return i.script }) {
+		line("vrrp_script:\n  down: {script: [/bin/sh, -c, %q], interval: 1s, fall: 1, rise: 1, weight: %d}", failsWhile, weight)
+	}
 	line("vrrp_instance:")
 	for n := range all {
 		i := &all[n]
