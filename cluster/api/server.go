@@ -192,6 +192,7 @@ func (s *server) result(w http.ResponseWriter, v any, err error) {
 
 func (s *server) status(w http.ResponseWriter, r *http.Request) {
 	st := s.cfg.Node.Status(r.Context())
+	st.Trouble = append(st.Trouble, AnnouncerTrouble(st)...)
 	st.Trouble = append(st.Trouble, PoolTrouble(st)...)
 	s.answer(w, http.StatusOK, st)
 }

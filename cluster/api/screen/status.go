@@ -248,6 +248,9 @@ func (p *page) group(now time.Time, g cluster.GroupStatus, lost bool) {
 
 // resourceDetail says what a resource tells of itself beyond its state; pools have their own part of the page.
 func resourceDetail(r resources.ResourceStatus) string {
+	if d, ok := api.Announcer(r); ok {
+		return announcerDetail(d)
+	}
 	if r.Kind != conf.KindVIP || len(r.Detail) == 0 {
 		return ""
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/keepbeat/keepbeat/cluster"
 	"github.com/keepbeat/keepbeat/resources/vrrp"
+	"github.com/keepbeat/keepbeat/resources/vrrp/announce"
 	"github.com/keepbeat/keepbeat/resources/vrrp/site"
 )
 
@@ -100,4 +101,22 @@ func (p *page) pools(s site.Status) {
 	}
 	slices.SortFunc(groups, func(a, b cluster.GroupStatus) int { return strings.Compare(a.Name, b.Name) })
 	p.services(cluster.Status{Groups: groups, Time: time.Now()})
+}
+
+// announcerDetail says what the announcer of a group does; that there are two
+// masters stands among the troubles.
+func announcerDetail(d announce.Detail) string {
+	parts := []string{fmt.Sprintf("version %d, priority %d, every %s", d.Version, d.Priority, d.Interval)}
+	if !d.Announces {
+		parts = append(parts, "silent")
+	}
+	if d.SendError != "" {
+		parts = append(parts, fmt.Sprintf("%s not sent, the last: %s", count(int(d.SendErrors), "advertisement", "advertisements"), d.SendError))
+	}
+	for _, n := range d.Notes {
+		if n.Refused {
+			parts = append(parts, fmt.Sprintf("%s refused: %s, the last from %s", count(int(n.Count), "advertisement", "advertisements"), n.Why, n.From))
+		}
+	}
+	return strings.Join(parts, "; ")
 }
