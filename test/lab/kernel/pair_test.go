@@ -203,7 +203,9 @@ func (p *pair) must(h *lab.Host, args ...string) string {
 
 // weights is the kernel's table on a host: the weight of each server of the
 // VIP's services, empty where there is none.
-func weights(h *lab.Host) map[string]int {
+func weights(h *lab.Host) map[string]int { return weightsOf(h, vip) }
+
+func weightsOf(h *lab.Host, vip string) map[string]int {
 	table := map[string]int{}
 	out, err := h.Try("ipvsadm", "-Sn")
 	if err != nil {
