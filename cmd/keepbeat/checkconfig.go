@@ -22,14 +22,14 @@ func (a *app) checkConfigCommand() *cobra.Command {
 	var as string
 	c := &cobra.Command{
 		Use: "check-config [DIR|FILE]", SuggestFor: []string{"validate", "verify", "test", "configtest"},
-		Short: "Check ha.yaml, authkeys, haresources.yaml and the pools",
+		Short: "Check ha.yaml, authkeys, haresources.yaml, vrrp.yaml and the pools",
 		Long: `Checks the files together, and changes nothing. Each fault is one line on
 stderr: file, line, column, what is wrong and the way out; warnings are marked.
 
 Without an argument these are the files that the daemon of this node would
 read. DIR is a directory with such files, of any cluster; FILE is one of them,
 or a pool on its own. Programs, certificates and files with passwords that the
-checks need are looked for when the files are this node's.`,
+checks and virtual routers need are looked for when the files are this node's.`,
 		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			k := checker{app: a, as: as}
@@ -43,7 +43,7 @@ checks need are looked for when the files are this node's.`,
 			}
 			fmt.Fprintln(a.stdout, "checked:", strings.Join(k.checked, ", "))
 			if k.unseen {
-				fmt.Fprintln(a.stdout, "not looked at: programs, certificates and files with passwords that the checks need on a director, since these are not the files of this node")
+				fmt.Fprintln(a.stdout, "not looked at: programs, certificates and files with passwords that are needed on a director, since these are not the files of this node")
 			}
 			return nil
 		},
@@ -80,19 +80,28 @@ func (k *checker) say(file string, warnings []conf.Warning, err error) bool {
 // installed checks what the daemon of this node would read.
 func (k *checker) installed(config string) {
 	k.here = true
+	routers := vrrpPath(config)
+	if isAlone(config) {
+		k.routers(routers, nil)
+		return
+	}
+	var spec *conf.Spec
+	if hasRouters(config) {
+		defer func() { k.routers(routers, spec) }()
+	}
 	local, _ := k.local(config, false)
 	if local == nil {
 		// Faults of the others are told all the same, as far as they can be found.
-		k.spec(filepath.Dir(config), nil)
+		spec = k.spec(filepath.Dir(config), nil)
 		return
 	}
 	k.keys(local.AuthKeys)
 	// A node that has never run has no files of the cluster unless they were written there; a daemon does without.
-	if spec := filepath.Join(local.ConfDir, conf.HaresourcesName); notThere(spec) {
-		fmt.Fprintf(k.stderr, "%s: warning: not there; this node gets it and the pools from the cluster, of which one director has to have them\n", spec)
+	if path := filepath.Join(local.ConfDir, conf.HaresourcesName); notThere(path) {
+		fmt.Fprintf(k.stderr, "%s: warning: not there; this node gets it and the pools from the cluster, of which one director has to have them\n", path)
 		return
 	}
-	k.spec(local.ConfDir, local)
+	spec = k.spec(local.ConfDir, local)
 }
 
 func notThere(path string) bool {
@@ -117,6 +126,16 @@ func (k *checker) own(dir string) *conf.Local {
 	return local
 }
 
+// mine says whether a file is the vrrp.yaml of this machine.
+func (k *checker) mine(path string) bool {
+	a, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	b, err := os.Stat(vrrpPath(k.config))
+	return err == nil && os.SameFile(a, b)
+}
+
 // path checks a directory, or one file, from anywhere.
 func (k *checker) path(path string) {
 	st, err := os.Stat(path)
@@ -125,7 +144,7 @@ func (k *checker) path(path string) {
 		return
 	}
 	if st.IsDir() {
-		if k.own(path) != nil && k.as == "" {
+		if k.as == "" && (k.own(path) != nil || isAlone(k.config) && k.mine(filepath.Join(path, conf.VRRPName))) {
 			k.installed(k.config)
 			return
 		}
@@ -166,6 +185,9 @@ func (k *checker) path(path string) {
 			return
 		}
 		k.parse(files, local)
+	case routersFile:
+		k.here = k.here || k.mine(path)
+		k.routers(path, nil)
 	case poolFile:
 		k.pool(path, name, own)
 	}
@@ -209,8 +231,11 @@ const haName = "ha.yaml"
 
 func (k *checker) directory(dir string) {
 	var local *conf.Local
-	if _, err := os.Stat(filepath.Join(dir, haName)); err == nil {
-		local, _ = k.local(filepath.Join(dir, haName), true)
+	if config := filepath.Join(dir, haName); isAlone(config) {
+		k.routers(vrrpPath(config), nil)
+		return
+	} else if _, err := os.Stat(config); err == nil {
+		local, _ = k.local(config, true)
 	} else {
 		k.say(haName, nil, fmt.Errorf("%s: no such file in this directory", filepath.Join(dir, haName)))
 	}
@@ -223,7 +248,10 @@ func (k *checker) directory(dir string) {
 	} else {
 		k.foreignKeys(keys)
 	}
-	k.spec(dir, local)
+	spec := k.spec(dir, local)
+	if path := filepath.Join(dir, conf.VRRPName); !notThere(path) {
+		k.routers(path, spec)
+	}
 }
 
 // local checks ha.yaml. Foreign files are checked as one of their own nodes.
@@ -266,20 +294,20 @@ func (k *checker) foreignKeys(path string) {
 	k.say(path, nil, err)
 }
 
-// spec checks haresources.yaml and the pools of a directory.
-func (k *checker) spec(dir string, local *conf.Local) {
+// spec checks haresources.yaml and the pools of a directory; nil: they are faulty.
+func (k *checker) spec(dir string, local *conf.Local) *conf.Spec {
 	files, err := conf.ReadFiles(dir)
 	if err != nil {
 		k.say(dir, nil, err)
-		return
+		return nil
 	}
 	for _, w := range conf.Exposed(files) {
 		fmt.Fprintln(k.stderr, w)
 	}
-	k.parse(files, local)
+	return k.parse(files, local)
 }
 
-func (k *checker) parse(files conf.Files, local *conf.Local) {
+func (k *checker) parse(files conf.Files, local *conf.Local) *conf.Spec {
 	spec, warnings, err := conf.ParseSpec(k.trying(files, local), local)
 	if few := tooFewDescriptors(spec, local, checks.Descriptors()); few != "" && k.here {
 		fmt.Fprintln(k.stderr, "warning: "+few)
@@ -288,7 +316,7 @@ func (k *checker) parse(files conf.Files, local *conf.Local) {
 		err = checkDevices(spec.Fencing, local, func(w string) { fmt.Fprintln(k.stderr, "warning: "+w) })
 	}
 	if !k.say(files.Name, warnings, err) {
-		return
+		return nil
 	}
 	names := make([]string, 0, len(files.Pools))
 	for name := range files.Pools {
@@ -296,6 +324,7 @@ func (k *checker) parse(files conf.Files, local *conf.Local) {
 	}
 	slices.Sort(names)
 	k.checked = append(k.checked, names...)
+	return spec
 }
 
 // The kinds of a file that is checked on its own.
@@ -304,6 +333,7 @@ const (
 	haresourcesFile
 	poolFile
 	authKeysFile
+	routersFile
 )
 
 // kindOf tells by the name, and when that says nothing by the keys, what a file is.
@@ -313,6 +343,8 @@ func kindOf(name string, data []byte) int {
 		return haresourcesFile
 	case name == haName:
 		return haFile
+	case name == conf.VRRPName:
+		return routersFile
 	case strings.HasPrefix(name, "authkeys"):
 		return authKeysFile
 	}
@@ -322,6 +354,8 @@ func kindOf(name string, data []byte) int {
 			return haFile
 		case "groups", "haresources":
 			return haresourcesFile
+		case "vrrp_instance", "global_defs", "vrrp_script", "vrrp_sync_group":
+			return routersFile
 		case "virtual":
 			return poolFile
 		}
