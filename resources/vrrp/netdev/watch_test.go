@@ -43,8 +43,8 @@ func TestStatesOfInterfacesAreTold(t *testing.T) {
 	say := func(name string, up bool) {
 		mu.Lock()
 		defer mu.Unlock()
-		if name == "lo" {
-			return
+		if !slices.Contains([]string{"eth0", "lan0", "uplink"}, name) {
+			return // kernels with tunnels built in have more than lo
 		}
 		if up {
 			name += " up"
