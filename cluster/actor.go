@@ -77,6 +77,7 @@ func (n *Node) act(ctx context.Context) {
 		if time.Since(ready) >= readyEvery {
 			ready = time.Now()
 			n.tellProblems(st)
+			n.accuse(st)
 		}
 		if n.resting(st) {
 			next.Reset(actorQuiet)

@@ -119,6 +119,7 @@ func needFencing(st *state.State) map[string]string {
 // for another operator when the one that was asked is gone or has failed.
 func (n *Node) orderFencing(st *state.State) {
 	c := fencingOf(st)
+	n.dropStale(st)
 	if _, _, ofPair := n.pairRule(st); c == nil || st.Format < 2 || ofPair {
 		return // a pair has its own way: nothing could be recorded before the other is gone
 	}
@@ -128,6 +129,9 @@ func (n *Node) orderFencing(st *state.State) {
 		}
 	}
 	for node, r := range st.Fencing {
+		if r.Group != "" {
+			continue // its owner asks again
+		}
 		if op := n.operatorFor(st, node, r.Tries); op != "" && op != r.Operator {
 			n.orderFence(st, node, r.Why)
 		}
@@ -191,11 +195,14 @@ func (n *Node) operate(ctx context.Context, st *state.State) {
 			continue
 		}
 		n.jobs.begin("fence "+node, func() {
-			acts := n.acts(ctx, node, r.Incarnation)
-			if _, pending := n.State().Fencing[node]; !pending {
-				return // it came back meanwhile
+			target := foreignTarget(node)
+			if r.Group == "" {
+				target = n.targetOf(node, n.acts(ctx, node, r.Incarnation))
 			}
-			o, err := n.fence(ctx, n.targetOf(node, acts), r.Action)
+			if now, pending := n.State().Fencing[node]; !pending || now.Group != "" && stale(n.State(), now) != "" {
+				return // it came back meanwhile, or the leader ends the request
+			}
+			o, err := n.fence(ctx, target, r.Action)
 			rctx, cancel := context.WithTimeout(ctx, jobTimeout)
 			if rerr := n.reportFenced(rctx, node, r.Incarnation, o, err); rerr != nil {
 				n.logger.Error("fencing: the outcome could not be recorded", "node", node, "done", o.Done, "err", rerr)

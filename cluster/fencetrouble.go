@@ -29,7 +29,11 @@ func fenceTrouble(s Status, add func(rank int, format string, args ...any)) {
 		if r.Tries > 0 {
 			tries = fmt.Sprintf(" (%d tries have failed: `keepbeat fence history`)", r.Tries)
 		}
-		add(0, "node %s is being fenced by %s%s: %s", node, r.Operator, tries, r.Why)
+		what := "node"
+		if r.Group != "" {
+			what = "foreign router"
+		}
+		add(0, "%s %s is being fenced by %s%s: %s", what, node, r.Operator, tries, r.Why)
 	}
 	for _, n := range s.Nodes {
 		h := n.Here

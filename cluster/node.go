@@ -129,6 +129,8 @@ type Node struct {
 	unfenced   bool
 	unfencedAt uint64 // index of the newest fencing of this node that was known then
 
+	accused accuser // foreign routers; the actor's own
+
 	lived bool // a lease has run in this process; the actor's own
 
 	nodesSeen  uint64    // of the change of nodes that was seen last

@@ -127,6 +127,11 @@ func (s *specReader) fenceable(n *yaml.Node, name string) bool {
 // checkForeign wants a device for each foreign router that is to be fenced.
 func (s *specReader) checkForeign() {
 	for name, at := range s.foreign {
+		for _, device := range slices.Concat(s.spec.Fencing.Levels(name)...) {
+			if d := s.spec.Fencing.Device(device); d != nil && d.Type == FenceWatchdog {
+				s.errorf(at, "device %s waits for a watchdog that keepbeat stops feeding, and %s runs no keepbeat; name a device that switches it off, or cuts it off", quote(device), quote(name))
+			}
+		}
 		if len(s.spec.Fencing.Levels(name)) == 0 && !s.fence.faulty {
 			s.errorf(at, "no device of fencing has %s among its targets; add one: fencing: {devices: {NAME: {..., targets: [%s]}}}", quote(name), name)
 		}

@@ -554,6 +554,7 @@ func (e *edit) setSpec(s SetSpec) Result {
 		}
 	}
 	e.dropOrders(s.Spec)
+	e.dropForeign(s.Spec)
 	e.Spec, e.SpecFiles = s.Spec, s.Files
 	e.SpecInfo = SpecInfo{Version: s.Base + 1, From: s.From, At: e.at}
 	by := ""

@@ -21,6 +21,10 @@ type Fence struct {
 	Operator string `json:"operator"`
 	// Ordered says that a person wants it: a node that comes back does not call it off.
 	Ordered bool `json:"ordered,omitempty"`
+	// Group says that Node is no node but a foreign router that disputes the
+	// addresses of this group, whose owner asks under Incarnation, its own, and Epoch.
+	Group string `json:"group,omitempty"`
+	Epoch uint64 `json:"epoch,omitempty"`
 }
 
 // FenceRequest is a fencing that is under way.
@@ -76,6 +80,9 @@ func NeedsFencing(c *conf.Group) bool {
 func (s *State) fenceLimit() int { return max(1, (len(s.Voters.IDs)-1)/2) }
 
 func (e *edit) fence(f Fence) Result {
+	if f.Group != "" {
+		return e.fenceForeign(f)
+	}
 	n, known := e.Nodes[f.Node]
 	switch {
 	case e.Format < 2:
@@ -93,12 +100,24 @@ func (e *edit) fence(f Fence) Result {
 		e.setFencing(f.Node, &r)
 		return Result{}
 	}
-	if limit := e.fenceLimit(); len(e.Fencing) >= limit {
-		return refuse("%d nodes are being fenced; with %d voters there are never more than %d at once", len(e.Fencing), len(e.Voters.IDs), limit)
+	under := 0 // foreign routers do not count: nobody waits for their vote
+	for _, o := range e.Fencing {
+		if o.Group == "" {
+			under++
+		}
+	}
+	if limit := e.fenceLimit(); under >= limit {
+		return refuse("%d nodes are being fenced; with %d voters there are never more than %d at once", under, len(e.Voters.IDs), limit)
 	}
 	e.setFencing(f.Node, &FenceRequest{Fence: f, At: e.at})
 	e.note("", f.Node, fmt.Sprintf("to be fenced (%v) by %s: %s", f.Action, f.Operator, f.Why))
 	return Result{}
+}
+
+// record adds to the history.
+func (e *edit) record(f Fenced) {
+	from := max(0, len(e.Fences)+1-maxFences)
+	e.Fences = append(slices.Clone(e.Fences[from:]), FenceRecord{Fenced: f, Index: e.Index, At: e.at})
 }
 
 func (e *edit) setFencing(node string, r *FenceRequest) {
@@ -121,12 +140,14 @@ func (e *edit) fenced(f Fenced) Result {
 	if e.Format < 2 {
 		return refuse("fencing waits until every node runs a version of keepbeat that knows it")
 	}
-	n := e.Nodes[f.Node]
+	n, known := e.Nodes[f.Node]
+	if !known && e.Format >= 4 {
+		return e.fencedForeign(f)
+	}
 	if f.Done && !f.Ended && n.Incarnation == f.Incarnation && n.Acts() {
 		f.Done, f.Why = false, "it was cut off and has not ended, and no majority has ended its lease: "+f.Why
 	}
-	from := max(0, len(e.Fences)+1-maxFences)
-	e.Fences = append(slices.Clone(e.Fences[from:]), FenceRecord{Fenced: f, Index: e.Index, At: e.at})
+	e.record(f)
 	r, pending := e.Fencing[f.Node]
 	if !f.Done {
 		if pending {

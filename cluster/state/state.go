@@ -21,7 +21,8 @@ import (
 //	1: the first
 //	2: fencing, members, clean admissions
 //	3: orders for real servers, nodes that are not settled
-const Format = 3
+//	4: fencing of foreign routers
+const Format = 4
 
 // firstFormat is what a cluster begins with.
 const firstFormat = 1

@@ -1,0 +1,77 @@
+package cluster
+
+import (
+	"testing"
+	"time"
+
+	"github.com/keepbeat/keepbeat/cluster/state"
+	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/resources"
+)
+
+func TestWhenAForeignRouterIsFenced(t *testing.T) {
+	heard := []resources.Accusation{{Group: "web", Epoch: 1, Target: "router9"}}
+	record := func(index uint64, node string, done bool) *state.State {
+		return &state.State{
+			Nodes:  map[string]state.Node{"director1": {Name: "director1"}},
+			Fences: []state.FenceRecord{{Index: index, Fenced: state.Fenced{Node: node, Done: done}}},
+		}
+	}
+	type at struct {
+		after time.Duration
+		heard []resources.Accusation
+		learn *state.State
+		due   bool
+	}
+	for name, steps := range map[string][]at{
+		"not at the first word":                      {{0, heard, nil, false}, {accuseAfter - 1, heard, nil, false}},
+		"when it goes on":                            {{0, heard, nil, false}, {accuseAfter, heard, nil, true}, {accuseAfter + time.Second, heard, nil, true}},
+		"not when it was silent in between":          {{0, heard, nil, false}, {time.Second, nil, nil, false}, {accuseAfter, heard, nil, false}},
+		"not again soon after it was":                {{0, heard, nil, false}, {accuseAfter, heard, record(5, "router9", true), false}, {foreignAgain, heard, nil, false}, {foreignAgain + accuseAfter, heard, nil, true}},
+		"sooner when the device failed":              {{0, heard, nil, false}, {accuseAfter, heard, record(5, "router9", false), false}, {foreignFailed + accuseAfter, heard, nil, true}},
+		"whatever became of others":                  {{0, heard, record(5, "router8", true), false}, {accuseAfter, heard, record(6, "director1", true), true}},
+		"a record that was seen counts from then on": {{0, heard, record(5, "router9", true), false}, {foreignAgain - 1, heard, record(5, "router9", true), false}, {foreignAgain, heard, record(5, "router9", true), true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var a accuser
+			begin := time.Unix(1e9, 0)
+			for _, s := range steps {
+				if s.learn != nil {
+					a.learn(s.learn, begin.Add(s.after))
+				}
+				if got := len(a.due(s.heard, begin.Add(s.after))) > 0; got != s.due {
+					t.Errorf("after %v: due %v, want %v", s.after, got, s.due)
+				}
+			}
+		})
+	}
+}
+
+func TestARequestForAForeignRouterOutlivesNothing(t *testing.T) {
+	st := func(change func(*state.State)) *state.State {
+		s := &state.State{
+			Nodes:  map[string]state.Node{"a": {Name: "a", Valid: true, Director: true}, "b": {Name: "b", Valid: true, Director: true}},
+			Groups: map[string]state.Group{"web": {Name: "web", Owner: "a", Epoch: 3}},
+		}
+		if change != nil {
+			change(s)
+		}
+		return s
+	}
+	r := state.FenceRequest{Fence: state.Fence{Node: "router9", Group: "web", Epoch: 3, Operator: "b", Action: conf.FenceOff}}
+	for name, c := range map[string]struct {
+		st   *state.State
+		want string
+	}{
+		"while all is as it was":       {st(nil), ""},
+		"when the group has moved":     {st(func(s *state.State) { s.Groups["web"] = state.Group{Name: "web", Owner: "b", Epoch: 4} }), "group web has moved since"},
+		"when the owner is gone":       {st(func(s *state.State) { s.Nodes["a"] = state.Node{Name: "a", Director: true} }), "group web has moved since"},
+		"when the operator is gone":    {st(func(s *state.State) { s.Nodes["b"] = state.Node{Name: "b", Director: true} }), "b, which was to do it, is gone"},
+		"when the group is not there":  {st(func(s *state.State) { delete(s.Groups, "web") }), "group web has moved since"},
+		"when nobody has it under way": {st(func(s *state.State) { s.Groups["web"] = state.Group{Name: "web", Epoch: 3} }), "group web has moved since"},
+	} {
+		if got := stale(c.st, r); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
