@@ -206,13 +206,12 @@ func (s *Site) Status() Status {
 	for name, err := range s.pools.Failed() {
 		st.Trouble = append(st.Trouble, fmt.Sprintf("pool %s does not run: %v", name, err))
 	}
-	for _, i := range st.Instances {
-		switch {
-		case i.Lacks != "":
-			st.Trouble = append(st.Trouble, fmt.Sprintf("vrrp_instance %s is in state FAULT: %s", i.Name, i.Lacks))
-		case i.Failure != "":
-			st.Trouble = append(st.Trouble, fmt.Sprintf("vrrp_instance %s: %s", i.Name, i.Failure))
-		}
+	interval := map[string]time.Duration{}
+	s.mu.Lock()
+	for i := range s.v.Instances {
+		interval[s.v.Instances[i].Name] = s.v.Instances[i].Interval
 	}
+	s.mu.Unlock()
+	st.Trouble = append(st.Trouble, troubles(st.Instances, interval, time.Now())...)
 	return st
 }

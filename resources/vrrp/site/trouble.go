@@ -1,0 +1,31 @@
+package site
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/keepbeat/keepbeat/resources/vrrp"
+)
+
+// recent is how long an advertisement that was refused is a problem: others send
+// more often, and what has been put right is forgotten soon.
+const recent = 10 * time.Second
+
+// troubles are what an operator has to know of the instances; interval is that of each, by name.
+func troubles(all []vrrp.InstanceStatus, interval map[string]time.Duration, now time.Time) (lines []string) {
+	for _, i := range all {
+		switch {
+		case i.Lacks != "":
+			lines = append(lines, fmt.Sprintf("vrrp_instance %s is in state FAULT: %s", i.Name, i.Lacks))
+		case i.Failure != "":
+			lines = append(lines, fmt.Sprintf("vrrp_instance %s: %s", i.Name, i.Failure))
+		}
+		for _, n := range i.Notes {
+			// Neither of the two hears the other: both are master, or will be.
+			if n.Refused && now.Sub(n.At) < max(recent, 3*interval[i.Name]) {
+				lines = append(lines, fmt.Sprintf("vrrp_instance %s refuses the advertisements of %s for their %s: neither will yield to the other; make the two files alike", i.Name, n.From, n.Why))
+			}
+		}
+	}
+	return lines
+}

@@ -1,0 +1,37 @@
+package site
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/keepbeat/keepbeat/resources/vrrp"
+)
+
+func TestTroubleOfInstances(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 1, 0, 0, time.UTC)
+	refused := func(ago time.Duration) []vrrp.Note {
+		return []vrrp.Note{{Why: vrrp.ReasonPassword, Refused: true, Count: 1, From: netip.MustParseAddr("10.0.0.2"), At: now.Add(-ago)}}
+	}
+	const mistake = "vrrp_instance VI_1 refuses the advertisements of 10.0.0.2 for their password: neither will yield to the other; make the two files alike"
+	for _, c := range []struct {
+		name     string
+		status   vrrp.InstanceStatus
+		interval time.Duration
+		want     []string
+	}{
+		{"none", vrrp.InstanceStatus{}, time.Second, nil},
+		{"fault", vrrp.InstanceStatus{Lacks: "interface eth0 is down"}, time.Second, []string{"vrrp_instance VI_1 is in state FAULT: interface eth0 is down"}},
+		{"the kernel refuses", vrrp.InstanceStatus{Failure: "no such device"}, time.Second, []string{"vrrp_instance VI_1: no such device"}},
+		{"another password on the wire", vrrp.InstanceStatus{Notes: refused(time.Second)}, time.Second, []string{mistake}},
+		{"that was put right", vrrp.InstanceStatus{Notes: refused(11 * time.Second)}, time.Second, nil},
+		{"heard rarely", vrrp.InstanceStatus{Notes: refused(11 * time.Second)}, 5 * time.Second, []string{mistake}},
+		{"taken with a remark", vrrp.InstanceStatus{Notes: []vrrp.Note{{Why: vrrp.ReasonAddresses, At: now}}}, time.Second, nil},
+	} {
+		c.status.Name = "VI_1"
+		if got := troubles([]vrrp.InstanceStatus{c.status}, map[string]time.Duration{"VI_1": c.interval}, now); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q", c.name, got)
+		}
+	}
+}
