@@ -8,7 +8,11 @@ import (
 
 const (
 	ifinfoMacvlanMode = 1 // IFLA_MACVLAN_MODE, linux/if_link.h
-	macvlanPrivate    = 1 // MACVLAN_MODE_PRIVATE: it does not talk to others on the same device
+	// MACVLAN_MODE_VEPA: it does not talk to others on the same device directly. Of
+	// a private one the kernel keeps what another machine sends to a
+	// group with the same link-layer address from the device below, and from the
+	// other macvlans on it: two routers of one virtual address would not hear each other.
+	macvlanVEPA = 2
 )
 
 // AddMacvlan makes an interface, down, with a link-layer address of its own (6
@@ -20,7 +24,7 @@ func AddMacvlan(name string, parent int, mac string) Change {
 	b = append(b, attr(unix.IFLA_LINK, binary.NativeEndian.AppendUint32(nil, uint32(parent)))...)
 	b = append(b, attr(unix.IFLA_ADDRESS, []byte(mac))...)
 	info := attr(unix.IFLA_INFO_KIND, []byte("macvlan"))
-	mode := attr(ifinfoMacvlanMode, binary.NativeEndian.AppendUint32(nil, macvlanPrivate))
+	mode := attr(ifinfoMacvlanMode, binary.NativeEndian.AppendUint32(nil, macvlanVEPA))
 	info = append(info, attr(unix.IFLA_INFO_DATA, mode)...)
 	b = append(b, attr(unix.IFLA_LINKINFO, info)...)
 	return Change{unix.RTM_NEWLINK, unix.NLM_F_CREATE | unix.NLM_F_EXCL, b}

@@ -59,9 +59,11 @@ func tshark(t testing.TB, path string, plain bool) (all []dissected) {
 // returns how many of its advertisements had priority 0.
 func dissect(s *scene) (zero int) {
 	s.t.Helper()
-	ours := map[string]bool{}
+	ours := map[string]bool{} // MAC addresses, and for what has a virtual one the sources
 	for r, p := range s.cast {
-		ours[s.port(r, false).MAC.String()] = p == keepbeat
+		if p == keepbeat {
+			ours[s.port(r, false).MAC.String()], ours[fmt.Sprintf("%s%d", lans[false].four, r+1)] = true, true
+		}
 	}
 	path := s.keep(false)
 	kinds := map[string]int{}
@@ -73,7 +75,7 @@ func dissect(s *scene) (zero int) {
 		for _, d := range tshark(s.t, path, form) {
 			vrrp := strings.HasPrefix(d.protocol, "VRRP")
 			has := vrrp && slices.ContainsFunc(s.all, func(i instance) bool { return i.plain && fmt.Sprint(i.vrid) == d.vrid })
-			if !ours[d.mac] || has != form {
+			if !ours[d.mac] && !ours[d.ip] || has != form {
 				continue
 			}
 			kinds[d.protocol]++

@@ -16,6 +16,7 @@ type instance struct {
 	six      bool // IPv6
 	unicast  bool
 	plain    bool // the checksum without pseudo-header, which keepalived 2.2.7 does not have
+	vmac     bool // the addresses have the virtual router's MAC address
 	eth1     bool // on the second network
 	fixed    bool // nopreempt
 	script   bool // tracks one that fails while the router's file exists
@@ -107,6 +108,9 @@ func keepalivedConf(all []instance, router int) string {
 		if i.unicast {
 			line("\tunicast_src_ip %s\n\tunicast_peer {\n\t\t%s\n\t}", i.own(router), i.own(1-router))
 		}
+		if i.vmac {
+			line("\tuse_vmac")
+		}
 		if i.script {
 			line("\ttrack_script {\n\t\tdown\n\t}")
 		}
@@ -142,6 +146,9 @@ func keepbeatConf(all []instance, router int) string {
 		}
 		if i.unicast {
 			line("    unicast_src_ip: %q\n    unicast_peer: [%q]", i.own(router), i.own(1-router))
+		}
+		if i.vmac {
+			line("    use_vmac: yes")
 		}
 		if i.script {
 			line("    track_script: down")

@@ -142,13 +142,22 @@ func (s *scene) sent(i *instance) (by [2][]advert, all []advert) {
 			continue
 		}
 		for r := range by {
-			if [6]byte(s.port(r, i.eth1).MAC) == a.mac {
+			// With a MAC address that both have, the source address tells.
+			if !i.vmac && [6]byte(s.port(r, i.eth1).MAC) == a.mac || i.vmac && a.src.String() == i.own(r) {
 				by[r] = append(by[r], a)
 			}
 		}
 		all = append(all, a)
 	}
 	return by, all
+}
+
+// mac is the MAC address that the addresses of an instance have on a router.
+func (s *scene) mac(i *instance, router int) net.HardwareAddr {
+	if i.vmac {
+		return net.HardwareAddr{0, 0, 0x5e, 0, 1, i.vrid} // RFC 9568, 7.3
+	}
+	return s.port(router, i.eth1).MAC
 }
 
 // rules says whether a router alone is master of an instance: nobody else was
@@ -231,7 +240,7 @@ func (s *scene) takesOver(event string, router int, since time.Time, cut bool, s
 	const rounds = 5 // garp_master_repeat
 	for _, i := range some {
 		s.Eventually(limit, fmt.Sprintf("%s: router%d (%s) to announce the addresses of %s", event, router, s.cast[router], i.name), func() bool {
-			times := announced(s.hears[i.eth1].heard(), s.port(router, i.eth1).MAC, since)
+			times := announced(s.hears[i.eth1].heard(), s.mac(i, router), since)
 			return !slices.ContainsFunc(i.addresses(), func(ip netip.Addr) bool { return times[ip] < rounds })
 		})
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // wires are the ways in which VRRP is spoken: versions, families, multicast and
-// unicast, with a password and without.
+// unicast, with a password and without, by the owner, and with a MAC address of its own.
 func wires() []instance {
 	second, quarter := [2]time.Duration{time.Second, time.Second}, [2]time.Duration{time.Second / 4, time.Second / 4}
 	priority, password := [2]int{150, 100}, [2]string{"password", "password"}
@@ -22,6 +22,8 @@ func wires() []instance {
 		{name: "v2-unicast-PASS", vrid: 54, version: 2, unicast: true, interval: second, priority: priority, password: [2]string{"abc", "abc"}},
 		{name: "v3-multicast", vrid: 61, version: 3, interval: quarter, priority: priority},
 		{name: "v3-unicast", vrid: 62, version: 3, unicast: true, interval: quarter, priority: priority},
+		{name: "v3-owner", vrid: 64, version: 3, interval: quarter, priority: [2]int{255, 100}},
+		{name: "v3-VMAC", vrid: 65, version: 3, vmac: true, interval: quarter, priority: priority},
 		{name: "v3-IPv6-multicast", vrid: 71, version: 3, six: true, interval: quarter, priority: priority},
 		{name: "v3-IPv6-unicast", vrid: 72, version: 3, six: true, unicast: true, interval: quarter, priority: priority},
 	}
