@@ -448,6 +448,13 @@ func (n *Node) RestartLease() time.Duration {
 	return n.cfg.Local.RestartLease
 }
 
+// Replacing has what runs here tell the network that the next daemon is about to take over.
+func (n *Node) Replacing() {
+	if n.manager != nil {
+		n.manager.Replacing(n.RestartLease())
+	}
+}
+
 // CancelRestart takes a PrepareRestart back.
 func (n *Node) CancelRestart() {
 	n.keeper.Shorten()

@@ -198,13 +198,7 @@ func (g *group) status() GroupStatus {
 
 // announce is for an active group: one on its way up announces itself at the end.
 func (g *group) announce() {
-	g.mu.Lock()
-	members := slices.Clone(g.members)
-	if g.phase != "active" {
-		members = nil
-	}
-	g.mu.Unlock()
-	for _, mb := range members {
+	for _, mb := range g.active() {
 		if o, ok := mb.res.(Opener); ok {
 			o.Opened()
 		}

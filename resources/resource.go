@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"github.com/keepbeat/keepbeat/conf"
 )
@@ -80,6 +81,11 @@ type Announcing interface{ Routers() []VirtualRouter }
 // returns its name among the targets of fencing devices, and what it does. It is
 // cheap and may be called at any time.
 type Accuser interface{ Accused() (target, why string) }
+
+// Replacer is implemented by resources that tell the network when this daemon is
+// about to be replaced by the next in a planned restart, which takes absence at
+// most. It does not wait.
+type Replacer interface{ Replacing(absence time.Duration) }
 
 // Opener is implemented by resources that have something to tell the network
 // once their group answers (a gratuitous ARP): while a group of several guarded

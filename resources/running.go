@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"time"
 )
 
 // Running returns the groups that run here or are on their way up. One that could
@@ -19,6 +20,30 @@ func (m *Manager) Running() map[string]bool {
 		g.mu.Unlock()
 	}
 	return running
+}
+
+// Replacing has what is active here tell the network that the next daemon is about to take over.
+func (m *Manager) Replacing(absence time.Duration) {
+	m.mu.Lock()
+	groups := slices.Collect(maps.Values(m.groups))
+	m.mu.Unlock()
+	for _, g := range groups {
+		for _, mb := range g.active() {
+			if r, ok := mb.res.(Replacer); ok {
+				r.Replacing(absence)
+			}
+		}
+	}
+}
+
+// active are the members of an active group.
+func (g *group) active() []*member {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.phase != "active" {
+		return nil
+	}
+	return slices.Clone(g.members)
 }
 
 // Accusation is what a group that is active here says of a machine outside of the cluster.
@@ -43,12 +68,7 @@ func (m *Manager) Accusations() []Accusation {
 }
 
 func (g *group) accusations() (all []Accusation) {
-	g.mu.Lock()
-	members, epoch := slices.Clone(g.members), g.shown
-	if g.phase != "active" {
-		members = nil
-	}
-	g.mu.Unlock()
+	members, epoch := g.active(), g.env().Epoch()
 	for _, mb := range members {
 		if a, ok := mb.res.(Accuser); ok {
 			if target, why := a.Accused(); target != "" {

@@ -446,6 +446,7 @@ func (r *reexecutor) exec() {
 		if r.routers != nil {
 			r.routers.leave()
 		}
+		r.node.Replacing()
 		err = r.dog.Exec(path, os.Args, append(os.Environ(), carryVariable+"="+r.node.Carry()), min(r.node.RestartLease(), watchdog.MaxGrace))
 	}
 	r.logger.Error("re-exec failed; going on", "err", err)

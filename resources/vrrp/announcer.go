@@ -47,6 +47,7 @@ type Announcer struct {
 	rival    rival
 	yielded  netip.Addr // to whom, until it is started again
 	sent     time.Time
+	still    time.Time // until then no regular advertisement goes out
 	counters counters
 }
 
@@ -146,6 +147,32 @@ func (a *Announcer) Opened() {
 	a.send(a.cfg.Announcer.Instance.Priority)
 }
 
+const (
+	// replaceTime is for what is left to do before the process is another one.
+	replaceTime = 2 * time.Second
+	// longestInterval of version 3 is 12 bits of centiseconds (RFC 9568, 5.2.7).
+	longestInterval = 4095 * 10 * time.Millisecond
+)
+
+// Replacing says before a restart of the daemon that the master is there: a
+// backup counts from now. With version 3 it learns to wait for absence, until the
+// next daemon announces the usual interval; version 2 has no word for that.
+func (a *Announcer) Replacing(absence time.Duration) {
+	i := a.cfg.Announcer.Instance
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if i.Version == 3 {
+		i.Interval = max(i.Interval, min(absence/time.Duration(i.DownAdverts), longestInterval).Truncate(10*time.Millisecond))
+		usual := a.sender
+		defer func() { a.sender = usual }()
+		a.sender = newSender(&i)
+	}
+	a.send(i.Priority)
+	if i.Version == 3 {
+		a.still = a.sent.Add(replaceTime) // a regular one would take it back
+	}
+}
+
 // Stop ends it with an advertisement of priority 0, so that nobody has to wait
 // for the next owner's first one to be missing. Stopped again it does nothing.
 func (a *Announcer) Stop() error {
@@ -233,7 +260,9 @@ func (a *Announcer) beat(stop chan struct{}) {
 		}
 		a.mu.Lock()
 		now := a.cfg.Host.Now()
-		a.send(a.cfg.Announcer.Instance.Priority)
+		if !now.Before(a.still) {
+			a.send(a.cfg.Announcer.Instance.Priority)
+		}
 		a.forget(now)
 		a.mu.Unlock()
 		if due = due.Add(interval); due.Before(now) {

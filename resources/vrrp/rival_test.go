@@ -136,3 +136,52 @@ func TestARivalIsHeardTwice(t *testing.T) {
 		})
 	}
 }
+
+func TestARestartOfTheDaemonMakesNobodyMaster(t *testing.T) {
+	fast := func(v int) func(i *conf.VRRPInstance) {
+		return func(i *conf.VRRPInstance) { i.Version, i.Interval = uint8(v), 100*time.Millisecond }
+	}
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		b := hb.run(file(100, fast(3)))
+		a := ha.announcer(254, conf.ConflictYield)
+		fast(3)(&a.cfg.Announcer.Instance)
+		a = NewAnnouncer(a.cfg)
+		start(t, a)
+		time.Sleep(1050 * time.Millisecond)
+		a.Replacing(30 * time.Second)
+		time.Sleep(time.Second) // until the process is another one
+		end(t, a)
+		time.Sleep(25 * time.Second)
+		s.expect(`0s b: instance VI_1 is BACKUP`)
+		a = NewAnnouncer(a.cfg)
+		start(t, a)
+		time.Sleep(1050 * time.Millisecond)
+		end(t, a)
+		time.Sleep(time.Second)
+		// The usual interval counts again.
+		s.expect(`
+28.411s b has VI_1
+28.411s b: instance VI_1 is MASTER`)
+		b.stop()
+	})
+}
+
+func TestARestartThatFailsGoesOnAsBefore(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		b := hb.run(file(100, func(i *conf.VRRPInstance) { i.Version = 3 }))
+		a := ha.announcer(254, conf.ConflictYield)
+		a.cfg.Announcer.Instance.Version = 3
+		a = NewAnnouncer(a.cfg)
+		start(t, a)
+		time.Sleep(9500 * time.Millisecond)
+		a.Replacing(30 * time.Second)
+		time.Sleep(10 * time.Second)
+		end(t, a)
+		time.Sleep(5 * time.Second)
+		s.expect(`
+0s b: instance VI_1 is BACKUP
+22.609s b has VI_1
+22.609s b: instance VI_1 is MASTER`)
+		b.stop()
+	})
+}

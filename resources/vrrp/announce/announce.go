@@ -30,6 +30,7 @@ var (
 	_ resources.Announcing = (*announcer)(nil)
 	_ resources.Opener     = (*announcer)(nil)
 	_ resources.Readier    = (*announcer)(nil)
+	_ resources.Replacer   = (*announcer)(nil)
 	_ resources.Accuser    = (*announcer)(nil)
 	_ resources.Detailer   = (*announcer)(nil)
 	_ resources.Maker      = (*Maker)(nil)
@@ -79,6 +80,9 @@ func (a *announcer) Close() error { return a.talk.Close() }
 
 // Opened announces once more: the routers may have learned another node's link-layer address meanwhile.
 func (a *announcer) Opened() { a.talk.Opened() }
+
+// Replacing implements resources.Replacer.
+func (a *announcer) Replacing(absence time.Duration) { a.talk.Replacing(absence) }
 
 func (a *announcer) Alarm() <-chan struct{} { return a.alarm }
 

@@ -176,6 +176,12 @@ func TestTheOwnerAnnouncesAndLeaves(t *testing.T) {
 		synctest.Wait()
 		m.Announce()
 		w.said("17.5s priority 254\n17.5s started\n17.5s priority 254")
+		m.Replacing(30 * time.Second)
+		w.said("17.5s priority 254")
+		m.Own(nil)
+		synctest.Wait()
+		m.Replacing(30 * time.Second)
+		w.said("17.5s priority 0\n17.5s stopped")
 	})
 }
 
