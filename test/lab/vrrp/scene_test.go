@@ -142,8 +142,7 @@ func (s *scene) sent(i *instance) (by [2][]advert, all []advert) {
 			continue
 		}
 		for r := range by {
-			// With a MAC address that both have, the source address tells.
-			if !i.vmac && [6]byte(s.port(r, i.eth1).MAC) == a.mac || i.vmac && a.src.String() == i.own(r) {
+			if !i.vmac && [6]byte(s.port(r, i.eth1).MAC) == a.mac || i.vmac && s.source(i, r) == a.src {
 				by[r] = append(by[r], a)
 			}
 		}
@@ -152,10 +151,23 @@ func (s *scene) sent(i *instance) (by [2][]advert, all []advert) {
 	return by, all
 }
 
+// source is the address that a router sends multicast from, of which the link-local one is made of its MAC address.
+func (s *scene) source(i *instance, router int) netip.Addr {
+	if !i.six {
+		return netip.MustParseAddr(i.own(router))
+	}
+	m := s.port(router, i.eth1).MAC
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]})
+}
+
 // mac is the MAC address that the addresses of an instance have on a router.
 func (s *scene) mac(i *instance, router int) net.HardwareAddr {
 	if i.vmac {
-		return net.HardwareAddr{0, 0, 0x5e, 0, 1, i.vrid} // RFC 9568, 7.3
+		family := byte(1) // RFC 9568, 7.3
+		if i.six {
+			family = 2
+		}
+		return net.HardwareAddr{0, 0, 0x5e, 0, family, i.vrid}
 	}
 	return s.port(router, i.eth1).MAC
 }

@@ -24,6 +24,7 @@ func wires() []instance {
 		{name: "v3-unicast", vrid: 62, version: 3, unicast: true, interval: quarter, priority: priority},
 		{name: "v3-owner", vrid: 64, version: 3, interval: quarter, priority: [2]int{255, 100}},
 		{name: "v3-VMAC", vrid: 65, version: 3, vmac: true, interval: quarter, priority: priority},
+		{name: "v3-IPv6-VMAC", vrid: 75, version: 3, six: true, vmac: true, interval: quarter, priority: priority},
 		{name: "v3-IPv6-multicast", vrid: 71, version: 3, six: true, interval: quarter, priority: priority},
 		{name: "v3-IPv6-unicast", vrid: 72, version: 3, six: true, unicast: true, interval: quarter, priority: priority},
 	}
