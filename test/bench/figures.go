@@ -96,6 +96,40 @@ func fsync() float64 {
 	return distribution(all).Median
 }
 
+// processors is what all processors have done, in ticks.
+type processors struct{ all, idle, stolen float64 }
+
+func lookAtProcessors() (p processors) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return p
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	for i, f := range strings.Fields(line)[1:9] { // user nice system idle iowait irq softirq steal
+		v, _ := strconv.ParseFloat(f, 64)
+		p.all += v
+		switch i {
+		case 3, 4:
+			p.idle += v
+		case 7:
+			p.stolen += v
+		}
+	}
+	return p
+}
+
+// Busyness is what the machine did meanwhile, everything together, in percent of
+// all processors: what a figure that has to do with lateness is worth.
+type Busyness struct {
+	Busy   float64 `json:"busy_percent"`
+	Stolen float64 `json:"stolen_percent"` // by the hypervisor
+}
+
+func (p processors) since(before processors) Busyness {
+	all := max(1, p.all-before.all)
+	return Busyness{round(100 * (1 - (p.idle-before.idle)/all)), round(100 * (p.stolen - before.stolen) / all)}
+}
+
 // usage is a process's processor time and resident memory.
 type usage struct {
 	cpu time.Duration

@@ -58,21 +58,23 @@ type Punctuality struct {
 	While   string  `json:"while"`
 	Seconds float64 `json:"seconds"`
 	Distribution
-	OverHalf int     `json:"later_than_half_an_interval"`
-	Longest  float64 `json:"longest_gap_ms"` // between two of a router
-	Budget   Budget  `json:"budget"`
-	Met      bool    `json:"met"`
+	OverHalf int      `json:"later_than_half_an_interval"`
+	Longest  float64  `json:"longest_gap_ms"` // between two of a router
+	Machine  Busyness `json:"machine"`
+	Budget   Budget   `json:"budget"`
+	Met      bool     `json:"met"`
 }
 
 // window is a time that is looked at.
 type window struct {
 	while    string
 	from, to time.Duration
+	machine  Busyness
 }
 
 // punctuality is that of all advertisements that were due in a window.
 func punctuality(program string, w window, routers [256][]time.Duration, interval time.Duration, lateness func([]time.Duration, time.Duration) []advert) Punctuality {
-	p := Punctuality{Program: program, While: w.while, Seconds: round((w.to - w.from).Seconds())}
+	p := Punctuality{Program: program, While: w.while, Seconds: round((w.to - w.from).Seconds()), Machine: w.machine}
 	var late []time.Duration
 	for _, seen := range routers {
 		for _, a := range lateness(seen, interval) {

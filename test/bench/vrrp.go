@@ -175,24 +175,24 @@ func (r *vrrpReport) lateness(t lab.TB, p vrrpProgram, length time.Duration) {
 		}
 	}()
 	// until all have been announced; how long that took is read from the frames.
-	announced := func(while string, from time.Duration, all []netip.Addr) window {
+	announced := func(while string, from time.Duration, machine processors, all []netip.Addr) window {
 		l.Eventually(patience, "all addresses to be announced", func() bool { n, _ := o.announced(all); return n == len(all) })
 		_, to := o.announced(all)
-		return window{while, from, to}
+		return window{while, from, to, lookAtProcessors().since(machine)}
 	}
 	routers, addresses := swift(0)
 	router.WriteFile(p.file, p.write(routers), 0o644)
-	begun := wallClock()
+	from, machine := wallClock(), lookAtProcessors()
 	d := p.start(router)
-	windows := []window{announced("all become master, and the addresses are programmed", begun, addresses)}
-	from := wallClock()
+	windows := []window{announced("all become master, and the addresses are programmed", from, machine, addresses)}
+	from, machine = wallClock(), lookAtProcessors()
 	time.Sleep(length)
-	windows = append(windows, window{"nothing else; addresses are announced again after 5 s", from, wallClock()})
+	windows = append(windows, window{"nothing else; addresses are announced again after 5 s", from, wallClock(), lookAtProcessors().since(machine)})
 	routers, addresses = swift(1)
 	router.WriteFile(p.file, p.write(routers), 0o644)
-	from = wallClock()
+	from, machine = wallClock(), lookAtProcessors()
 	d.Signal(syscall.SIGHUP)
-	windows = append(windows, announced("a reload replaces the addresses", from, addresses))
+	windows = append(windows, announced("a reload replaces the addresses", from, machine, addresses))
 	if p.name == "keepbeat" {
 		r.Own = ownStatus(t, router)
 	}
@@ -206,8 +206,8 @@ func (r *vrrpReport) lateness(t lab.TB, p vrrpProgram, length time.Duration) {
 		one := punctuality(p.name, w, seen, swiftInterval, p.lateness)
 		one.Budget = Budget{Max: limit(ms(swiftInterval / 2))}
 		one.Met = one.Budget.met(one.Distribution)
-		say("%s, %s: %d advertisements in %.2f s, late by median %.2f, p99 %.2f, max %.2f ms, %d by more than half an interval; longest gap %.1f ms",
-			p.name, w.while, one.Count, one.Seconds, one.Median, one.P99, one.Max, one.OverHalf, one.Longest)
+		say("%s, %s: %d advertisements in %.2f s, late by median %.2f, p99 %.2f, max %.2f ms, %d by more than half an interval; longest gap %.1f ms; the machine was busy by %.0f %%, %.1f %% stolen",
+			p.name, w.while, one.Count, one.Seconds, one.Median, one.P99, one.Max, one.OverHalf, one.Longest, one.Machine.Busy, one.Machine.Stolen)
 		r.Lateness = append(r.Lateness, one)
 	}
 }
