@@ -107,13 +107,15 @@ func TestNothingStandsInBothWorlds(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct{ text, want string }{
-		"apart": {"vrrp_instance:\n  a: {interface: eth0, virtual_router_id: 52, virtual_ipaddress: 10.0.0.9}\n  b: {interface: eth1, virtual_router_id: 51, virtual_ipaddress: 10.0.0.8}\n", ""},
+		"apart": {"vrrp_instance:\n  a: {interface: eth0, virtual_router_id: 52, virtual_ipaddress: 10.0.0.9}\n  b: {interface: eth1, virtual_router_id: 51, virtual_ipaddress: \"fd00::8\"}\n", ""},
 		"an address": {"vrrp_instance:\n  a:\n    interface: eth0\n    virtual_router_id: 52\n    virtual_ipaddress: [10.0.0.9, 10.0.0.2/24]\n",
 			`vrrp.yaml:5:35: address 10.0.0.2 of vrrp_instance "a" is the cluster's, too: group "web", resource "vip 10.0.0.2" of haresources.yaml; an address belongs to one of the two: take it out here or there`},
 		"an address beside the packet": {"vrrp_instance:\n  a:\n    interface: eth0\n    virtual_router_id: 52\n    virtual_ipaddress: 10.0.0.9\n    virtual_ipaddress_excluded: \"fd00::1/64\"\n",
 			`vrrp.yaml:6:33: address fd00::1 of vrrp_instance "a" is the cluster's, too: group "web", resource "vip fd00::1" of haresources.yaml; an address belongs to one of the two: take it out here or there`},
 		"a VRID": {"vrrp_instance:\n  a: {interface: eth0, virtual_router_id: 51, virtual_ipaddress: 10.0.0.9}\n",
-			`vrrp.yaml:2:43: VRID 51 of IPv4 on eth0 of vrrp_instance "a" is the cluster's, too: group "web", resource "vrrp eth0 51" of haresources.yaml; write another virtual_router_id here or there`},
+			`vrrp.yaml:2:43: VRID 51 of IPv4 on eth0 of vrrp_instance "a" is the cluster's, too: group "web", resource "vrrp eth0 51" of haresources.yaml; the guard silences it on every interface of a node without a lease: write another virtual_router_id here or there`},
+		"a VRID on another interface": {"vrrp_instance:\n  a: {interface: eth1, virtual_router_id: 51, virtual_ipaddress: 10.0.0.9}\n",
+			`vrrp.yaml:2:43: VRID 51 of IPv4 on eth1 of vrrp_instance "a" is the cluster's, too: group "web", resource "vrrp eth0 51" of haresources.yaml; the guard silences it on every interface of a node without a lease: write another virtual_router_id here or there`},
 		"a virtual service": {"vrrp_instance:\n  a: {interface: eth0, virtual_router_id: 52, virtual_ipaddress: 10.0.0.9}\npools: [web.yaml]\n",
 			`vrrp.yaml:3:9: virtual 10.0.0.1:80 tcp of pool web.yaml is the cluster's, too: pool ldirectord.yaml of haresources.yaml; a virtual service belongs to one of the two: take it out here or there`},
 	} {

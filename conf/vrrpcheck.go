@@ -103,7 +103,11 @@ func CheckWorlds(v *VRRP, spec *Spec) error {
 	if v == nil || spec == nil {
 		return nil
 	}
-	vips, vrids := map[netip.Addr]string{}, map[string]string{}
+	type vrid struct {
+		id   uint8
+		ipv6 bool
+	}
+	vips, vrids := map[netip.Addr]string{}, map[vrid]string{} // of the node, on whatever interface: so the guard holds them
 	services := map[string]string{}
 	for _, g := range spec.Groups {
 		for _, r := range g.Resources {
@@ -112,7 +116,7 @@ func CheckWorlds(v *VRRP, spec *Spec) error {
 			case r.VIP != nil:
 				vips[r.VIP.Address.Unmap().WithZone("")] = where
 			case r.VRRP != nil:
-				vrids[r.VRRP.Instance.Key()] = where
+				vrids[vrid{r.VRRP.Instance.VRID, r.VRRP.Instance.IPv6}] = where
 			}
 		}
 	}
@@ -137,8 +141,8 @@ func CheckWorlds(v *VRRP, spec *Spec) error {
 				say(placeOf(ip), "address %s of vrrp_instance %s is the cluster's, too: %s; an address belongs to one of the two: take it out here or there", ip, quote(x.Name), where)
 			}
 		}
-		if where, both := vrids[x.Key()]; both {
-			say(x.Key(), "%s of vrrp_instance %s is the cluster's, too: %s; write another virtual_router_id here or there", x.Key(), quote(x.Name), where)
+		if where, both := vrids[vrid{x.VRID, x.IPv6}]; both {
+			say(x.Key(), "%s of vrrp_instance %s is the cluster's, too: %s; the guard silences it on every interface of a node without a lease: write another virtual_router_id here or there", x.Key(), quote(x.Name), where)
 		}
 	}
 	for _, pool := range v.Pools {
