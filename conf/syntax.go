@@ -124,7 +124,11 @@ func mistake(lines []string, named int, text string) (line, column int, hint str
 // keyOf is the key of a line, for a message.
 func keyOf(line string) string {
 	key, _, _ := strings.Cut(strings.TrimSpace(line), ":")
-	return quote(strings.Fields(key + " ")[0])
+	words := strings.Fields(key)
+	if len(words) == 0 {
+		return "a key without a name"
+	}
+	return quote(words[0])
 }
 
 // strayed is the index of the first line that is indented less than the one
