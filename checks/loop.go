@@ -88,6 +88,7 @@ func (s *Scheduler) loop(ctx context.Context, alarm alarm) (err error) {
 		until, ready := s.step(time.Now())
 		if len(ready) > 0 {
 			pool.resume(ready)
+			// More may be due, or has only paused: sockets get a look in between.
 			until = time.Time{}
 		}
 		var woken []*task
