@@ -201,6 +201,23 @@ type Changes struct {
 	Lines   []string `json:"changes"`
 	// Cost says that most of what runs would stop, which only Order.Force does; empty: it is not so.
 	Cost string `json:"cost,omitempty"`
+	// Warnings are what is allowed in the files and should be known: what names
+	// stand for in this version, among others.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// mostWarnings is how many are told; the log of the node that reads the files has all.
+const mostWarnings = 100
+
+func warningsOf(files conf.Files) []string {
+	var all []string
+	for i, w := range files.Warnings {
+		if i == mostWarnings {
+			return append(all, fmt.Sprintf("and %d warnings more, which `keepbeat check-config` shows", len(files.Warnings)-i))
+		}
+		all = append(all, w.String())
+	}
+	return all
 }
 
 // Apply makes this node's files the next version, if they are valid and base
@@ -214,7 +231,7 @@ func (n *Node) Apply(ctx context.Context, base uint64, dry bool) (Changes, error
 		return Changes{}, err
 	}
 	st := n.State()
-	c := Changes{Base: from}
+	c := Changes{Base: from, Warnings: warningsOf(files)}
 	if base != 0 && base != c.Base {
 		return c, fmt.Errorf("the specification is at version %d, not %d: look at the newer one and apply again", c.Base, base)
 	}
@@ -250,7 +267,7 @@ func (n *Node) Apply(ctx context.Context, base uint64, dry bool) (Changes, error
 	if base == 0 && errors.As(err, &refused) {
 		// Autoreload may have been faster with the very same files: that is no conflict.
 		if now := n.State(); bytes.Equal(now.SpecFiles[filesKey], packed[filesKey]) {
-			return Changes{Base: now.SpecInfo.Version}, nil
+			return Changes{Base: now.SpecInfo.Version, Warnings: c.Warnings}, nil
 		}
 	}
 	return c, err
