@@ -154,7 +154,28 @@ func (n *Node) readFiles(ctx context.Context) (spec *conf.Spec, files conf.Files
 	}
 }
 
-// filesWait is how long an apply waits for the version in force to be written here.
+// awaitFiles waits until a version, or a newer one, has been written to this
+// node's files: whoever edits them before that would edit another version. False:
+// that takes too long.
+func (n *Node) awaitFiles(ctx context.Context, version uint64) bool {
+	ctx, cancel := context.WithTimeout(ctx, filesWait)
+	defer cancel()
+	for {
+		n.mu.Lock()
+		there := n.cfg.Write == nil || n.filesVer >= version
+		n.mu.Unlock()
+		if there {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// filesWait is how long an apply waits for a version to be written here.
 const filesWait = 5 * time.Second
 
 func (n *Node) setSpecErr(s string) {
@@ -269,6 +290,9 @@ func (n *Node) Apply(ctx context.Context, base uint64, dry bool) (Changes, error
 		if now := n.State(); bytes.Equal(now.SpecFiles[filesKey], packed[filesKey]) {
 			return Changes{Base: now.SpecInfo.Version, Warnings: c.Warnings}, nil
 		}
+	}
+	if err == nil && !n.awaitFiles(ctx, c.Version) {
+		c.Warnings = append(c.Warnings, fmt.Sprintf("version %d is in force, and its files are not written on this node yet: edit them when `keepbeat status` says nothing of it any more", c.Version))
 	}
 	return c, err
 }

@@ -171,3 +171,19 @@ func TestAnApplyTellsTheWarningsOfTheNodeThatReadsTheFiles(t *testing.T) {
 		}
 	})
 }
+
+// Otherwise an edit that is made at once is taken for one of the former version, and put aside.
+func TestAnApplyIsDoneWhenItsFilesAreWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &disk{slow: time.Second}
+		n, version := writer(t, d)
+		begin := time.Now()
+		n.writeFiles(version(2))
+		if !n.awaitFiles(t.Context(), 2) || time.Since(begin) < time.Second {
+			t.Errorf("after %v it counts as written, though %v is", time.Since(begin), d.written)
+		}
+		if n.awaitFiles(t.Context(), 3) {
+			t.Error("a version that nobody writes counts as written")
+		}
+	})
+}
