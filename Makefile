@@ -26,6 +26,8 @@ KERNEL_PACKAGES = $(shell grep -rlE '^//go:build labkernel$$' --include='*_test.
 
 # Which lab tests: a pattern of their names, or a folder of test/lab (RUN=checks).
 RUN  ?= .
+# How many specifications TestManyAppliesUnderTraffic applies; empty: its own few.
+APPLIES ?=
 RUNS ?= 50
 SEED ?= 0
 
@@ -123,7 +125,7 @@ test-lab-host: deps lab-kernel build labtool
 
 # In the lab kernel, or in the host's where that one has IPVS; it says which.
 test-lab-kernel: deps lab-kernel build labtool
-	$(if $(LAB_FOLDER),,$(LAB_ENV) bin/labtool kerneltest -timeout 15m -run '$(RUN)' $(KERNEL_PACKAGES))
+	$(if $(LAB_FOLDER),,$(LAB_ENV) KEEPBEAT_APPLIES=$(APPLIES) bin/labtool kerneltest -timeout 25m -run '$(RUN)' $(KERNEL_PACKAGES))
 
 # ---- fault injection: real daemons in the lab; prints a table, as text and as a line of JSON
 

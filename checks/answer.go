@@ -11,9 +11,13 @@ import (
 // Limits on what a server may send. They bound time and memory of a check
 // whatever the server is.
 const (
-	maxHead = 64 << 10 // all header bytes of an answer: interim answers, fields, chunk sizes, trailers
+	maxHead = 64 << 10 // all header bytes of an answer: interim answers, fields, trailers, what is more than freeChunk
 	maxBody = 1 << 20  // body bytes looked at; the rest is not read
 	bufSize = 4 << 10
+	// freeChunk is what the frame of a chunk may take beside. A chunk has a byte of
+	// the body, of which there are few enough; some servers send a page in pieces
+	// of ten.
+	freeChunk = 16
 )
 
 // input is a stream with a buffer of fixed size.
@@ -286,6 +290,7 @@ func (a *answerReader) next() ([]byte, error) {
 			a.lo += n
 			return p, nil
 		case bodyChunkSize:
+			before := a.head
 			l, err := a.readLine()
 			if err != nil {
 				return nil, a.short(err)
@@ -293,14 +298,17 @@ func (a *answerReader) next() ([]byte, error) {
 			if a.left, err = parseChunkSize(l); err != nil {
 				return nil, err
 			}
+			a.head = min(before, a.head+freeChunk)
 			if a.state = bodyChunk; a.left == 0 {
 				return nil, a.trailers()
 			}
 		case bodyChunkEnd:
+			before := a.head
 			l, err := a.readLine()
 			if err != nil {
 				return nil, a.short(err)
 			}
+			a.head = before
 			if len(l) != 0 {
 				return nil, fmt.Errorf("chunk does not end where it says: %s", quote(l))
 			}

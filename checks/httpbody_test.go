@@ -51,3 +51,25 @@ func TestHTTPTextIsFoundWhereverItStands(t *testing.T) {
 		t.Errorf("a megabyte without the text took %d bytes of memory (%v)", n, err)
 	}
 }
+
+func TestHTTPPageInPiecesOfTenBytes(t *testing.T) {
+	for _, tc := range []struct{ name, size, want string }{
+		{"short frames", "a", ""},
+		{"long frames", "a;extension=" + strings.Repeat("x", 30), errHeadTooLong.Error()},
+	} {
+		page := strings.Repeat(tc.size+"\r\n0123456789\r\n", 20_000) + "0\r\n\r\n"
+		a := newAnswerReader(strings.NewReader("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"+page), make([]byte, bufSize))
+		ans, err := a.readHead(false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := wantedBody{}
+		got := ""
+		if _, err := w.read(bodyReader{one: a}, ans); err != nil {
+			got = err.Error()
+		}
+		if got != tc.want {
+			t.Errorf("%s: got %q, want %q", tc.name, got, tc.want)
+		}
+	}
+}

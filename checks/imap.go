@@ -55,7 +55,7 @@ func (k *imap) Check(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	if k.c.Login != "" {
+	if k.c.Login != "" && state != imapPreauth { // RFC 3501, 7.1.4: no LOGIN is needed, and 6.2: none is allowed
 		if k.tls == nil && imapDisabled(line) {
 			return "", errLoginDisabled
 		}

@@ -74,8 +74,9 @@ func (s *Scheduler) ring() {
 }
 
 // loop is the one goroutine that waits for time to pass, and in which tasks
-// run. Its error means that it could not go on.
-func (s *Scheduler) loop(ctx context.Context, alarm alarm) (err error) {
+// run. Its error means that it could not go on; then it ends ctx, of all runs, by
+// cancel.
+func (s *Scheduler) loop(ctx context.Context, cancel func(), alarm alarm) (err error) {
 	stop := context.AfterFunc(ctx, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -88,6 +89,7 @@ func (s *Scheduler) loop(ctx context.Context, alarm alarm) (err error) {
 		until, ready := s.step(time.Now())
 		if len(ready) > 0 {
 			pool.resume(ready)
+			// More may be due, or has only paused: sockets get a look in between.
 			until = time.Time{}
 		}
 		var woken []*task
@@ -95,6 +97,7 @@ func (s *Scheduler) loop(ctx context.Context, alarm alarm) (err error) {
 		s.woke(woken)
 	}
 	// No task begins any more, and those under way are told that they have to end.
+	cancel()
 	pool.resume(s.tasks())
 	return err
 }

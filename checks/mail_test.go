@@ -68,6 +68,7 @@ func TestIMAP(t *testing.T) {
 	converse(t, "imap", []talk{
 		{"a greeting is enough", nil, "S: * OK [CAPABILITY IMAP4rev1] ready\n" + logout, "* OK [CAPABILITY IMAP4rev1] ready"},
 		{"one that knows us already", nil, "S: * PREAUTH welcome\n" + logout, "* PREAUTH welcome"},
+		{"a login where none is needed", asAlice, "S: * PREAUTH welcome\n" + logout, "* PREAUTH welcome"},
 		{"a login", asAlice, "S: * OK\n" + login + "S: * CAPABILITY IMAP4rev1\nS: k2 ok done\n" + logout, "logged in"},
 		{"a server that wants no password in the clear gets none", asAlice, "S: * OK [Capability IMAP4rev1 LoginDisabled STARTTLS] ready", "!greeting: the server wants no password without TLS (LOGINDISABLED): set starttls"},
 		{"what it wanted before TLS is forgotten", func(c *conf.Check) { starttls(c); asAlice(c) }, "S: * OK [CAPABILITY LOGINDISABLED] x\nC: k1 STARTTLS\nS: k1 OK go\nTLS\n" + login + "S: k2 OK\n" + logout, "logged in"},

@@ -417,7 +417,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 
-	err = s.loop(ctx, alarm)
+	err = s.loop(ctx, cancel, alarm)
 
 	s.mu.Lock()
 	s.runCtx, s.alarm, s.ended = nil, nil, true

@@ -154,7 +154,28 @@ func (n *Node) readFiles(ctx context.Context) (spec *conf.Spec, files conf.Files
 	}
 }
 
-// filesWait is how long an apply waits for the version in force to be written here.
+// awaitFiles waits until a version, or a newer one, has been written to this
+// node's files: whoever edits them before that would edit another version. False:
+// that takes too long.
+func (n *Node) awaitFiles(ctx context.Context, version uint64) bool {
+	ctx, cancel := context.WithTimeout(ctx, filesWait)
+	defer cancel()
+	for {
+		n.mu.Lock()
+		there := n.cfg.Write == nil || n.filesVer >= version
+		n.mu.Unlock()
+		if there {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// filesWait is how long an apply waits for a version to be written here.
 const filesWait = 5 * time.Second
 
 func (n *Node) setSpecErr(s string) {
@@ -201,6 +222,23 @@ type Changes struct {
 	Lines   []string `json:"changes"`
 	// Cost says that most of what runs would stop, which only Order.Force does; empty: it is not so.
 	Cost string `json:"cost,omitempty"`
+	// Warnings are what is allowed in the files and should be known: what names
+	// stand for in this version, among others.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// mostWarnings is how many are told; the log of the node that reads the files has all.
+const mostWarnings = 100
+
+func warningsOf(files conf.Files) []string {
+	var all []string
+	for i, w := range files.Warnings {
+		if i == mostWarnings {
+			return append(all, fmt.Sprintf("and %d warnings more, which `keepbeat check-config` shows", len(files.Warnings)-i))
+		}
+		all = append(all, w.String())
+	}
+	return all
 }
 
 // Apply makes this node's files the next version, if they are valid and base
@@ -214,7 +252,7 @@ func (n *Node) Apply(ctx context.Context, base uint64, dry bool) (Changes, error
 		return Changes{}, err
 	}
 	st := n.State()
-	c := Changes{Base: from}
+	c := Changes{Base: from, Warnings: warningsOf(files)}
 	if base != 0 && base != c.Base {
 		return c, fmt.Errorf("the specification is at version %d, not %d: look at the newer one and apply again", c.Base, base)
 	}
@@ -250,8 +288,11 @@ func (n *Node) Apply(ctx context.Context, base uint64, dry bool) (Changes, error
 	if base == 0 && errors.As(err, &refused) {
 		// Autoreload may have been faster with the very same files: that is no conflict.
 		if now := n.State(); bytes.Equal(now.SpecFiles[filesKey], packed[filesKey]) {
-			return Changes{Base: now.SpecInfo.Version}, nil
+			return Changes{Base: now.SpecInfo.Version, Warnings: c.Warnings}, nil
 		}
+	}
+	if err == nil && !n.awaitFiles(ctx, c.Version) {
+		c.Warnings = append(c.Warnings, fmt.Sprintf("version %d is in force, and its files are not written on this node yet: edit them when `keepbeat status` says nothing of it any more", c.Version))
 	}
 	return c, err
 }

@@ -149,3 +149,41 @@ func TestAnApplyWaitsForTheVersionInForceToBeWritten(t *testing.T) {
 		}
 	})
 }
+
+// Who asks may have another name server than the node that makes the version.
+func TestAnApplyTellsTheWarningsOfTheNodeThatReadsTheFiles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, _ := writer(t, &disk{})
+		warned := make([]conf.Warning, mostWarnings+2)
+		for i := range warned {
+			warned[i] = conf.Warning{File: "web.yaml", Line: i + 1, Column: 1, Msg: "real server web1: resolved once"}
+		}
+		n.cfg.Files = func() (*conf.Spec, conf.Files, error) {
+			return &conf.Spec{}, conf.Files{Warnings: warned}, nil
+		}
+		c, err := n.Apply(t.Context(), 0, true)
+		if err != nil || len(c.Warnings) != mostWarnings+1 {
+			t.Fatalf("%d warnings, %v", len(c.Warnings), err)
+		}
+		if first, last := c.Warnings[0], c.Warnings[mostWarnings]; first != "web.yaml:1:1: warning: real server web1: resolved once" ||
+			last != "and 2 warnings more, which `keepbeat check-config` shows" {
+			t.Errorf("%s\n%s", first, last)
+		}
+	})
+}
+
+// Otherwise an edit that is made at once is taken for one of the former version, and put aside.
+func TestAnApplyIsDoneWhenItsFilesAreWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &disk{slow: time.Second}
+		n, version := writer(t, d)
+		begin := time.Now()
+		n.writeFiles(version(2))
+		if !n.awaitFiles(t.Context(), 2) || time.Since(begin) < time.Second {
+			t.Errorf("after %v it counts as written, though %v is", time.Since(begin), d.written)
+		}
+		if n.awaitFiles(t.Context(), 3) {
+			t.Error("a version that nobody writes counts as written")
+		}
+	})
+}

@@ -59,7 +59,7 @@ func (p *poolReader) addressed(n *yaml.Node, raw *rawVirtual) []Virtual {
 			return p.marked(raw, uint32(m))
 		}
 	}
-	if raw.ipv6.at != nil {
+	if raw.ipv6.ok {
 		p.errorf(raw.ipv6.at, "\"ipv6\" is for firewall marks; here the address tells the family")
 	}
 	if raw.protocol.ok && raw.protocol.v == FWM {

@@ -102,6 +102,9 @@ func (p *poolReader) flags(n *yaml.Node, v *Virtual) {
 		}
 	}
 	if n.Kind == yaml.SequenceNode {
+		if len(n.Content) == 0 {
+			p.errorf(n, "schedflags is empty; list the flags, or take it out")
+		}
 		p.list(n, "schedflags", func(_ int, n *yaml.Node) {
 			if s, ok := p.scalar(n, "a flag"); ok {
 				add(n, s)

@@ -16,7 +16,7 @@ type serviceSettings struct {
 
 func (s *serviceSettings) fields(r *reader) []field {
 	return append([]field{
-		{"quiescent", "yes: a real server that is down gets weight 0 and keeps its connections; no: it is removed. Default yes, as ldirectord's manual says.", into(&s.quiescent, r.boolean)},
+		{"quiescent", "yes: a real server that is down gets weight 0 and keeps its connections, and a fallback that is not needed any more does so for 10 s; no: it is removed. Default yes, as ldirectord's manual says.", into(&s.quiescent, r.boolean)},
 		{"cleanstop", "Whether the virtual service is removed when the group stops. Default yes.", into(&s.cleanstop, r.boolean)},
 		{"readdquiescent", "Whether a real server that somebody has removed from the kernel's table comes back with weight 0 until its next check. Default no: with its weight if it is up.", into(&s.readdquiescent, r.boolean)},
 		{"fallbackcommand", "Program, an absolute path, that is run with \"start\" when the fallback begins and \"stop\" when it ends, then ADDRESS:PORT (or the mark), protocol and servicename. Default: none.", into(&s.fallbackcommand, r.program("fallbackcommand"))},

@@ -30,6 +30,9 @@ type Files struct {
 	// address, as checks.NewChecker does: at what this machine has to have for
 	// it. Its error becomes one of the file. nil: what the files say is enough.
 	Try func(Check) error `json:"-"`
+	// Warnings are what was said of the files when they were read, for who
+	// hands both on. It is not part of the files.
+	Warnings []Warning `json:"-"`
 }
 
 // specReader reads one haresources.yaml and what it names.

@@ -132,12 +132,12 @@ func mistake(lines []string, named int, text string) (line, column int, hint str
 
 // keyOf is the key of a line, for a message.
 func keyOf(line string) string {
-	line = strings.TrimSpace(line)
-	key, _, _ := strings.Cut(line, ":")
-	if words := strings.Fields(key); len(words) > 0 {
-		return quote(words[0])
+	key, _, _ := strings.Cut(strings.TrimSpace(line), ":")
+	words := strings.Fields(key)
+	if len(words) == 0 {
+		return "a key without a name"
 	}
-	return quote(line)
+	return quote(words[0])
 }
 
 // strayed is the index of the first line that is indented less than the one

@@ -25,7 +25,7 @@ func (p *poolReader) virtualFields(raw *rawVirtual) []field {
 	keep := func(to **yaml.Node) func(*yaml.Node) { return func(n *yaml.Node) { *to = n } }
 	fields := slices.Concat(raw.settings.fields(p.reader), raw.rawScheduling.fields(p), raw.rawLife.fields(p.reader))
 	return append([]field{
-		{"address", "Address and port, 192.168.56.200:80 or \"[2001:db8::1]:80\" in quotes; port and address may be names. A range, 192.168.56.200-203:80, or a list is a group: a virtual service for each address, all with the same real servers. A plain number is a firewall mark. Required, or fwmark.", keep(&raw.address)},
+		{"address", "Address and port, 192.168.56.200:80 or \"[2001:db8::1]:80\" in quotes; port and address may be names. A range, 192.168.56.200-203:80, or a list is a group: a virtual service for each address, all with the same real servers. A plain number is a firewall mark. Without a port, and with persistent, it is a service of all ports. Required, or fwmark.", keep(&raw.address)},
 		{"fwmark", "Firewall mark of the packets, 1 to 4294967295 (0x... too), in place of address: a service of all the ports that carry it.", into(&raw.fwmark, p.fwmark)},
 		{"ipv6", "fwmark only: whether the marked packets are IPv6. Default: the family of the real servers.", into(&raw.ipv6, p.boolean)},
 		{"real", "The real servers, a list: `HOST[->HOST][:PORT] gate|masq|ipip [TUNNEL] [WEIGHT] [\"REQUEST\", \"RECEIVE\"] [l:N] [u:N]`, or mappings with address, forward, weight, request, receive and more. The tunnel of ipip is gue:PORT or gre, and then csum or remcsum. A name becomes a server for each of its addresses, once, when a version is made. Required.", keep(&raw.real)},

@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepbeat/keepbeat/cluster/api"
-	"github.com/keepbeat/keepbeat/conf"
 )
 
 func (a *app) applyCommand() *cobra.Command {
@@ -37,7 +36,6 @@ the groups that run would stop it is refused, with exit code 3, without --force.
 func (a *app) apply(ctx context.Context, r api.Apply) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*answerTime)
 	defer cancel()
-	a.warnings()
 	c, err := a.client().Apply(ctx, r)
 	var refused *api.RefusedError
 	if errors.As(err, &refused) {
@@ -53,6 +51,10 @@ func (a *app) apply(ctx context.Context, r api.Apply) error {
 	}
 	if err != nil {
 		return err
+	}
+	// The daemon's words: it has looked the names up.
+	for _, w := range c.Warnings {
+		fmt.Fprintln(a.stderr, w)
 	}
 	if len(c.Lines) == 0 {
 		_, err := fmt.Fprintf(a.stdout, "nothing to apply: the files are version %d, which the cluster runs\n", c.Base)
@@ -70,20 +72,4 @@ func (a *app) apply(ctx context.Context, r api.Apply) error {
 	}
 	_, err = fmt.Fprintf(a.stdout, "version %d is in force\n", c.Version)
 	return err
-}
-
-// warnings shows what is allowed in the files and should be known. The daemon
-// is the one that judges the files: what cannot be read here it will name.
-func (a *app) warnings() {
-	local, _, err := conf.LoadLocal(a.config)
-	if err != nil {
-		return
-	}
-	_, warnings, err := conf.LoadSpec(local.ConfDir, local)
-	if err != nil {
-		return
-	}
-	for _, w := range warnings {
-		fmt.Fprintln(a.stderr, w)
-	}
 }

@@ -186,6 +186,8 @@ func TestApplyShowsTheDifferenceOrTheFaults(t *testing.T) {
 		asked   string
 	}{
 		{nil, cluster.Changes{Base: 3, Version: 4, Lines: []string{"group web added"}}, nil, result{0, "group web added\nversion 4 is in force\n", ""}, "apply 0 false"},
+		{nil, cluster.Changes{Base: 3, Version: 4, Lines: []string{"real server added"}, Warnings: []string{"web.yaml:3:11: warning: real server web1: resolved once"}}, nil,
+			result{0, "real server added\nversion 4 is in force\n", "web.yaml:3:11: warning: real server web1: resolved once\n"}, "apply 0 false"},
 		{[]string{"--dry-run", "--base", "3"}, cluster.Changes{Base: 3, Lines: []string{"group web added"}}, nil, result{0, "group web added\nnot applied (--dry-run); the cluster runs version 3\n", ""}, "apply 3 true"},
 		{nil, cluster.Changes{Base: 3}, nil, result{0, "nothing to apply: the files are version 3, which the cluster runs\n", ""}, "apply 0 false"},
 		{nil, cluster.Changes{}, conf.Errors{{File: "/etc/keepbeat/haresources.yaml", Line: 4, Column: 7, Msg: "unknown key"}, {File: "web.yaml", Line: 1, Column: 1, Msg: "nor that"}},

@@ -148,6 +148,7 @@ func run(configPath string, logger *slog.Logger) error {
 			for _, w := range warnings {
 				logger.Warn(w.String())
 			}
+			files.Warnings = warnings
 			if few := tooFewDescriptors(spec, now, checks.Descriptors()); few != "" {
 				logger.Warn(few)
 			}

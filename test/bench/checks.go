@@ -98,7 +98,19 @@ func checking(ctx context.Context, args []string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := []*Checks{}
+	all, idle := []*Checks{}, map[string]any{}
+	for _, s := range systems {
+		if !slices.Contains(chosen, s.name) {
+			continue
+		}
+		i, err := s.idle(ctx, run)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if idle[s.name] = i; err != nil {
+			idle[s.name] = map[string]string{"failure": err.Error()}
+		}
+	}
 	for word := range strings.SplitSeq(*list, ",") {
 		if run.servers, err = strconv.Atoi(word); err != nil || run.servers < 1 || run.servers > 50000 {
 			return all, fmt.Errorf("-servers %q: want numbers from 1 to 50000", word)
@@ -126,6 +138,7 @@ func checking(ctx context.Context, args []string) (any, error) {
 		"table": map[bool]string{true: "the kernel's, looked at every " + kernelLook.String(), false: "a stand-in, for every program"}[run.kernel],
 		"keepbeat": "the scheduler of checks and the resource ldirectord in a process of their own, reading ldirectord.yaml; " +
 			"without cluster, lease and guard",
+		"idle": idle,
 		"runs": all,
 	}, nil
 }
@@ -147,7 +160,7 @@ func (s checkSystem) measure(ctx context.Context, run checkRun) (c *Checks, err 
 	defer func() { err = errors.Join(err, table.close()) }()
 
 	began := time.Now()
-	p, err := s.start(table, run.servers, servers.port)
+	p, err := s.start(table, run.servers, servers.port, checkInterval)
 	if err != nil {
 		return c, err
 	}

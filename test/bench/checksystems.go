@@ -20,8 +20,9 @@ type checkSystem struct {
 	name  string
 	ours  bool
 	needs string // a program that has to be installed; empty: it is ours
-	// command makes the program's configuration and says how it is run.
-	command func(t *lookout, n int, port uint16) (*exec.Cmd, error)
+	// command makes the program's configuration, of n servers that are checked
+	// every so often (whole seconds), and says how it is run.
+	command func(t *lookout, n int, port uint16, every time.Duration) (*exec.Cmd, error)
 }
 
 // checkProcess is one that runs.
@@ -33,13 +34,13 @@ type checkProcess struct {
 	ended chan error
 }
 
-func (s checkSystem) start(t *lookout, n int, port uint16) (*checkProcess, error) {
+func (s checkSystem) start(t *lookout, n int, port uint16, every time.Duration) (*checkProcess, error) {
 	if s.needs != "" {
 		if _, err := os.Stat(s.needs); err != nil {
 			return nil, fmt.Errorf("%w; test/lab/deps.sh peers installs it", err)
 		}
 	}
-	cmd, err := s.command(t, n, port)
+	cmd, err := s.command(t, n, port, every)
 	if err != nil {
 		return nil, err
 	}
@@ -123,10 +124,10 @@ func (p *checkProcess) stop() error {
 
 var keepbeatChecks = checkSystem{
 	name: "keepbeat", ours: true,
-	command: func(t *lookout, n int, port uint16) (*exec.Cmd, error) {
+	command: func(t *lookout, n int, port uint16, every time.Duration) (*exec.Cmd, error) {
 		var b strings.Builder
 		fmt.Fprintf(&b, "checkinterval: %v\nnegotiatetimeout: %v\nquiescent: no\nvirtual:\n  - address: %v\n    scheduler: wlc\n    service: http\n    request: /\n    receive: ok\n    real:\n",
-			checkInterval, checkTimeout, service)
+			every, checkTimeout, service)
 		for i := range n {
 			fmt.Fprintf(&b, "      - %v:%d masq\n", serverAddress(i), port)
 		}
@@ -143,10 +144,10 @@ var keepbeatChecks = checkSystem{
 
 var keepalivedChecks = checkSystem{
 	name: "keepalived", needs: "/usr/sbin/keepalived",
-	command: func(t *lookout, n int, port uint16) (*exec.Cmd, error) {
+	command: func(t *lookout, n int, port uint16, every time.Duration) (*exec.Cmd, error) {
 		var b strings.Builder
 		fmt.Fprintf(&b, "global_defs {\n\trouter_id bench\n}\nvirtual_server %v %d {\n\tdelay_loop %d\n\tlvs_sched wlc\n\tlvs_method NAT\n\tprotocol TCP\n",
-			service.Addr(), service.Port(), checkInterval/time.Second)
+			service.Addr(), service.Port(), every/time.Second)
 		for i := range n {
 			fmt.Fprintf(&b, `	real_server %v %d {
 		weight 1
@@ -183,10 +184,10 @@ var keepalivedChecks = checkSystem{
 
 var ldirectordChecks = checkSystem{
 	name: "ldirectord", needs: "/usr/sbin/ldirectord",
-	command: func(t *lookout, n int, port uint16) (*exec.Cmd, error) {
+	command: func(t *lookout, n int, port uint16, every time.Duration) (*exec.Cmd, error) {
 		var b strings.Builder
 		fmt.Fprintf(&b, "checktimeout=%d\nnegotiatetimeout=%d\ncheckinterval=%d\nautoreload=no\nquiescent=no\nsupervised=yes\nlogfile=\"%s/ldirectord.log\"\nvirtual=%v\n",
-			checkTimeout/time.Second, checkTimeout/time.Second, checkInterval/time.Second, t.dir, service)
+			checkTimeout/time.Second, checkTimeout/time.Second, every/time.Second, t.dir, service)
 		for i := range n {
 			fmt.Fprintf(&b, "\treal=%v:%d masq\n", serverAddress(i), port)
 		}

@@ -70,6 +70,13 @@ func (h *Host) GetHTTP(url string, interval, timeout time.Duration) *Client {
 	return h.startClient("http-client", "http", "-url", url, "-interval", interval.String(), "-timeout", timeout.String())
 }
 
+// GetHTTPSerially is GetHTTP with one request at a time: it asks a machine that
+// has much else to do less often.
+func (h *Host) GetHTTPSerially(url string, interval, timeout time.Duration) *Client {
+	h.lab.t.Helper()
+	return h.startClient("http-client", "http", "-serial", "-url", url, "-interval", interval.String(), "-timeout", timeout.String())
+}
+
 // Observe makes a host that sees, of all that may answer for vip, only director:
 // it believes for ever that vip is at the address of director's interface on s.
 // source is the observer's own address there (10.0.0.250/24). See Overlap.

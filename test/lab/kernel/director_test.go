@@ -11,7 +11,9 @@ import (
 	"github.com/keepbeat/keepbeat/test/lab"
 )
 
-const limit = time.Minute
+// limit is how long anything is waited for: only what is wrong takes so long,
+// also on a machine that has much else to do.
+const limit = 3 * time.Minute
 
 // A director, two real servers in gate mode and a client, each a host: the
 // network that the pool's tests stand on, here programmed by hand.

@@ -16,7 +16,7 @@ import (
 
 // shop is a pool of two services that share two of three servers.
 const shop = `checkinterval: 1s
-checktimeout: 3s
+checktimeout: 20s
 service: http
 request: .test.html
 receive: ok
@@ -113,7 +113,7 @@ func words(command string) []string {
 // refused runs a command that has to fail with an exit code and a message.
 func (p *pair) refused(h *lab.Host, code int, command, want string) {
 	p.t.Helper()
-	out, err := h.Keepbeat(words(command)...)
+	out, err := p.try(h, words(command)...)
 	if lab.ExitCode(err) != code || out != want {
 		p.t.Errorf("keepbeat %s: exit status %d, want %d; it says\n%swant\n%s", command, lab.ExitCode(err), code, out, want)
 	}
@@ -128,14 +128,14 @@ func TestOrdersForRealServersAsAnAdministratorTypesThem(t *testing.T) {
 		p.httpd = append(p.httpd, h.StartHTTP(h.Name, ":80", ":8080"))
 	}
 	p.write(map[string]string{
-		"authkeys": exampleFiles(t)["authkeys"], "ha.yaml": ha,
+		"authkeys": exampleFiles(t)["authkeys"], "ha.yaml": haCalm,
 		"haresources.yaml": resourcesOf + "      - vip: " + vip + "/24/eth1\n      - ldirectord: ldirectord.yaml\n",
 		"ldirectord.yaml":  shop,
 	})
 	p.start()
 	p.waitOwner(p.director1)
 	p.waitTable(p.director1, shopTable(1, 2, 1, 1, 1), "at first")
-	browser := p.browse()
+	browser := p.browseCalmly()
 	begun := probe.Now()
 	ordered := shopTable(0, 7, 1, 1, 7)
 

@@ -24,6 +24,7 @@ type transfer struct {
 	conn net.Conn
 
 	mu      sync.Mutex // guards what follows
+	who     string     // the server of the last page
 	pages   int
 	longest time.Duration // for one page
 	err     error
@@ -37,20 +38,32 @@ const patient = 45 * time.Second
 
 func (p *pair) transfer(name, address string) *transfer {
 	p.t.Helper()
-	c := &transfer{name: name, quit: make(chan struct{}), done: make(chan struct{})}
+	var conn net.Conn
 	err := p.client.Do(func() (err error) {
-		c.conn, err = net.DialTimeout("tcp", address, 5*time.Second)
+		conn, err = net.DialTimeout("tcp", address, 5*time.Second)
 		return err
 	})
 	if err != nil {
 		p.t.Fatalf("%s: %v", name, err)
 	}
+	return p.transferOn(name, conn, address)
+}
+
+func (p *pair) transferOn(name string, conn net.Conn, address string) *transfer {
+	c := &transfer{name: name, conn: conn, quit: make(chan struct{}), done: make(chan struct{})}
 	go c.run(address)
 	p.t.Cleanup(func() {
 		close(c.quit)
 		<-c.done
 	})
 	return c
+}
+
+// server is whose the last page was.
+func (c *transfer) server() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.who
 }
 
 func (c *transfer) run(address string) {
@@ -64,9 +77,9 @@ func (c *transfer) run(address string) {
 		case <-time.After(100 * time.Millisecond):
 		}
 		began := time.Now()
-		err := c.page(r, address)
+		who, err := page(c.conn, r, address)
 		c.mu.Lock()
-		c.pages, c.longest, c.err = c.pages+1, max(c.longest, time.Since(began)), err
+		c.who, c.pages, c.longest, c.err = who, c.pages+1, max(c.longest, time.Since(began)), err
 		c.mu.Unlock()
 		if err != nil {
 			return
@@ -74,24 +87,26 @@ func (c *transfer) run(address string) {
 	}
 }
 
-func (c *transfer) page(r *bufio.Reader, address string) error {
-	if err := c.conn.SetDeadline(time.Now().Add(patient)); err != nil {
-		return err
+// page fetches one on a connection, and tells whose it is.
+func page(c net.Conn, r *bufio.Reader, address string) (who string, err error) {
+	if err := c.SetDeadline(time.Now().Add(patient)); err != nil {
+		return "", err
 	}
-	if _, err := fmt.Fprintf(c.conn, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", address); err != nil {
-		return err
+	if _, err := fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", address); err != nil {
+		return "", err
 	}
 	answer, err := http.ReadResponse(r, nil)
 	if err != nil {
-		return err
+		return "", err
 	}
-	if _, err := io.Copy(io.Discard, answer.Body); err != nil {
-		return err
+	body, err := io.ReadAll(io.LimitReader(answer.Body, 1<<16))
+	if err != nil {
+		return "", err
 	}
-	if answer.Close {
-		return fmt.Errorf("the server closes the connection: %s", answer.Status)
+	if answer.Close || answer.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("the server says %s, close: %v", answer.Status, answer.Close)
 	}
-	return answer.Body.Close()
+	return strings.TrimSpace(string(body)), answer.Body.Close()
 }
 
 // goesOn waits for pages after now, and tells how long the longest took so far.

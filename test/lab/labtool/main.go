@@ -30,7 +30,7 @@ func commands() map[string]command {
 		"uml-init":   {"be the first process of the lab kernel (for the lab only)", umlInit},
 		"respond":    {"-name NAME: answer probes on every address", respond},
 		"probe":      {"-to ADDRESS [-interval 1ms]: ask a responder; a JSON line an answer, a summary at the end", ask},
-		"http":       {"-url URL [-interval 5ms] [-timeout 1s] [-keep]: fetch a page; a JSON line each, a summary at the end", getHTTP},
+		"http":       {"-url URL [-interval 5ms] [-timeout 1s] [-keep] [-serial]: fetch a page; a JSON line each, a summary at the end", getHTTP},
 		"httpd":      {"-name NAME ADDRESS:PORT...: be a real server; SIGUSR1 makes it sick, SIGUSR2 well", httpd},
 		"kernel":     {"[-uml] [-mem 1G] [-timeout 10m] [-pass DIR]... -- PROGRAM ARGS...: run in a kernel with IPVS", inKernel},
 		"kerneltest": {"[-run REGEXP] [-timeout 10m] PACKAGE...: run tests tagged labkernel in a kernel with IPVS", kernelTest},

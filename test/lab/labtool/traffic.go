@@ -53,6 +53,7 @@ func getHTTP(ctx context.Context, args []string) error {
 	flags.DurationVar(&cfg.Interval, "interval", 5*time.Millisecond, "time between the starts of two requests")
 	flags.DurationVar(&cfg.Timeout, "timeout", time.Second, "longest time for one request")
 	keep := flags.Bool("keep", false, "keep connections instead of a new one for each request")
+	flags.BoolVar(&cfg.Serial, "serial", false, "one request after the other: each waits for the answer to the one before")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

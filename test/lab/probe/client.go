@@ -73,6 +73,9 @@ type HTTPConfig struct {
 	Timeout time.Duration
 	// Close: a new connection for every request. Otherwise connections are kept.
 	Close bool
+	// Serial: a request waits for the answer to the one before, so that a busy
+	// machine is asked less.
+	Serial bool
 }
 
 // GetHTTP fetches the URL every interval and reports each answer or failure
@@ -96,6 +99,15 @@ func GetHTTP(ctx context.Context, cfg HTTPConfig, report func(Sample)) error {
 	ticks := time.NewTicker(cfg.Interval)
 	defer ticks.Stop()
 	for {
+		if cfg.Serial {
+			report(get(client, request))
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-ticks.C:
+			}
+			continue
+		}
 		select {
 		case slots <- struct{}{}:
 			running.Go(func() {

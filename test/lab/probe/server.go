@@ -15,7 +15,8 @@ import (
 )
 
 // HTTPServer is a real server: `/` answers its name, `/.test.html` answers ok
-// while it is well and 503 while it is sick.
+// while it is well and 503 while it is sick, `/numbers` counts, a line each
+// 20 ms, until the client has enough.
 type HTTPServer struct {
 	Name string
 	// Listen has address:port, or address:first-last for many ports; an empty
@@ -50,10 +51,12 @@ func (s *HTTPServer) Serve(ctx context.Context, ready func()) error {
 		}
 		fmt.Fprintln(w, "ok")
 	})
+	mux.HandleFunc("/numbers", count)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, s.Name) })
 	server := &http.Server{
-		Handler:           mux,
-		ReadHeaderTimeout: 10 * time.Second,
+		Handler: mux,
+		// Longer than a busy machine lets a client wait between its connection and its request.
+		ReadHeaderTimeout: 2 * time.Minute,
 		ErrorLog:          log.Default(),
 	}
 	defer server.Close()
@@ -79,6 +82,22 @@ func (s *HTTPServer) Serve(ctx context.Context, ready func()) error {
 		return nil
 	case err := <-errs:
 		return fmt.Errorf("http server: %w", err)
+	}
+}
+
+func count(w http.ResponseWriter, r *http.Request) {
+	ticks := time.NewTicker(20 * time.Millisecond)
+	defer ticks.Stop()
+	out := http.NewResponseController(w)
+	for n := 1; ; n++ {
+		if _, err := fmt.Fprintln(w, n); err != nil || out.Flush() != nil {
+			return
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case <-ticks.C:
+		}
 	}
 }
 
