@@ -16,13 +16,15 @@ func Announcer(r resources.ResourceStatus) (d announce.Detail, ok bool) {
 	return d, ok
 }
 
-// AnnouncerTrouble lists the foreign masters beside which groups stay where they are.
+// AnnouncerTrouble lists the foreign masters beside which groups stay where they
+// are, and routers whose advertisements are not understood.
 func AnnouncerTrouble(s cluster.Status) []string {
 	var all []string
 	for _, g := range s.Groups {
 		for _, r := range g.Resource {
-			if d, ok := Announcer(r); ok && d.Trouble != "" {
-				all = append(all, fmt.Sprintf("group %s: %s: %s", g.Name, d.Router, d.Trouble))
+			d, _ := Announcer(r)
+			for _, text := range d.Trouble {
+				all = append(all, fmt.Sprintf("group %s: %s: %s", g.Name, d.Router, text))
 			}
 		}
 	}

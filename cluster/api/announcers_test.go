@@ -20,7 +20,7 @@ func TestAForeignMasterIsATroubleOfTheGroup(t *testing.T) {
 		}
 		return resources.ResourceStatus{Kind: kind, Detail: b}
 	}
-	beside := announce.Detail{Router: "VRID 51 of IPv4 on eth0", Trouble: "two masters"}
+	beside := announce.Detail{Router: "VRID 51 of IPv4 on eth0", Trouble: []string{"two masters"}}
 	s := cluster.Status{Groups: []cluster.GroupStatus{
 		{Name: "web", Resource: []resources.ResourceStatus{resource(conf.KindVRRP, beside), {Kind: conf.KindVRRP}, resource(conf.KindVIP, beside)}},
 		{Name: "db", Resource: []resources.ResourceStatus{resource(conf.KindVRRP, announce.Detail{Router: "VRID 52 of IPv4 on eth0"})}},

@@ -103,8 +103,8 @@ func (p *page) pools(s site.Status) {
 	p.services(cluster.Status{Groups: groups, Time: time.Now()})
 }
 
-// announcerDetail says what the announcer of a group does; that there are two
-// masters stands among the troubles.
+// announcerDetail says what the announcer of a group does; what is wrong with
+// other masters stands among the troubles.
 func announcerDetail(d announce.Detail) string {
 	parts := []string{fmt.Sprintf("version %d, priority %d, every %s", d.Version, d.Priority, d.Interval)}
 	if !d.Announces {
@@ -112,11 +112,6 @@ func announcerDetail(d announce.Detail) string {
 	}
 	if d.SendError != "" {
 		parts = append(parts, fmt.Sprintf("%s not sent, the last: %s", count(int(d.SendErrors), "advertisement", "advertisements"), d.SendError))
-	}
-	for _, n := range d.Notes {
-		if n.Refused {
-			parts = append(parts, fmt.Sprintf("%s refused: %s, the last from %s", count(int(n.Count), "advertisement", "advertisements"), n.Why, n.From))
-		}
 	}
 	return strings.Join(parts, "; ")
 }

@@ -132,9 +132,13 @@ type Detail struct {
 	Addresses  []string `json:"addresses"`
 	OnConflict string   `json:"on_conflict"`
 	vrrp.AnnouncerStatus
-	// Trouble says what is wrong though it announces; empty: nothing is.
-	Trouble string `json:"trouble,omitempty"`
+	// Trouble says what is wrong though it announces.
+	Trouble []string `json:"trouble,omitempty"`
 }
+
+// recent is how long an advertisement that was refused is a trouble: others send
+// more often, and what has been put right is forgotten soon.
+const recent = 10 * time.Second
 
 // Detail returns a Detail.
 func (a *announcer) Detail() any {
@@ -146,8 +150,16 @@ func (a *announcer) Detail() any {
 	for _, x := range i.Addresses {
 		d.Addresses = append(d.Addresses, x.Address.Addr().String())
 	}
-	if f := d.Foreign; f != nil && d.Announces {
-		d.Trouble = fmt.Sprintf("the foreign router %s is master too: there are two masters (on_conflict: %s)", f, d.OnConflict)
+	if !d.Announces {
+		return d
+	}
+	if f := d.Foreign; f != nil {
+		d.Trouble = append(d.Trouble, fmt.Sprintf("the foreign router %s is master too: there are two masters (on_conflict: %s)", f, d.OnConflict))
+	}
+	for _, n := range d.Notes {
+		if n.Refused && time.Since(n.At) < max(recent, 3*i.Interval) {
+			d.Trouble = append(d.Trouble, fmt.Sprintf("it refuses the advertisements of %s for their %s: that router does not yield, and no conflict is seen; make its settings the group's", n.From, n.Why))
+		}
 	}
 	return d
 }

@@ -256,7 +256,7 @@ func TestAForeignMasterBesideWhomTheGroupStays(t *testing.T) {
 				if err := json.Unmarshal(m.Status()[0].Resources[0].Detail, &d); err != nil {
 					t.Fatal(err)
 				}
-				if want := "the foreign router 192.0.2.6, priority 255 is master too: there are two masters (on_conflict: " + c.then[:min(5, len(c.then))]; !strings.HasPrefix(d.Trouble, strings.TrimSuffix(want, ",")) {
+				if want := "the foreign router 192.0.2.6, priority 255 is master too: there are two masters (on_conflict: " + c.then[:min(5, len(c.then))]; len(d.Trouble) != 1 || !strings.HasPrefix(d.Trouble[0], strings.TrimSuffix(want, ",")) {
 					t.Errorf("trouble: %q", d.Trouble)
 				}
 				time.Sleep(5 * time.Second)
@@ -266,6 +266,44 @@ func TestAForeignMasterBesideWhomTheGroupStays(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestARouterThatIsNotUnderstoodIsATrouble(t *testing.T) {
+	story(t, "yield", func(t *testing.T, w *wire, m *resources.Manager) {
+		trouble := func() []string {
+			var d Detail
+			if err := json.Unmarshal(m.Status()[0].Resources[0].Detail, &d); err != nil {
+				t.Fatal(err)
+			}
+			return d.Trouble
+		}
+		other := func(i conf.VRRPInstance) *conf.VRRPInstance { i.Password = "another"; return &i }
+		say := func() {
+			w.mu.Lock()
+			open := slices.Clone(w.open)
+			w.mu.Unlock()
+			for _, e := range open {
+				i := other(*e.i)
+				b := vrrp.Encode(i, 255)
+				vrrp.Seal(b, i, foreign, i.Group)
+				e.receive(vrrp.Packet{Payload: b, From: foreign, To: i.Group, TTL: 255})
+			}
+		}
+		say()
+		if got := trouble(); len(got) > 0 {
+			t.Errorf("this node does not announce: %q", got)
+		}
+		m.Own(own(1))
+		synctest.Wait()
+		say()
+		if got := strings.Join(trouble(), ""); !strings.HasPrefix(got, "it refuses the advertisements of 192.0.2.6 for their authentication type") {
+			t.Errorf("%q", got)
+		}
+		time.Sleep(recent)
+		if got := trouble(); len(got) > 0 {
+			t.Errorf("it has been put right: %q", got)
+		}
+	})
 }
 
 func TestAnAnnouncerWithoutAnAddress(t *testing.T) {
