@@ -52,9 +52,13 @@ func (e *edit) fencedForeign(f Fenced) Result {
 	r := e.Fencing[f.Node]
 	e.record(f)
 	e.setFencing(f.Node, nil)
-	what := fmt.Sprintf("foreign router %s NOT fenced: %s", f.Node, f.Why)
+	who := "foreign router " + f.Node
+	if r.Group == "" {
+		who = "node " + f.Node // which was removed meanwhile
+	}
+	what := fmt.Sprintf("%s NOT fenced: %s", who, f.Why)
 	if f.Done {
-		what = fmt.Sprintf("foreign router %s fenced (%v) by %s: %s", f.Node, f.Action, f.Operator, f.Why)
+		what = fmt.Sprintf("%s fenced (%v) by %s: %s", who, f.Action, f.Operator, f.Why)
 	}
 	e.note(r.Group, "", what)
 	return Result{}
