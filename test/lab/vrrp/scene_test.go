@@ -91,8 +91,13 @@ func newScene(t *testing.T, cast [2]program, all []instance) *scene {
 	return s
 }
 
-// start starts the router's program.
+// start starts the router's program. The router knows the other's MAC address for
+// ever: unicast goes out also when nobody would answer for it any more, and is heard.
 func (s *scene) start(router int) {
+	s.t.Helper()
+	for _, family := range []string{lans[false].four, lans[false].six} {
+		s.routers[router].Neighbour("eth0", fmt.Sprintf("%s%d", family, 2-router), s.port(1-router, false).MAC)
+	}
 	s.processes[router] = startRouter(s.routers[router], s.cast[router])
 }
 
