@@ -194,7 +194,7 @@ func New(cfg Config) (*Node, error) {
 	})
 	if n.director {
 		n.manager = resources.NewManager(resources.ManagerConfig{
-			Node: n.self, Registry: cfg.Registry, Guard: cfg.Guard, Journal: cfg.Journal,
+			Node: n.self, Registry: cfg.Registry, Guard: cfg.Guard, Journal: cfg.Journal, Live: n.keeper.Live,
 			Report: n.report, Permit: func(ctx context.Context, group string, r conf.Resource) (func(), error) {
 				return n.pair.permit(ctx, group, r)
 			}, Logger: cfg.Logger,

@@ -32,6 +32,8 @@ type ManagerConfig struct {
 	// the start is over: the resource answers, or it has stopped or been cut off
 	// and will not answer, however its start ended. nil: it always may.
 	Permit func(ctx context.Context, group string, r conf.Resource) (done func(), err error)
+	// Live says whether this node's lease runs; nil: always.
+	Live   func() bool
 	Logger *slog.Logger
 }
 

@@ -182,7 +182,7 @@ func (g *group) retire(ctx context.Context, mb *member) error {
 }
 
 func (g *group) env() Env {
-	return Env{Node: g.m.cfg.Node, Group: g.name, Logger: g.logger, Epoch: func() uint64 {
+	return Env{Node: g.m.cfg.Node, Group: g.name, Logger: g.logger, Live: g.m.cfg.Live, Epoch: func() uint64 {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		return g.shown

@@ -138,6 +138,9 @@ type Env struct {
 	Logger *slog.Logger
 	// Epoch returns the epoch under which the group is owned by this node, 0 when it is not.
 	Epoch func() uint64
+	// Live says whether this node's lease runs. Without it a group that runs here
+	// is silenced by the guard, and may be another node's by now. nil: always.
+	Live func() bool
 }
 
 // Maker makes the resources of one kind.

@@ -25,6 +25,9 @@ type AnnouncerConfig struct {
 	// Conflict is told when a foreign master outbids this one while it announces,
 	// and when it is over. One call at a time; it must not wait, and not call the Announcer. Nil: nobody.
 	Conflict func(f Foreign, over bool)
+	// Live says whether this node may act as owner now. While it may not, nobody
+	// hears it (the guard), and who is master is the next owner. Nil: always.
+	Live func() bool
 }
 
 // Announcer tells by VRRP who has the addresses of a group. It has no state
@@ -55,6 +58,9 @@ type Announcer struct {
 func NewAnnouncer(cfg AnnouncerConfig) *Announcer {
 	if cfg.Conflict == nil {
 		cfg.Conflict = func(Foreign, bool) {}
+	}
+	if cfg.Live == nil {
+		cfg.Live = func() bool { return true }
 	}
 	i := &cfg.Announcer.Instance
 	return &Announcer{cfg: cfg, sender: newSender(i), judge: newJudge(i)}
@@ -300,7 +306,7 @@ func (a *Announcer) receive(p Packet) {
 	adv, taken := a.counters.take(a.judge, p, local, a.cfg.Logger, now)
 	own := &a.cfg.Announcer.Instance
 	switch {
-	case !taken:
+	case !taken || a.speaks && !a.cfg.Live():
 	case a.outbids(adv, local):
 		a.outbid(adv, now)
 	case !a.speaks:

@@ -2,6 +2,7 @@ package vrrp
 
 import (
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -89,6 +90,25 @@ func TestWhoHasYieldedToAnEqualKnowsIt(t *testing.T) {
 		end(t, a)
 		// Who has yielded leaves without a word: it was no master any more.
 		s.expect(`1s a: outbid by 192.0.2.6, priority 254`)
+	})
+}
+
+func TestTheNextOwnerIsNoRivalOfOneWithoutALease(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		a := ha.announcer(254, conf.ConflictYield)
+		var live atomic.Bool
+		live.Store(true)
+		a.cfg.Live = live.Load
+		start(t, a)
+		time.Sleep(2 * time.Second)
+		live.Store(false)
+		b := hb.announcer(254, conf.ConflictYield) // has the higher address
+		start(t, b)
+		time.Sleep(10 * time.Second)
+		outbid(t, a, false, "it is the next owner")
+		end(t, a)
+		end(t, b)
+		s.expect(``)
 	})
 }
 

@@ -105,7 +105,7 @@ func (m *Maker) New(env resources.Env, _ conf.Spec, r conf.Resource) (resources.
 		env.Logger = slog.New(slog.DiscardHandler)
 	}
 	a := &announcer{spec: *r.VRRP, log: env.Logger, alarm: make(chan struct{}, 1)}
-	a.talk = vrrp.NewAnnouncer(vrrp.AnnouncerConfig{Host: m, Announcer: &a.spec, Logger: env.Logger, Conflict: a.conflict})
+	a.talk = vrrp.NewAnnouncer(vrrp.AnnouncerConfig{Host: m, Announcer: &a.spec, Logger: env.Logger, Conflict: a.conflict, Live: env.Live})
 	return a, nil
 }
 

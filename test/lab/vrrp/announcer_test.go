@@ -220,6 +220,28 @@ func TestABackupOutsideSeesOneMasterWhateverTheClusterDoes(t *testing.T) {
 	}
 }
 
+// The daemon of a node that is cut off goes on, and so do its advertisements, as far as the guard.
+func TestANodeWithoutALeaseIsNotHeard(t *testing.T) {
+	c := prepareCluster(t, scenario.Options{}, "")
+	c.begin()
+	since := time.Now()
+	for _, s := range c.Heartbeat {
+		c.Director1.PortOn(s).Block()
+	}
+	c.announces(c.Director2, since)
+	if !c.Director1.HasAddress(scenario.VIP) {
+		t.Error("nothing is behind the guard: the node has stopped the group")
+	}
+	time.Sleep(3 * time.Second)
+	for _, s := range c.Heartbeat {
+		c.Director1.PortOn(s).Heal()
+	}
+	c.status("all to be well", well)
+	if n := len(c.sent(c.Director1, c.sent(c.Director2, since)[0].at)); n > 0 || c.Director1.HasAddress(scenario.VIP) {
+		t.Errorf("two nodes announce:\n%s", c.story(since))
+	}
+}
+
 // At 100 ms a backup would be master before the next daemon speaks; with version 3 it learns to wait.
 func TestARestartIsNoDeathToABackupOutside(t *testing.T) {
 	c := prepareCluster(t, scenario.Options{}, ", version: 3, advert_int: 100ms")
