@@ -30,6 +30,9 @@ func TestAModuleThatATunnelOfSomebodyElsesNeedsIsNotUnloaded(t *testing.T) {
 // Any interface of that name will do.
 func TestATunnelThatSomebodyUsesMeanwhileStaysUp(t *testing.T) {
 	inNamespace(t, func(t *testing.T) {
+		if _, err := netlink.LinkByName(tunnel4); err == nil { // the kernel has tunnels built in
+			command(t, "ip", "link", "set", tunnel4, "name", "kernels")
+		}
 		command(t, "ip", "link", "add", tunnel4, "type", "veth", "peer", "name", "other")
 		up := func() bool { return strings.Contains(command(t, "ip", "-o", "link", "show", tunnel4), ",UP") }
 		step := Done{Kind: Link, Name: tunnel4}
