@@ -90,7 +90,7 @@ func (n *Node) accuse(st *state.State) {
 		}
 		op := n.operatorFor(st, x.Target, 0)
 		if op == "" {
-			continue // status shows that no device is operable
+			continue // nobody that is up may operate a device; the conflict itself stands in status
 		}
 		cmd := state.Command{Fence: &state.Fence{
 			Node: x.Target, Group: x.Group, Epoch: x.Epoch, Incarnation: st.Nodes[n.self].Incarnation,

@@ -37,7 +37,7 @@ func (e *edit) fenceForeign(f Fence) Result {
 		return refuse("%s cannot operate devices: it is not admitted", f.Operator)
 	}
 	if r, pending := e.Fencing[f.Node]; pending {
-		r.Operator = f.Operator
+		r.Fence = f // another operator, or another owner by now
 		e.setFencing(f.Node, &r)
 		return Result{}
 	}
