@@ -5,7 +5,10 @@
 // with the kernel's time, from which follows when each was master, and for how
 // long two or nobody were. The same events befall keepbeat with keepalived and
 // keepalived with keepalived, at the same time on the same machine: the latter is
-// the measure of the former.
+// the measure of the former. A margin is what an observer cannot tell (one
+// advertisement more or less) and what the machine itself was late by meanwhile.
+//
+// The stories of old configurations that need IPVS are in test/lab/kernel.
 //
 //	make test-lab RUN=vrrp
 package vrrp

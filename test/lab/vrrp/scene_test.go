@@ -18,7 +18,7 @@ import (
 // Scenes wait for timers of VRRP nearly all the time: many of them fit on two cores.
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if err := flag.Set("test.parallel", "8"); err != nil {
+	if err := flag.Set("test.parallel", "12"); err != nil {
 		panic(err)
 	}
 	os.Exit(m.Run())
@@ -64,7 +64,8 @@ func newScene(t *testing.T, cast [2]program, all []instance) *scene {
 		s.routers[r] = s.Host(fmt.Sprintf("router%d", r))
 	}
 	s.client = s.Host("client")
-	for eth1, name := range map[bool]string{false: "eth0", true: "eth1"} {
+	for n, name := range []string{"eth0", "eth1"} {
+		eth1 := n == 1
 		if eth1 && !slices.ContainsFunc(all, func(i instance) bool { return i.eth1 }) {
 			continue
 		}
