@@ -19,7 +19,7 @@ const (
 	routedVIP          = "172.16.100.1"
 	routed1, routed2   = "172.16.100.11", "172.16.100.12"
 	routerFile         = "/etc/keepbeat/vrrp.yaml"
-	maintenance        = "/etc/keepbeat/down"
+	routerDown         = "/etc/keepbeat/down"
 	routedPage         = "http://" + routedVIP + "/"
 	routedCheckEach    = "checkinterval: 2s"
 	exampleCheckEach   = "checkinterval: 6s"
@@ -142,10 +142,10 @@ func TestDirectorsOfKeepalivedWithHTTPChecks(t *testing.T) {
 		r.has(h, routed1, routed2)
 	}
 
-	r.lb1.WriteFile(maintenance, "", 0o644)
+	r.lb1.WriteFile(routerDown, "", 0o644)
 	r.only(r.lb2)
 	browser.WaitAnswer("", probe.Now(), limit)
-	r.lb1.Run("rm", maintenance)
+	r.lb1.Run("rm", routerDown)
 	r.only(r.lb1)
 	browser.WaitAnswer("", probe.Now(), limit)
 

@@ -73,7 +73,7 @@ func TestTwoRoutersOfAnyMakeShareAddressesAsTwoKeepalivedsDo(t *testing.T) {
 
 func play(s *scene) {
 	const first, second = 0, 1
-	all, cable := s.named(), s.port(first, false)
+	all := s.named()
 	event := func(happens func()) time.Time {
 		at := time.Now()
 		happens()
@@ -93,7 +93,7 @@ func play(s *scene) {
 	s.takesOver("it is stopped", second, at, false, all)
 	at = event(func() { s.start(first) })
 	s.takesOver("the first starts after the second", first, at, false, all)
-	cable = s.port(first, false)
+	cable := s.port(first, false)
 	at = event(cable.Down)
 	s.takesOver("its cable is pulled", second, at, false, all)
 	at = event(cable.Up)
