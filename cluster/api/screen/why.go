@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/keepbeat/keepbeat/cluster"
+	"github.com/keepbeat/keepbeat/cluster/api"
 	"github.com/keepbeat/keepbeat/cluster/state"
 )
 
@@ -38,6 +39,12 @@ func Why(w cluster.Why, now time.Time, o Options) string {
 	say("directors, best first: %s; the group %s", strings.Join(w.Order, ", "), failback)
 	if g.Manual != "" {
 		say("kept on %s by an operator's command", g.Manual)
+	}
+	for _, r := range g.Resource {
+		d, _ := api.Announcer(r)
+		for _, text := range d.Trouble {
+			say("%s: %s", d.Router, text)
+		}
 	}
 	for _, n := range slices.Sorted(maps.Keys(g.Refused)) {
 		say("not on %s: %s", n, g.Refused[n])

@@ -19,6 +19,7 @@ import (
 type clusterScene struct {
 	*scenario.Trio
 	t       *testing.T
+	vip     string // with its prefix
 	router9 *lab.Host
 	hears   *observer
 	other   *lab.Process // keepalived on router9
@@ -26,16 +27,22 @@ type clusterScene struct {
 
 const announcedVRID = 77
 
+// The group's address.
+const (
+	four = scenario.VIP + "/24"
+	six  = scenario.VIP6 + "/64"
+)
+
 // prepareCluster makes the machines; more is what else the announcer has.
-func prepareCluster(t *testing.T, o scenario.Options, more string) *clusterScene {
+func prepareCluster(t *testing.T, vip string, o scenario.Options, more string) *clusterScene {
 	t.Helper()
 	t.Parallel()
 	o.Profile = "calm" // a busy machine is no story of this one
-	o.Groups = "  web:\n    prefer: [director1, director2]\n    resources:\n      - vip: " + scenario.VIP + "/24/eth0\n" +
+	o.Groups = "  web:\n    prefer: [director1, director2]\n    resources:\n      - vip: " + vip + "/eth0\n" +
 		fmt.Sprintf("      - vrrp: {virtual_router_id: %d%s}\n", announcedVRID, more)
-	c := &clusterScene{Trio: scenario.NewTrio(t, o), t: t}
+	c := &clusterScene{Trio: scenario.NewTrio(t, o), t: t, vip: vip}
 	c.router9 = c.Lab.Host("router9")
-	c.router9.Attach(c.Service, "eth0", "192.168.56.99/24")
+	c.router9.Attach(c.Service, "eth0", "192.168.56.99/24", "fd56::99/64")
 	c.hears = observe(t, c.Client, "eth0")
 	return c
 }
@@ -58,10 +65,10 @@ func (c *clusterScene) keepalived(version, priority int, interval string) {
     priority %d
     advert_int %s
     virtual_ipaddress {
-        %s/24
+        %s
     }
 }
-`, version, announcedVRID, priority, interval, scenario.VIP), 0o644)
+`, version, announcedVRID, priority, interval, c.vip), 0o644)
 	c.other = startRouter(c.router9, keepalived)
 }
 
@@ -150,7 +157,7 @@ func TestABackupOutsideSeesOneMasterWhateverTheClusterDoes(t *testing.T) {
 	// A takeover of the cluster takes three seconds, with profile calm; the backup
 	// waits for 18 s: three advertisements, and its skew, which version 3 takes of
 	// the interval. That is 3 s, and all that a handover has.
-	c := prepareCluster(t, scenario.Options{}, ", version: 3, advert_int: 5s")
+	c := prepareCluster(t, four, scenario.Options{}, ", version: 3, advert_int: 5s")
 	const quiet = 20 * time.Second
 	c.begin()
 	began := time.Now()
@@ -220,9 +227,31 @@ func TestABackupOutsideSeesOneMasterWhateverTheClusterDoes(t *testing.T) {
 	}
 }
 
+func TestABackupOutsideSeesOneMasterOfIPv6(t *testing.T) {
+	c := prepareCluster(t, six, scenario.Options{}, ", advert_int: 5s")
+	c.begin()
+	began := time.Now()
+	c.keepalived(3, 100, "5")
+	c.other.WaitLog(limit, "Entering BACKUP STATE")
+	c.announces(c.Director1, began)
+	for _, a := range c.sent(c.Director1, time.Time{}) {
+		if a.priority() != 254 || a.ttl != 255 || a.dst != netip.MustParseAddr("ff02::12") || !a.src.IsLinkLocalUnicast() {
+			t.Errorf("an advertisement is not that of an ordinary master: %v", &a)
+		}
+	}
+	since := time.Now()
+	c.must(c.Director1, "standby")
+	c.announces(c.Director2, since)
+	c.silent("all the time", began)
+	since = time.Now()
+	c.Director1.Die()
+	c.Director2.Die()
+	c.announces(c.router9, since)
+}
+
 // The daemon of a node that is cut off goes on, and so do its advertisements, as far as the guard.
 func TestANodeWithoutALeaseIsNotHeard(t *testing.T) {
-	c := prepareCluster(t, scenario.Options{}, "")
+	c := prepareCluster(t, four, scenario.Options{}, "")
 	c.begin()
 	since := time.Now()
 	for _, s := range c.Heartbeat {
@@ -244,7 +273,7 @@ func TestANodeWithoutALeaseIsNotHeard(t *testing.T) {
 
 // At 100 ms a backup would be master before the next daemon speaks; with version 3 it learns to wait.
 func TestARestartIsNoDeathToABackupOutside(t *testing.T) {
-	c := prepareCluster(t, scenario.Options{}, ", version: 3, advert_int: 100ms")
+	c := prepareCluster(t, four, scenario.Options{}, ", version: 3, advert_int: 100ms")
 	c.begin()
 	began := time.Now()
 	c.keepalived(3, 1, "0.1")
@@ -262,7 +291,7 @@ func TestARestartIsNoDeathToABackupOutside(t *testing.T) {
 const while = 15 * time.Second
 
 func TestAGroupYieldsToAForeignMaster(t *testing.T) {
-	c := prepareCluster(t, scenario.Options{}, ", on_conflict: yield")
+	c := prepareCluster(t, four, scenario.Options{}, ", on_conflict: yield")
 	c.begin()
 	began := time.Now()
 	c.keepalived(2, 255, "1")
@@ -293,7 +322,7 @@ func TestAGroupYieldsToAForeignMaster(t *testing.T) {
 }
 
 func TestAGroupStaysBesideAForeignMaster(t *testing.T) {
-	c := prepareCluster(t, scenario.Options{}, ", on_conflict: keep")
+	c := prepareCluster(t, four, scenario.Options{}, ", on_conflict: keep")
 	c.begin()
 	began := time.Now()
 	c.keepalived(2, 255, "1")
@@ -314,7 +343,7 @@ func TestAForeignMasterIsFenced(t *testing.T) {
 	fenced := filepath.Join(t.TempDir(), "fenced")
 	const script = "/etc/keepbeat/fence.sh"
 	o := scenario.Options{Fencing: "  devices:\n    hook: {script: " + script + ", targets: [router9]}\n"}
-	c := prepareCluster(t, o, ", on_conflict: fence, foreign: router9")
+	c := prepareCluster(t, four, o, ", on_conflict: fence, foreign: router9")
 	for _, h := range c.Both() {
 		h.WriteFile(script, "#!/bin/sh\n[ \"$1\" = monitor ] || echo \"$1 $2\" >>"+fenced+"\n", 0o755)
 	}
