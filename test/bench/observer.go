@@ -134,9 +134,10 @@ func (o *observer) read() {
 // take notes a frame.
 func (o *observer) take(at time.Duration, b []byte) {
 	switch {
-	case len(b) >= 36 && b[12] == 8 && b[13] == 0 && b[14] == 0x45: // without options
-		vrid := b[35]
-		o.seen[vrid] = append(o.seen[vrid], at)
+	case len(b) >= 37 && b[12] == 8 && b[13] == 0 && b[14] == 0x45: // without options
+		if vrid, priority := b[35], b[36]; priority > 0 { // who leaves says so when he leaves
+			o.seen[vrid] = append(o.seen[vrid], at)
+		}
 	case len(b) >= 42 && b[12] == 8 && b[13] == 6 && string(b[28:32]) == string(b[38:42]):
 		a := netip.AddrFrom4([4]byte(b[28:32]))
 		if _, known := o.told[a]; !known {

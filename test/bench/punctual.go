@@ -10,34 +10,20 @@ type advert struct{ at, late time.Duration }
 
 // onGrid tells how late each of a router's advertisements was that sends at
 // fixed times: one that is late does not put off those after it, unless it was
-// late by more than an interval; then the times begin anew with it (RFC 9568
-// says nothing of it; keepbeat does so). When it was to begin is not seen: it is
-// what makes the most punctual one punctual.
+// late by more than an interval: then the times begin anew with it. So the times
+// only ever move back, and all that follow tell where they are now. One that was
+// never seen makes the next one late by an interval.
 func onGrid(seen []time.Duration, interval time.Duration) []advert {
-	all := make([]advert, 0, len(seen))
-	for first := 0; first < len(seen); {
-		// Those up to the first that is off the grid are on it.
-		n, due := first+1, seen[first]
-		for n < len(seen) {
-			due = min(due+interval, seen[n])
-			n++
-			if seen[n-1]-due > interval {
-				break
-			}
+	all := make([]advert, len(seen))
+	begin := time.Duration(1<<63 - 1) // when the first would have been due, for who sends as those from k on
+	for k := len(seen) - 1; k >= 0; k-- {
+		at := seen[k] - time.Duration(k)*interval
+		begin = min(begin, at)
+		due := begin
+		if k > 0 {
+			due = min(due, seen[k-1]-time.Duration(k-1)*interval)
 		}
-		grid, start := seen[first:n], seen[first]
-		for k, at := range grid {
-			start = min(start, at-time.Duration(k)*interval)
-		}
-		for k, at := range grid {
-			if k > 0 || first == 0 { // the first of a later grid has been the last of the one before
-				all = append(all, advert{at, at - start - time.Duration(k)*interval})
-			}
-		}
-		if n == len(seen) {
-			break
-		}
-		first = n - 1
+		all[k] = advert{seen[k], at - due}
 	}
 	return all
 }

@@ -17,6 +17,7 @@ func TestLatenessOfARouterThatSendsAtFixedTimes(t *testing.T) {
 		{"all but one were late", []int{5, 14, 23, 36}, []int{2, 1, 0, 3}},
 		{"more than an interval late: the times begin anew", []int{0, 10, 35, 45, 57}, []int{0, 0, 15, 0, 2}},
 		{"twice", []int{0, 35, 45, 80, 90}, []int{0, 25, 0, 25, 0}},
+		{"one was lost", []int{0, 10, 30, 41, 50}, []int{0, 0, 10, 1, 0}},
 		{"one", []int{7}, []int{0}},
 		{"none", nil, nil},
 	} {
