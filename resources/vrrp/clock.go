@@ -48,28 +48,56 @@ func (r *Router) schedule(i *instance) {
 	}
 	if !r.sleeping.IsZero() && next.Before(r.sleeping) {
 		r.sleeping = time.Time{}
-		select {
-		case r.wake <- struct{}{}:
-		default:
-		}
+		r.alarm.Ring()
 	}
 }
 
 // longest is how long the clock sleeps at most.
 const longest = time.Hour
 
+// Alarm is what the clock sleeps by.
+type Alarm interface {
+	// Wait returns after d, or when somebody has rung since it last returned. One
+	// goroutine calls it.
+	Wait(d time.Duration)
+	// Ring ends Wait; it does not wait.
+	Ring()
+}
+
+// timerAlarm is an Alarm of Go's timers.
+type timerAlarm struct {
+	timer *time.Timer
+	bell  chan struct{}
+}
+
+func newTimerAlarm() *timerAlarm {
+	return &timerAlarm{bell: make(chan struct{}, 1)}
+}
+
+func (a *timerAlarm) Wait(d time.Duration) {
+	if a.timer == nil {
+		a.timer = time.NewTimer(d)
+	} else {
+		a.timer.Reset(d)
+	}
+	select {
+	case <-a.bell:
+	case <-a.timer.C:
+	}
+}
+
+func (a *timerAlarm) Ring() {
+	select {
+	case a.bell <- struct{}{}:
+	default:
+	}
+}
+
 // clock does what is due when it is due, until ctx ends.
 func (r *Router) clock(ctx context.Context) {
-	timer := time.NewTimer(longest)
-	defer timer.Stop()
-	for {
-		timer.Reset(r.tick())
-		select {
-		case <-ctx.Done():
-			return
-		case <-r.wake:
-		case <-timer.C:
-		}
+	defer context.AfterFunc(ctx, r.alarm.Ring)()
+	for ctx.Err() == nil {
+		r.alarm.Wait(r.tick())
 	}
 }
 

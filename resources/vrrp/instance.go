@@ -31,19 +31,18 @@ type instance struct {
 	counters
 }
 
-func (r *Router) newInstance(c *conf.VRRPInstance, now time.Time) *instance {
+func (r *Router) newInstance(c *conf.VRRPInstance, p prepared, now time.Time) *instance {
 	i := &instance{r: r, place: -1}
 	i.open = true
-	i.configure(c)
+	i.configure(c, p)
 	i.machine = NewMachine(i.settings(int(c.Priority)), now)
 	return i
 }
 
-func (i *instance) configure(c *conf.VRRPInstance) {
+func (i *instance) configure(c *conf.VRRPInstance, p prepared) {
 	i.conf = c
 	i.log = i.r.cfg.Logger.With("instance", c.Name)
-	i.judge = newJudge(c)
-	i.sender = newSender(c)
+	i.judge, i.sender = p.judge, p.sender
 	clear(i.said[:])
 }
 
@@ -57,11 +56,11 @@ func (i *instance) settings(priority int) Settings {
 }
 
 // change gives a running instance another configuration of the same virtual router.
-func (i *instance) change(c *conf.VRRPInstance, b *barrier, now time.Time) {
+func (i *instance) change(c *conf.VRRPInstance, p prepared, b *barrier, now time.Time) {
 	old := i.conf
-	i.configure(c)
-	if gone := without(old, c); gone != nil {
-		i.leaving = append(i.leaving, gone)
+	i.configure(c, p)
+	if p.gone != nil {
+		i.leaving = append(i.leaving, p.gone)
 		i.clears = append(i.clears, b.part())
 	}
 	i.dirty = i.dirty || i.carried == Master && !sameHoldings(old, c)

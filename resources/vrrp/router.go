@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"reflect"
+	"runtime"
 	"sync"
 	"time"
 
@@ -22,6 +23,8 @@ type Config struct {
 	// called from several goroutines, but for one instance, and for one group, in
 	// order. It must not wait: the instance's next step would wait with it. Nil: nobody.
 	Event func(Event)
+	// Alarm is what the clock sleeps by. Nil: Go's timers.
+	Alarm Alarm
 }
 
 // Event says what an instance or a sync group has become. What was over before
@@ -39,7 +42,9 @@ type Router struct {
 	cfg   Config
 	hands sync.WaitGroup // goroutines that program the kernel
 	slots chan struct{}  // a place for each of them that does so right now
-	wake  chan struct{}  // the clock has something earlier to do
+	alarm Alarm          // of the clock
+
+	updating sync.Mutex // held by Update, before mu: nobody else gives an instance another configuration
 
 	mu        sync.Mutex // guards the rest and all instances; never held across what waits
 	v         conf.VRRP
@@ -63,8 +68,11 @@ func NewRouter(cfg Config) *Router {
 	if cfg.Event == nil {
 		cfg.Event = func(Event) {}
 	}
+	if cfg.Alarm == nil {
+		cfg.Alarm = newTimerAlarm()
+	}
 	return &Router{
-		cfg: cfg, slots: make(chan struct{}, programmers), wake: make(chan struct{}, 1),
+		cfg: cfg, slots: make(chan struct{}, programmers), alarm: cfg.Alarm,
 		instances: map[string]*instance{},
 		world:     world{links: map[string]bool{}, results: map[tracked]track.Result{}},
 	}
@@ -103,6 +111,9 @@ func (r *Router) end() {
 // undisturbed; one whose virtual router is the same keeps its state, and only
 // what has changed is changed in the kernel; any other is stopped, and begins anew.
 func (r *Router) Update(v conf.VRRP) {
+	r.updating.Lock()
+	defer r.updating.Unlock()
+	next := r.prepare(&v)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -120,12 +131,12 @@ func (r *Router) Update(v conf.VRRP) {
 		i := before[c.Name]
 		switch {
 		case i == nil:
-		case reflect.DeepEqual(i.conf, c):
+		case next[n].equal:
 			i.conf = c
 			r.instances[c.Name] = i
 			delete(before, c.Name)
 		case sameRouter(i.conf, c):
-			i.change(c, cleared, now)
+			i.change(c, next[n], cleared, now)
 			r.instances[c.Name] = i
 			delete(before, c.Name)
 		}
@@ -137,7 +148,7 @@ func (r *Router) Update(v conf.VRRP) {
 	for n := range v.Instances {
 		c := &v.Instances[n]
 		if r.instances[c.Name] == nil {
-			r.instances[c.Name] = r.newInstance(c, now)
+			r.instances[c.Name] = r.newInstance(c, next[n], now)
 		}
 	}
 	for _, i := range r.instances {
@@ -146,10 +157,59 @@ func (r *Router) Update(v conf.VRRP) {
 	r.raise(cleared)
 	r.regroup()
 	r.forget()
+	n := 0
 	for _, i := range r.instances {
+		if n++; n%yieldEvery == 0 {
+			r.yield()
+			now = r.cfg.Host.Now()
+		}
+		if r.closed {
+			return
+		}
 		i.stand(now)
 		i.work()
 	}
+}
+
+// yieldEvery is after how many instances Update lets the clock do what is due.
+const yieldEvery = 10
+
+func (r *Router) yield() {
+	r.mu.Unlock()
+	runtime.Gosched()
+	r.mu.Lock()
+}
+
+// prepared is what of an instance can be made ready beforehand: for hundreds of
+// them it takes as long as an advertisement may be late.
+type prepared struct {
+	equal  bool // to the configuration that it has
+	judge  *judge
+	sender sender
+	gone   *conf.VRRPInstance // what only the configuration that it has puts into the kernel; nil: nothing
+}
+
+// prepare makes ready what Update needs, while the clock goes on. r.updating is held.
+func (r *Router) prepare(v *conf.VRRP) []prepared {
+	before := map[string]*conf.VRRPInstance{}
+	r.mu.Lock()
+	for name, i := range r.instances {
+		before[name] = i.conf
+	}
+	r.mu.Unlock()
+	all := make([]prepared, len(v.Instances))
+	for n := range v.Instances {
+		c, p := &v.Instances[n], &all[n]
+		old := before[c.Name]
+		if p.equal = old != nil && reflect.DeepEqual(old, c); p.equal {
+			continue
+		}
+		p.judge, p.sender = newJudge(c), newSender(c)
+		if old != nil && sameRouter(old, c) {
+			p.gone = without(old, c)
+		}
+	}
+	return all
 }
 
 // sameRouter tells whether two configurations are of the same virtual router.

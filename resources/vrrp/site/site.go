@@ -37,6 +37,7 @@ type Config struct {
 type Site struct {
 	cfg     Config
 	host    *netdev.Host
+	alarm   *netdev.Alarm
 	router  *vrrp.Router
 	tracker *track.Tracker
 	teller  *tell.Teller
@@ -75,19 +76,23 @@ func New(cfg Config, v *conf.VRRP) (*Site, error) {
 	if err != nil {
 		return nil, err
 	}
+	alarm, err := netdev.NewAlarm()
+	if err != nil {
+		return nil, errors.Join(err, host.Close())
+	}
 	pools, err := solo.New(solo.Config{
 		Node: cfg.Node, Registry: cfg.Registry, Journal: PoolJournal(cfg.RunDir), Logger: cfg.Logger,
 	})
 	if err != nil {
-		return nil, errors.Join(err, host.Close())
+		return nil, errors.Join(err, alarm.Close(), host.Close())
 	}
-	s := &Site{cfg: cfg, host: host, pools: pools, v: v, master: map[string]bool{}}
+	s := &Site{cfg: cfg, host: host, alarm: alarm, pools: pools, v: v, master: map[string]bool{}}
 	name := cfg.Node
 	if v.RouterID != "" {
 		name = v.RouterID
 	}
 	s.mailer = notify.NewMailer(notify.MailConfig{Node: name, Logger: cfg.Logger})
-	s.router = vrrp.NewRouter(vrrp.Config{Host: host, Logger: cfg.Logger, Event: s.event})
+	s.router = vrrp.NewRouter(vrrp.Config{Host: host, Logger: cfg.Logger, Event: s.event, Alarm: s.alarm})
 	s.tracker = track.New(track.Config{Report: s.router.SetTracked, Run: run, Logger: cfg.Logger})
 	s.teller = tell.New(tell.Config{Run: run, Mail: s.mail, Logger: cfg.Logger})
 	return s, nil
@@ -108,7 +113,7 @@ func (s *Site) Run(ctx context.Context) error {
 	s.teller.Close()
 	end()
 	mails.Wait()
-	return errors.Join(err, s.host.Close())
+	return errors.Join(err, s.alarm.Close(), s.host.Close())
 }
 
 // Update makes v what runs; what is as it was goes on undisturbed.
