@@ -96,8 +96,12 @@ func (a *timerAlarm) Ring() {
 // clock does what is due when it is due, until ctx ends.
 func (r *Router) clock(ctx context.Context) {
 	defer context.AfterFunc(ctx, r.alarm.Ring)()
-	for ctx.Err() == nil {
-		r.alarm.Wait(r.tick())
+	for {
+		idle := r.tick()
+		if ctx.Err() != nil {
+			return // what was due until then has been done
+		}
+		r.alarm.Wait(idle)
 	}
 }
 
