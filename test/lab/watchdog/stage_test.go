@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -127,6 +128,11 @@ type end struct {
 // softdogWord is softdog's last before it resets. A reset of user-mode Linux is a second boot, or
 // its end in an abort: that where it comes from the interrupt of softdog's timer while a program runs.
 const softdogWord = "softdog: Initiating system reboot"
+
+// hung says that the lab kernel stood still until its time was over. A story in
+// one that runs on has said long before that it was not reset (doomed): now and
+// then user-mode Linux hangs in the reset itself.
+func (e end) hung() bool { return e.boots == 1 && errors.Is(e.err, context.DeadlineExceeded) }
 
 func (e end) reset() bool {
 	return e.boots == 2 && e.err == nil && e.status == 0 || e.boots == 1 && e.err != nil && strings.Contains(e.err.Error(), softdogWord)

@@ -248,6 +248,10 @@ func TestSoftdog(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // they wait most of the time
 			e := run(t, name)
+			if story.want == reset && e.hung() {
+				t.Logf("the lab kernel stood still in its reset, which tells nothing of when: once more; it had said:\n%s", e.said)
+				e = run(t, name)
+			}
 			switch {
 			case story.want == lives && (e.boots != 1 || e.err != nil || e.status != 0):
 				t.Errorf("%d boots, exit status %d, %v", e.boots, e.status, e.err)
