@@ -197,13 +197,24 @@ func (n *Node) proposeFirst(ctx context.Context) error {
 		if errors.As(err, &refused) && n.State().SpecInfo.Version > 0 {
 			return nil // another director was first
 		}
-		n.setSpecErr(err.Error())
+		n.firstFailed(err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Second):
 		}
 	}
 	return err
+}
+
+// firstFailed shows why there is no version yet. Once there is one it shows nothing: ours
+// was taken though the answer was lost, or another director's; and nobody would take it back
+// after the write-back has.
+func (n *Node) firstFailed(err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.specVer == 0 && n.filesVer == 0 {
+		n.specErr = err.Error()
+	}
 }
 
 func (n *Node) setSpec(ctx context.Context, base uint64, spec *conf.Spec, files conf.Files) (uint64, error) {

@@ -113,6 +113,28 @@ func TestAWriteBackThatFailedIsTriedAgain(t *testing.T) {
 	})
 }
 
+func TestAFirstVersionWhoseAnswerIsLostIsNoFaultOfTheFiles(t *testing.T) {
+	for _, arrives := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			n, version := writer(t, &disk{})
+			n.cfg.Files = func() (*conf.Spec, conf.Files, error) {
+				if arrives { // before the answer, which never comes
+					n.writeFiles(version(1))
+					synctest.Wait()
+				}
+				return nil, conf.Files{}, errors.New("it is not known whether this was done")
+			}
+			_ = n.proposeFirst(t.Context()) // tried again by the loop
+			n.mu.Lock()
+			said := n.specErr
+			n.mu.Unlock()
+			if want := map[bool]string{false: "it is not known whether this was done"}[arrives]; said != want {
+				t.Errorf("version 1 is in force: %v; status says of the files %q, want %q", arrives, said, want)
+			}
+		})
+	}
+}
+
 func TestThatASpecificationDoesNotFitIsSaidAfterItWasWrittenToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &disk{}

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,7 +39,54 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
-	os.Exit(m.Run())
+	status := m.Run()
+	if text := firstWrong(); text != "" {
+		// Last, where even a reader finds it who is shown nothing but the end.
+		if b, err := json.Marshal(text); uml.Inside() && err == nil {
+			fmt.Printf("\n%s%s\n", wrongPrefix, b)
+		} else {
+			fmt.Printf("\nwhat went wrong first:\n%s\n", text)
+		}
+	}
+	os.Exit(status)
+}
+
+var (
+	wrongMu    sync.Mutex
+	wrongFirst string
+)
+
+func keepWrong(text string) {
+	const most = 3000
+	if len(text) > most {
+		text = text[:most] + " ..."
+	}
+	wrongMu.Lock()
+	defer wrongMu.Unlock()
+	if wrongFirst == "" {
+		wrongFirst = text
+	}
+}
+
+func firstWrong() string {
+	wrongMu.Lock()
+	defer wrongMu.Unlock()
+	return wrongFirst
+}
+
+// keeper is a test whose first fault is printed again at the end.
+type keeper struct{ *testing.T }
+
+func (k keeper) Errorf(format string, args ...any) {
+	k.Helper()
+	keepWrong(fmt.Sprintf(format, args...))
+	k.T.Errorf(format, args...)
+}
+
+func (k keeper) Fatalf(format string, args ...any) {
+	k.Helper()
+	keepWrong(fmt.Sprintf(format, args...))
+	k.T.Fatalf(format, args...)
 }
 
 // ownMounts executes this program again with mounts of its own: what a test mounts
@@ -107,13 +155,13 @@ func TestFaults(t *testing.T) {
 		}
 	})
 	session := Session{Shape: s.shape, Seed: s.seed, Only: s.only, Temp: t.TempDir(), Report: table.Add}
-	each := func(name string, f func(TB)) { t.Run(name, func(t *testing.T) { f(t) }) }
+	each := func(name string, f func(TB)) { t.Run(name, func(t *testing.T) { f(keeper{t}) }) }
 	t.Logf("seed %d", s.seed)
 	if s.draw == 0 {
 		session.Once = true
 		t.Run("on this machine", func(t *testing.T) {
 			t.Parallel()
-			session.Run(func(name string, f func(TB)) { t.Run(name, func(t *testing.T) { f(t) }) })
+			session.Run(func(name string, f func(TB)) { t.Run(name, func(t *testing.T) { f(keeper{t}) }) })
 		})
 		t.Run("in the lab kernel", func(t *testing.T) {
 			t.Parallel()
@@ -132,8 +180,11 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// rowPrefix begins the lines by which the program in the lab kernel reports.
-const rowPrefix = "fault-row "
+// These begin the lines by which the program in the lab kernel reports.
+const (
+	rowPrefix   = "fault-row "
+	wrongPrefix = "fault-wrong "
+)
 
 // inLabKernel runs this program again in the lab kernel, for a session there.
 func inLabKernel(t *testing.T, s settings, seed uint64, until time.Time, report func(Row)) {
@@ -159,7 +210,7 @@ func inLabKernel(t *testing.T, s settings, seed uint64, until time.Time, report 
 		env = append(env, timeVariable+"="+time.Until(until).String())
 	}
 	var out bytes.Buffer
-	status := lab.InLabKernel(t, lab.KernelOptions{Limit: limit + 30*time.Second, Env: env, Pass: pass, Stdout: &out, Stderr: io.Discard}, args...)
+	status := lab.InLabKernel(keeper{t}, lab.KernelOptions{Limit: limit + 30*time.Second, Env: env, Pass: pass, Stdout: &out, Stderr: io.Discard}, args...)
 	for line := range strings.Lines(out.String()) {
 		if text, ok := strings.CutPrefix(line, rowPrefix); ok {
 			var r Row
@@ -168,10 +219,18 @@ func inLabKernel(t *testing.T, s settings, seed uint64, until time.Time, report 
 			}
 			report(r)
 		}
+		if text, ok := strings.CutPrefix(line, wrongPrefix); ok {
+			var wrong string
+			if err := json.Unmarshal([]byte(text), &wrong); err != nil {
+				t.Errorf("%q: %v", line, err)
+			}
+			keepWrong("in the lab kernel: " + wrong)
+		}
 	}
 	t.Logf("in the lab kernel:\n%s", out.String())
 	if status != 0 {
-		t.Errorf("in the lab kernel: exit status %d", status)
+		tail := out.String()
+		keeper{t}.Errorf("in the lab kernel: exit status %d, after\n%s", status, tail[max(0, len(tail)-2000):])
 	}
 }
 
@@ -194,5 +253,5 @@ func TestInTheLabKernel(t *testing.T) {
 	if s.draw > 0 {
 		session.Until = time.Now().Add(s.draw)
 	}
-	session.Run(func(name string, f func(TB)) { t.Run(name, func(t *testing.T) { f(t) }) })
+	session.Run(func(name string, f func(TB)) { t.Run(name, func(t *testing.T) { f(keeper{t}) }) })
 }
