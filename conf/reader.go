@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -255,6 +256,11 @@ func (r *reader) mapping(n *yaml.Node, what string, fields []field, elsewhere ma
 			return // what was meant takes long to find
 		}
 		word, _, _ := strings.Cut(name, " ") // keepalived writes an argument after it
+		if word != name && slices.ContainsFunc(fields, func(f field) bool { return f.name == word }) {
+			// What stands there may be a password.
+			r.errorf(key, "a word stands between %s and its colon; write %q and put the word behind the colon, or below it as a key", quote(word), word+": ...")
+			return
+		}
 		if where, ok := elsewhere[word]; ok {
 			r.errorf(key, "%s", where)
 			return

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -168,7 +169,7 @@ func (raw *rawAuthentication) fields(p *vrrpReader) []field {
 	return []field{
 		{"auth_type", "PASS. Default PASS.", into(&raw.kind, p.authType)},
 		{"auth_pass", "The password, 1 to 8 bytes.", into(&raw.pass, p.authPass)},
-		{"auth_pass_file", "In place of auth_pass: a file, an absolute path, whose first line is the password.", into(&raw.passFile, p.path)},
+		{"auth_pass_file", "In place of auth_pass: a file, an absolute path, whose first line is the password.", into(&raw.passFile, p.passFile)},
 	}
 }
 
@@ -180,10 +181,19 @@ func (p *vrrpReader) authType(n *yaml.Node) (bool, bool) {
 		return true, true
 	case s == "AH":
 		p.errorf(n, "auth_type AH is not built (RFC 3768 has taken it out); write PASS, or leave authentication out")
-	default:
-		p.errorf(n, "auth_type %s is not PASS", quote(s))
+	default: // it may be the password, at the wrong place
+		p.errorf(n, "auth_type is to be PASS, and the password stands under auth_pass")
 	}
 	return false, false
+}
+
+// passFile reads the name of a file. No message has it in it unless it is a path: it may be the password.
+func (p *vrrpReader) passFile(n *yaml.Node) (string, bool) {
+	if n.Kind != yaml.ScalarNode || n.Style&yaml.TaggedStyle != 0 || !filepath.IsAbs(n.Value) {
+		p.errorf(n, "auth_pass_file is to be an absolute path of a file with the password; begin it with /")
+		return "", false
+	}
+	return p.path(n)
 }
 
 // authPass reads a password. No message has it in it.
