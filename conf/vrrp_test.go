@@ -125,6 +125,7 @@ func TestWhatAnInstanceSaysIsWhatItIs(t *testing.T) {
 		"a VMAC of IPv6":            {"    use_vmac: yes\n    virtual_ipaddress: \"fe80::1\"\n", func(i VRRPInstance) bool { return i.VMAC == "vrrp6.51" }},
 		"a VMAC with a name":        {"    use_vmac: vmac0\n    vmac_xmit_base: yes\n    virtual_ipaddress: 10.0.0.1\n", func(i VRRPInstance) bool { return i.VMAC == "vmac0" && i.VMACBase }},
 		"no VMAC":                   {"    use_vmac: no\n    virtual_ipaddress: 10.0.0.1\n", func(i VRRPInstance) bool { return i.VMAC == "" }},
+		"a VMAC with a great yes":   {"    use_vmac: Yes\n    virtual_ipaddress: 10.0.0.1\n", func(i VRRPInstance) bool { return i.VMAC == "vrrp.51" }},
 		"its own interface": {"    track_interface: [eth0, eth1 weight 5]\n    virtual_ipaddress: 10.0.0.1\n", func(i VRRPInstance) bool {
 			return slices.Equal(i.TrackInterfaces, []VRRPTrack{{Name: "eth1", Weight: 5}})
 		}},

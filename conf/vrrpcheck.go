@@ -15,6 +15,7 @@ func (p *vrrpReader) together() {
 	vmacs := map[string]string{}
 	addresses := map[string]placed[string]{}
 	used := map[string]bool{}
+	interfaces := p.interfaces()
 	for i := range p.v.Instances {
 		raw := p.instances[p.v.Instances[i].Name]
 		x := &p.v.Instances[i]
@@ -32,6 +33,9 @@ func (p *vrrpReader) together() {
 			}
 		}
 		if x.VMAC != "" && !p.broken[x.Name] {
+			if interfaces[x.VMAC] {
+				p.errorf(raw.vmac.at, "use_vmac: %s is an interface that this file uses otherwise; a VMAC is one that keepbeat makes: write a name that is free, or yes", x.VMAC)
+			}
 			if other, ok := vmacs[x.VMAC]; ok {
 				p.errorf(raw.vmac.at, "use_vmac: %s is the name of the VMAC of vrrp_instance %s already; write another name, \"use_vmac: NAME\"", x.VMAC, quote(other))
 			}
@@ -63,6 +67,24 @@ func (p *vrrpReader) together() {
 	for _, s := range p.v.Files {
 		p.unused(used, "track_file", s.Name)
 	}
+}
+
+// interfaces are those that have to be there without this file.
+func (p *vrrpReader) interfaces() map[string]bool {
+	all := map[string]bool{}
+	tracked := func(tracks []VRRPTrack) {
+		for _, t := range tracks {
+			all[t.Name] = true
+		}
+	}
+	for i := range p.v.Instances {
+		all[p.v.Instances[i].Interface] = true
+		tracked(p.v.Instances[i].TrackInterfaces)
+	}
+	for _, g := range p.v.SyncGroups {
+		tracked(g.TrackInterfaces)
+	}
+	return all
 }
 
 func (p *vrrpReader) unused(used map[string]bool, key, name string) {

@@ -2,6 +2,7 @@ package conf
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 
 	"gopkg.in/yaml.v3"
@@ -105,7 +106,7 @@ func (r *reader) vmacName(n *yaml.Node) (string, bool) {
 	if !ok {
 		return "", false
 	}
-	switch s {
+	switch strings.ToLower(s) {
 	case "yes", "on", "true":
 		return "yes", true
 	case "no", "off", "false":
