@@ -138,6 +138,10 @@ func (r *reader) duration(least, most time.Duration) func(*yaml.Node) (time.Dura
 				if unit != "ms" && unit != "us" {
 					unit = unit[:1]
 				}
+				if m[1]+unit == s {
+					r.errorf(n, "%s is out of range: %s to %s", quote(s), brief(least), brief(most))
+					return 0, false
+				}
 				r.errorf(n, "%s is not a duration; write %q", quote(s), m[1]+unit)
 				return 0, false
 			}

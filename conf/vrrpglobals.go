@@ -24,10 +24,10 @@ type vrrpGlobals struct {
 
 func (g *vrrpGlobals) fields(r *reader) []field {
 	return append([]field{
-		{"router_id", "Name of this machine in mails. Default: what `uname -n` says.", into(&g.routerID, r.text)},
-		{"run_dir", "Directory of the control socket, on a machine without ha.yaml. Default /run/keepbeat.", into(&g.run, r.path)},
-		{"socket_group", "Group that may read the control socket, on a machine without ha.yaml. Default: none, root only.", into(&g.socket, r.text)},
-		{"admin_group", "Group that may also give orders there. Default: none, root only.", into(&g.admin, r.text)},
+		{"router_id", "Name of this machine in mails. Default: what `uname -n` says.", into(&g.routerID, r.short)},
+		{"run_dir", "Directory of the control socket, on a machine without ha.yaml. Default /run/keepbeat.", into(&g.run, r.runDir)},
+		{"socket_group", "Group that may read the control socket, on a machine without ha.yaml. Default: none, root only.", into(&g.socket, r.short)},
+		{"admin_group", "Group that may also give orders there. Default: none, root only.", into(&g.admin, r.short)},
 		{"notification_email", "Whom mails tell of changes (smtp_alert): one address, several with commas, or a list. Default: nobody.", into(&g.to, r.mailAddresses)},
 		{"notification_email_from", "Address of the sender. Default root@NODE.", into(&g.from, r.mailAddress)},
 		{"smtp_server", "Mail server, HOST[:PORT] or `HOST PORT`, port 25 without one. Default: the local sendmail.", into(&g.server, r.smtpServer)},
@@ -78,6 +78,27 @@ func (p *vrrpReader) readGlobals(n *yaml.Node) {
 			p.errorf(at, "%s without notification_email has no effect; add \"notification_email: admin@example.org\", or take it out", key)
 		}
 	}
+}
+
+// maxName is more than any name of a machine or of a group has (useradd(8), hostname(7)).
+const maxName = 255
+
+func (r *reader) short(n *yaml.Node) (string, bool) {
+	s, ok := r.text(n)
+	if ok && len(s) > maxName {
+		r.errorf(n, "the text has %d bytes; the limit is %d", len(s), maxName)
+		return "", false
+	}
+	return s, ok
+}
+
+func (r *reader) runDir(n *yaml.Node) (string, bool) {
+	s, ok := r.path(n)
+	if ok && len(s) > maxPath {
+		r.errorf(n, "run_dir has %d bytes; the kernel allows a path %d", len(s), maxPath)
+		return "", false
+	}
+	return s, ok
 }
 
 // smtpServer reads HOST[:PORT], or HOST PORT as keepalived writes it.

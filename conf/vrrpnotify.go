@@ -8,8 +8,13 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// maxArguments bounds what a program is given.
-const maxArguments = 100
+const (
+	// maxArguments bounds what a program is given.
+	maxArguments = 100
+	// maxPath is PATH_MAX of the kernel without the closing zero. The other words
+	// of a command need no more; the kernel takes 128 KiB (execve(2)).
+	maxPath = 4095
+)
 
 // splitCommand takes a command line apart: blanks separate words, quotes hold
 // them together, \ takes the next character as it is. What only a shell could
@@ -89,6 +94,13 @@ func (r *reader) commandWords(n *yaml.Node, key string) ([]string, bool) {
 	case len(words) > maxArguments:
 		r.errorf(n, "%s has %d words; the limit is %d", key, len(words), maxArguments)
 		good = false
+	default:
+		for _, w := range words {
+			if len(w) > maxPath {
+				r.errorf(n, "%s: a word has %d bytes; the limit is %d", key, len(w), maxPath)
+				return nil, false
+			}
+		}
 	}
 	return words, good
 }
