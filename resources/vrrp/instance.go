@@ -59,6 +59,7 @@ func (i *instance) settings(priority int) Settings {
 func (i *instance) change(c *conf.VRRPInstance, p prepared, b *barrier, now time.Time) {
 	old := i.conf
 	i.configure(c, p)
+	i.rounds.change(old.GARP, c.GARP, now)
 	if p.gone != nil {
 		i.leaving = append(i.leaving, p.gone)
 		i.clears = append(i.clears, b.part())
@@ -256,12 +257,25 @@ func (s *rounds) start(g conf.VRRPAnnounce, now time.Time) {
 	if s.cancel == nil {
 		s.ctx, s.cancel = context.WithCancel(context.Background())
 	}
-	s.wanted, s.burst, s.refresh = g.Repeat, time.Time{}, time.Time{}
+	s.wanted, s.burst = g.Repeat, time.Time{}
 	if g.Delay > 0 {
 		s.burst, s.later = now.Add(g.Delay), g.Repeat
 	}
+	s.refreshes(g, now)
+}
+
+// refreshes has them begun anew after every Refresh from now on, if there is one.
+func (s *rounds) refreshes(g conf.VRRPAnnounce, now time.Time) {
+	s.refresh = time.Time{}
 	if g.Refresh > 0 {
 		s.refresh = now.Add(g.Refresh)
+	}
+}
+
+// change goes on with other settings.
+func (s *rounds) change(old, g conf.VRRPAnnounce, now time.Time) {
+	if s.cancel != nil && old.Refresh != g.Refresh {
+		s.refreshes(g, now)
 	}
 }
 

@@ -66,6 +66,30 @@ func TestAReload(t *testing.T) {
 	}
 }
 
+func TestAReloadChangesHowOftenAMasterAnnounces(t *testing.T) {
+	story(t, func(t *testing.T, _ *segment, ha, _ *fakeHost) {
+		refreshed := func(every time.Duration) conf.VRRP {
+			return file(255, func(i *conf.VRRPInstance) {
+				i.GARP = conf.VRRPAnnounce{Repeat: 1, Refresh: every, RefreshRepeat: 1}
+			})
+		}
+		a := ha.run(refreshed(10 * time.Second))
+		rounds := 1 // of the new master
+		for _, c := range []struct {
+			every time.Duration
+			more  int // in 65 s
+		}{{10 * time.Second, 6}, {0, 0}, {20 * time.Second, 3}, {20 * time.Second, 3}, {10 * time.Second, 6}} {
+			a.Update(refreshed(c.every))
+			time.Sleep(65 * time.Second)
+			rounds += c.more
+			if got := ha.rounds("VI_1"); got != rounds {
+				t.Errorf("a round every %v: %d by now, want %d", c.every, got, rounds)
+			}
+		}
+		a.stop()
+	})
+}
+
 func TestAnAddressMovesToAnotherInstance(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, _ *fakeHost) {
 		owner := grouped(255)
