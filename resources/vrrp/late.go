@@ -50,8 +50,9 @@ func (m *Machine) adverTimer(now time.Time) Actions {
 }
 
 // stalled tells whether others may have taken over since the last advertisement.
+// Where they do after a single one that is missing, a moment too late is none.
 func (m *Machine) stalled(now time.Time) bool {
-	return now.Sub(m.sent) > time.Duration(m.set.DownAdverts)*m.set.Interval
+	return now.Sub(m.sent) > time.Duration(max(2, m.set.DownAdverts))*m.set.Interval
 }
 
 // resume lets a master that has listened go on.

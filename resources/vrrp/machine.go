@@ -287,7 +287,7 @@ func (m *Machine) Configure(s Settings, now time.Time) Actions {
 	case m.state == Backup && m.ready && !s.Grouped:
 		return m.Promote(now)
 	case m.state == Backup && !m.ready:
-		if s.Version == 2 {
+		if s.Version == 2 || !m.master.IsValid() { // version 3 learns it
 			m.masterInterval = s.Interval
 		}
 		m.reckon(now)

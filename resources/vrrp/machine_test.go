@@ -160,6 +160,32 @@ func TestAnotherIntervalIsNoStall(t *testing.T) {
 	}
 }
 
+// With down_timer_adverts 1 nobody can be punctual enough never to be late.
+func TestAMomentIsNoStall(t *testing.T) {
+	for adverts := 1; adverts <= 3; adverts++ {
+		m, _ := machine(t, Settings{Version: 3, Priority: 100, Interval: time.Second, DownAdverts: adverts, Preempt: true}, Master)
+		if a := m.Expired(m.Deadline().Add(100 * time.Millisecond)); a != Send {
+			t.Errorf("a tenth of a second late, when others wait for %d advertisements: %s", adverts, a)
+		}
+	}
+}
+
+func TestAnotherIntervalCountsUntilAMasterIsHeard(t *testing.T) {
+	s := Settings{Version: 3, Priority: 100, Interval: 40 * time.Second, DownAdverts: 3, Preempt: true}
+	m, now := machine(t, s, Backup)
+	s.Interval = time.Second
+	m.Configure(s, now)
+	if want := epoch.Add(3609375 * time.Microsecond); !m.Deadline().Equal(want) {
+		t.Errorf("nobody was heard: the deadline is %v after the start, want 3.609375s", m.Deadline().Sub(epoch))
+	}
+	m.Received(Advert{200, 2 * time.Second, upper}, local, now)
+	want := m.Deadline()
+	s.Interval = 3 * time.Second
+	if m.Configure(s, now); !m.Deadline().Equal(want) {
+		t.Errorf("a master of 2s was heard: the deadline is %v after it, want %v", m.Deadline().Sub(now), want.Sub(now))
+	}
+}
+
 func TestSendingKeepsItsBeat(t *testing.T) {
 	m, _ := machine(t, Settings{Version: 3, Priority: 100, Interval: time.Second, DownAdverts: 3, Preempt: true}, Master)
 	due := m.Deadline()
