@@ -26,7 +26,7 @@ type rawTracked struct {
 func (w *rawTracked) fields(r *reader, most int, fallback string) []field {
 	return []field{
 		{"weight", fmt.Sprintf("What it changes the priority by where a track says nothing else, %d to %d: a positive weight is added while it is well, a negative one while it is not; with 0 an instance is in state FAULT while it is not. `5 reverse` is short for reverse: yes. Default %s.", -most, most, fallback), into(&w.weight, r.weight(most))},
-		{"reverse", "Whether well counts as not well. Default no.", into(&w.reverse, r.boolean)},
+		{"reverse", "Whether the priority is lowered where it would be raised, and the reverse; with weight 0: whether well is what is wrong. Default no.", into(&w.reverse, r.boolean)},
 	}
 }
 
@@ -272,7 +272,7 @@ func (p *vrrpReader) track(key string, most int, n *yaml.Node) (VRRPTrack, bool)
 func trackFields(r *reader, most int, name *opt[string], w *rawTracked) []field {
 	fields := w.fields(r, most, "that of what is tracked")
 	fields[0].doc = fmt.Sprintf("What it changes the priority by, %d to %d. Default: the weight of what is tracked, 0 of an interface.", -most, most)
-	fields[1].doc = "Whether well counts as not well. Default: as what is tracked has it."
+	fields[1].doc = "Whether the priority is lowered where it would be raised, and the reverse; with weight 0: whether well is what is wrong. Default: as what is tracked has it."
 	return append([]field{{"name", "What is tracked. Required.", into(name, r.text)}}, fields...)
 }
 

@@ -148,7 +148,7 @@ type VRRPTrack struct {
 	// is not for a negative one. 0: while it is not well, the instance is in
 	// state FAULT. -253 to 253, of a process or file -254 to 254.
 	Weight  int  `json:"weight"`
-	Reverse bool `json:"reverse,omitempty"` // well is taken for not well
+	Reverse bool `json:"reverse,omitempty"` // the weight counts with its sign changed; with 0, well is what is wrong
 }
 
 // VRRPScript is a program that tells by its exit status, 0, that something is well.

@@ -96,17 +96,26 @@ func (s *sum254) results(w *world, kind track.Kind, items []conf.VRRPTrack, weig
 
 // item counts an item; ifIll and ifWell say what is lacking then, with its name.
 func (s *sum254) item(t conf.VRRPTrack, well, weights bool, ifIll, ifWell string) {
-	if t.Reverse {
-		well, ifIll = !well, ifWell
-	}
 	switch {
-	case t.Weight == 0:
-		if !well && s.lacks == "" {
-			s.lacks = fmt.Sprintf(ifIll, t.Name)
+	case t.Weight != 0:
+		if weights && (t.Weight > 0) == well {
+			s.add += signed(t)
 		}
-	case weights && (t.Weight > 0) == well:
-		s.add += int64(t.Weight)
+	case s.lacks != "" || well != t.Reverse:
+	case well:
+		s.lacks = fmt.Sprintf(ifWell, t.Name)
+	default:
+		s.lacks = fmt.Sprintf(ifIll, t.Name)
 	}
+}
+
+// signed is a weight with the sign that it counts with: keepalived's reverse has
+// the priority lowered where it was raised, under the same condition.
+func signed(t conf.VRRPTrack) int64 {
+	if t.Reverse {
+		return -int64(t.Weight)
+	}
+	return int64(t.Weight)
 }
 
 // file adds the number in a file times its weight. As in keepalived, without a
@@ -114,10 +123,7 @@ func (s *sum254) item(t conf.VRRPTrack, well, weights bool, ifIll, ifWell string
 func (s *sum254) file(t conf.VRRPTrack, value int, weights bool) {
 	// A product of two numbers within these bounds is far from overflowing.
 	v := max(-1<<31, min(1<<31, int64(value)))
-	product := v * int64(t.Weight)
-	if t.Reverse {
-		product = -product
-	}
+	product := v * signed(t)
 	switch {
 	case t.Weight == 0:
 		if (v != 0) != t.Reverse && s.lacks == "" {
