@@ -47,8 +47,8 @@ func (j *judge) take(p Packet, local netip.Addr) (a Advert, remarks Reasons, ref
 	if why == ReasonLength {
 		return a, 0, why
 	}
-	group := p.To.IsMulticast()
-	if group != (len(j.i.Peers) == 0) {
+	group := len(j.i.Peers) == 0
+	if group && p.To.WithZone("") != j.i.Group || !group && p.To.IsMulticast() {
 		return a, 0, ReasonDestination
 	}
 	if group && p.TTL != 255 {
@@ -99,9 +99,11 @@ func (j *judge) take(p Packet, local netip.Addr) (a Advert, remarks Reasons, ref
 // version judges what only one of the versions has.
 func (j *judge) version(m *Message) Reason {
 	if m.Version == 3 {
-		// An interval of 0 would have every backup take over at once.
-		if m.Interval == 0 {
+		switch {
+		case m.Interval == 0: // it would have every backup take over at once
 			return ReasonInterval
+		case len(m.list) == 0:
+			return ReasonNoAddresses
 		}
 		return 0
 	}

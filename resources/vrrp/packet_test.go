@@ -69,6 +69,7 @@ func TestMessagesAreThoseOfTheRFCs(t *testing.T) {
 
 func TestWhatIsTaken(t *testing.T) {
 	password := func(i *conf.VRRPInstance) { i.Password = "secret" }
+	none := func(i *conf.VRRPInstance) { i.Addresses = nil }
 	plain := func(i *conf.VRRPInstance) { i.ChecksumWithoutPseudo = true }
 	peers := func(i *conf.VRRPInstance) {
 		i.Peers = []conf.VRRPPeer{{Address: upper, MinTTL: 60, MaxTTL: 64}}
@@ -87,7 +88,7 @@ func TestWhatIsTaken(t *testing.T) {
 		{name: "version 3 over IPv6", ours: virtual(3, v6)},
 		{name: "a unicast peer", ours: virtual(3, peers), change: func(p *Packet) { p.TTL = 64 }},
 		{name: "Ethernet padding", ours: virtual(3, nil), change: func(p *Packet) { p.Payload = append(p.Payload, make([]byte, 10)...) }},
-		{name: "no addresses at all", ours: virtual(3, func(i *conf.VRRPInstance) { i.Addresses = nil })},
+		{name: "no addresses at all in version 2", ours: virtual(2, nil), theirs: virtual(2, none), remark: ReasonAddresses},
 		{name: "checksum without the pseudo-header", ours: virtual(3, nil), theirs: virtual(3, plain), remark: ReasonChecksumForm},
 		{name: "checksum with the pseudo-header", ours: virtual(3, plain), theirs: virtual(3, nil), remark: ReasonChecksumForm},
 		{name: "addresses in another order", ours: virtual(2, nil), theirs: virtual(2, func(i *conf.VRRPInstance) { i.Addresses = addresses("192.0.2.11/24", "192.0.2.10/24") })},
@@ -118,6 +119,8 @@ func TestWhatIsTaken(t *testing.T) {
 		{name: "a bad checksum", ours: virtual(2, nil), change: func(p *Packet) { p.Payload[7] ^= 1 }, refused: ReasonChecksum},
 		{name: "a bad checksum in version 3", ours: virtual(3, nil), change: func(p *Packet) { p.Payload[2]++ }, refused: ReasonChecksum},
 		{name: "IPv6 without the pseudo-header", ours: virtual(3, v6), change: func(p *Packet) { Seal(p.Payload, virtual(3, plain), p.From, p.To) }, refused: ReasonChecksum},
+		{name: "no addresses at all in version 3", ours: virtual(3, nil), theirs: virtual(3, none), refused: ReasonNoAddresses},
+		{name: "to the group of others", ours: virtual(3, nil), theirs: virtual(3, func(i *conf.VRRPInstance) { i.Group = netip.MustParseAddr("224.0.0.99") }), refused: ReasonDestination},
 		{name: "to the group, to one that has peers", ours: virtual(3, peers), theirs: virtual(3, nil), refused: ReasonDestination},
 		{name: "to one of us, to one that has none", ours: virtual(3, nil), theirs: virtual(3, peers), refused: ReasonDestination},
 		{name: "from nobody's peer", ours: virtual(2, peers), change: func(p *Packet) { p.From, p.TTL = lower, 64 }, refused: ReasonSource},

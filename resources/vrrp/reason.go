@@ -16,6 +16,7 @@ const (
 	ReasonAuthType             // a password where none is configured, none where one is, or AH
 	ReasonPassword             // the wrong one
 	ReasonInterval             // version 2: another than ours (RFC 3768, 7.1); version 3: 0
+	ReasonNoAddresses          // version 3: none at all (RFC 9568, 5.2.5)
 	ReasonChecksum             // of neither form
 	ReasonSource               // from an address that is no unicast peer
 	ReasonOwn                  // from our own address: it came back to us, or somebody else has it
@@ -30,7 +31,7 @@ const (
 var reasonNames = [reasons]string{
 	ReasonLength: "length", ReasonDestination: "destination", ReasonTTL: "ttl", ReasonVersion: "version",
 	ReasonType: "type", ReasonVRID: "vrid", ReasonAuthType: "authentication type", ReasonPassword: "password",
-	ReasonInterval: "interval", ReasonChecksum: "checksum", ReasonSource: "source", ReasonOwn: "own address",
+	ReasonInterval: "interval", ReasonNoAddresses: "empty address list", ReasonChecksum: "checksum", ReasonSource: "source", ReasonOwn: "own address",
 	ReasonAddresses: "address list", ReasonChecksumForm: "checksum form", ReasonOtherInterval: "other interval",
 	ReasonRival: "rival of lower priority",
 }
