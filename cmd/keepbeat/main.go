@@ -174,7 +174,7 @@ guard. For ExecStopPost= of the unit; it refuses while a daemon runs.`,
 		Args: noWords,
 		RunE: func(*cobra.Command, []string) error {
 			if isAlone(a.config) {
-				return releaseAlone(vrrpPath(a.config), newLogger(os.Stderr, debug))
+				return releaseAlone(runDir(a.config), newLogger(os.Stderr, debug))
 			}
 			return release(a.config, newLogger(os.Stderr, debug))
 		},

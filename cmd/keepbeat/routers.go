@@ -196,6 +196,7 @@ func runAlone(path string, logger *slog.Logger) error {
 			failed <- fmt.Errorf("control socket: %w", err)
 		}
 	})
+	background.Go(func() { feed(serving, s.Turning) })
 	done := make(chan error, 1)
 	go func() { done <- s.Run(running) }()
 	logger.Info("keepbeat runs virtual routers alone: there is no ha.yaml beside "+path, "version", version, "instances", len(v.Instances), "pools", len(v.Pools))
@@ -220,21 +221,18 @@ func runAlone(path string, logger *slog.Logger) error {
 	}
 }
 
-// releaseAlone takes back what a daemon that died left on such a machine.
-func releaseAlone(path string, logger *slog.Logger) error {
-	v, err := loadRouters(path, nil, logger)
-	if err != nil {
-		return err
-	}
-	if c, err := net.Dial("unix", filepath.Join(v.RunDir, api.SocketName)); err == nil {
+// releaseAlone takes back what a daemon that died left on such a machine, whatever
+// vrrp.yaml looks like by now.
+func releaseAlone(runDir string, logger *slog.Logger) error {
+	if c, err := net.Dial("unix", filepath.Join(runDir, api.SocketName)); err == nil {
 		c.Close()
 		return errors.New("keepbeat runs on this machine; use `systemctl stop keepbeat`")
 	}
-	a := newAgents(&conf.Local{RunDir: v.RunDir}, logger)
+	a := newAgents(&conf.Local{RunDir: runDir}, logger)
 	defer a.close()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	return errors.Join(resources.Release(ctx, site.PoolJournal(v.RunDir), a.registry, hostName(), logger), site.Release(v.RunDir, logger))
+	return errors.Join(resources.Release(ctx, site.PoolJournal(runDir), a.registry, hostName(), logger), site.Release(runDir, logger))
 }
 
 func (a *app) vrrpCommand() *cobra.Command {

@@ -262,7 +262,7 @@ func run(configPath string, logger *slog.Logger) error {
 	start("autoreload", func(ctx context.Context) error { return edits.Run(ctx, node) })
 	done := make(chan error, 1)
 	go func() { done <- node.Run(ctx) }()
-	start("watchdog", func(ctx context.Context) error { feed(ctx, node); return nil })
+	start("watchdog", func(ctx context.Context) error { feed(ctx, node.Turning); return nil })
 	logger.Info("keepbeat runs", "version", version, "node", local.Name, "cluster", local.Cluster, "boot", fmt.Sprintf("%016x", uint64(boot)))
 	notify(daemon.SdNotifyReady, logger)
 	clean, err := wait(again, cancel, done, failed)
@@ -396,8 +396,9 @@ func notify(state string, logger *slog.Logger) {
 	}
 }
 
-// feed tells systemd's watchdog that the loops turn.
-func feed(ctx context.Context, node *cluster.Node) {
+// feed tells systemd's watchdog, if there is one, that the loops turn: turning says
+// whether nothing is later than it is told.
+func feed(ctx context.Context, turning func(time.Duration) bool) {
 	every, err := daemon.SdWatchdogEnabled(false)
 	if err != nil || every <= 0 {
 		return
@@ -409,7 +410,7 @@ func feed(ctx context.Context, node *cluster.Node) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if node.Turning(every / 2) {
+			if turning(every / 2) {
 				_, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog) // the next one says the same
 			}
 		}
