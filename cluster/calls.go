@@ -25,13 +25,14 @@ type calls struct {
 }
 
 type request struct {
-	Op      string `json:"op"` // apply, status, keys
+	Op      string `json:"op"` // apply, status, keys, confirm, accused
 	Command []byte `json:"command,omitempty"`
 	// Generation is the sender\'s: a command of another history is not taken.
 	Generation string       `json:"generation,omitempty"`
 	Node       string       `json:"node,omitempty"` // confirm
 	By         string       `json:"by,omitempty"`
 	Keys       *keysRequest `json:"keys,omitempty"`
+	Accused    *state.Fence `json:"accused,omitempty"`
 }
 
 type response struct {
@@ -142,6 +143,12 @@ func (c *calls) answer(ctx context.Context, conn net.Conn) {
 		}
 	case "confirm":
 		if err := c.n.confirmHere(q.Node, q.By); err != nil {
+			a.Error = err.Error()
+		}
+	case "accused":
+		if q.Accused == nil {
+			a.Error = "whom?"
+		} else if err := c.n.stillAccused(*q.Accused); err != nil {
 			a.Error = err.Error()
 		}
 	case "status":

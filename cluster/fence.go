@@ -30,15 +30,24 @@ func (n *Node) fence(ctx context.Context, t fencing.Target, action conf.FenceAct
 
 // reportFenced puts the outcome into the log; a node that was fenced loses its groups with it.
 func (n *Node) reportFenced(ctx context.Context, node string, incarnation uint64, o fencing.Outcome, failed error) error {
-	st := n.State()
-	f := &state.Fenced{Node: node, Incarnation: incarnation, Action: o.Action, Operator: n.self, Done: failed == nil && o.Done, Ended: o.Ended}
+	f := outcomeOf(o, failed)
+	f.Node, f.Incarnation, f.Operator = node, incarnation, n.self
+	if f.Done {
+		f.Moves = placement.RevokeMoves(n.State(), node, "fenced")
+	}
+	return n.recordFenced(ctx, f)
+}
+
+// outcomeOf puts into words for the log what devices came to.
+func outcomeOf(o fencing.Outcome, failed error) *state.Fenced {
+	f := &state.Fenced{Action: o.Action, Done: failed == nil && o.Done, Ended: o.Ended, Why: outcomeText(o, failed)}
 	for _, a := range o.Attempts {
 		f.Attempts = append(f.Attempts, state.FenceAttempt{Device: a.Device, Level: a.Level, Took: a.Took, Error: a.Error})
 	}
-	f.Why = outcomeText(o, failed)
-	if f.Done {
-		f.Moves = placement.RevokeMoves(st, node, "fenced")
-	}
+	return f
+}
+
+func (n *Node) recordFenced(ctx context.Context, f *state.Fenced) error {
 	r, err := n.cons.Propose(ctx, state.Command{Fenced: f})
 	if err != nil {
 		return err
@@ -195,12 +204,14 @@ func (n *Node) operate(ctx context.Context, st *state.State) {
 			continue
 		}
 		n.jobs.begin("fence "+node, func() {
-			target := foreignTarget(node)
-			if r.Group == "" {
-				target = n.targetOf(node, n.acts(ctx, node, r.Incarnation))
+			if r.Group != "" {
+				n.operateForeign(ctx, r)
+				n.wake()
+				return
 			}
-			if now, pending := n.State().Fencing[node]; !pending || now.Group != "" && stale(n.State(), now) != "" {
-				return // it came back meanwhile, or the leader ends the request
+			target := n.targetOf(node, n.acts(ctx, node, r.Incarnation))
+			if now, pending := n.State().Fencing[node]; !pending || now.Group != "" {
+				return // it came back meanwhile
 			}
 			o, err := n.fence(ctx, target, r.Action)
 			rctx, cancel := context.WithTimeout(ctx, jobTimeout)

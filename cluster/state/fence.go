@@ -48,6 +48,10 @@ type Fenced struct {
 	Why      string         `json:"why"`
 	Attempts []FenceAttempt `json:"attempts,omitempty"`
 	Moves    []Move         `json:"moves,omitempty"` // where its groups go; those not named have no owner
+	// Group and Epoch are those of the Fence for a foreign router: this is about
+	// that machine, whatever node has its name by now.
+	Group string `json:"group,omitempty"`
+	Epoch uint64 `json:"epoch,omitempty"`
 }
 
 // FenceAttempt is one use of one device.
@@ -95,7 +99,7 @@ func (e *edit) fence(f Fence) Result {
 		return refuse("node %s cannot fence itself", f.Node)
 	}
 	r, pending := e.Fencing[f.Node]
-	if pending {
+	if pending && r.Group == "" {
 		r.Operator, r.Ordered = f.Operator, r.Ordered || f.Ordered
 		e.setFencing(f.Node, &r)
 		return Result{}
@@ -140,15 +144,19 @@ func (e *edit) fenced(f Fenced) Result {
 	if e.Format < 2 {
 		return refuse("fencing waits until every node runs a version of keepbeat that knows it")
 	}
+	if f.Group != "" {
+		return e.fencedForeign(f)
+	}
 	n, known := e.Nodes[f.Node]
 	if !known && e.Format >= 4 {
-		return e.fencedForeign(f)
+		return refuse("no node %q has ever been admitted", f.Node)
 	}
 	if f.Done && !f.Ended && n.Incarnation == f.Incarnation && n.Acts() {
 		f.Done, f.Why = false, "it was cut off and has not ended, and no majority has ended its lease: "+f.Why
 	}
 	e.record(f)
 	r, pending := e.Fencing[f.Node]
+	pending = pending && r.Group == "" // else it is for a machine that had the name before
 	if !f.Done {
 		if pending {
 			r.Tries++

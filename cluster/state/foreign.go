@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/keepbeat/keepbeat/conf"
 )
@@ -16,18 +17,33 @@ func fencesForeign(s *conf.Spec, group, router string) bool {
 	})
 }
 
+// IsNode says whether a name is that of a node, admitted or not: raft decides
+// about it, and nobody fences it as a foreign router. One that was removed is none.
+func (s *State) IsNode(name string) bool {
+	n, known := s.Nodes[name]
+	switch {
+	case n.Valid || s.Members == nil && known || len(s.OwnedBy(name)) > 0:
+		return true
+	case s.Members != nil && slices.ContainsFunc(s.Members.Nodes, func(c conf.Node) bool { return c.Name == name }):
+		return true
+	}
+	return slices.ContainsFunc(s.Voters.IDs, func(id string) bool { // it votes before it is admitted
+		voter, _, _ := strings.Cut(id, "/")
+		return voter == name
+	})
+}
+
 // fenceForeign takes a request for a router that is no node. It is the word of
 // one node about what it hears, so it counts only for what the specification
 // names, and only from the node that owns the group now: one that has lost it, and
 // has not heard of that, hears the new owner.
 func (e *edit) fenceForeign(f Fence) Result {
-	_, node := e.Nodes[f.Node]
 	g := e.Groups[f.Group]
 	owner := e.Nodes[g.Owner]
 	switch {
 	case e.Format < 4:
 		return refuse("foreign routers can be fenced when every node runs a version of keepbeat that knows how")
-	case node:
+	case e.IsNode(f.Node):
 		return refuse("%s is a node: raft decides about nodes", f.Node)
 	case !fencesForeign(e.Spec, f.Group, f.Node):
 		return refuse("group %s has no foreign router %s fenced", f.Group, f.Node)
@@ -36,7 +52,7 @@ func (e *edit) fenceForeign(f Fence) Result {
 	case !e.Nodes[f.Operator].Acts():
 		return refuse("%s cannot operate devices: it is not admitted", f.Operator)
 	}
-	if r, pending := e.Fencing[f.Node]; pending {
+	if r, pending := e.Fencing[f.Node]; pending && r.Group != "" {
 		r.Fence = f // another operator, or another owner by now
 		e.setFencing(f.Node, &r)
 		return Result{}
@@ -46,21 +62,26 @@ func (e *edit) fenceForeign(f Fence) Result {
 	return Result{}
 }
 
-// fencedForeign ends a request for a foreign router, however it went: the owner
-// asks again as long as it hears it.
+// fencedForeign takes what a device came to with a foreign router. It takes
+// nothing from anybody, a node of that name least of all. A router that was
+// fenced is no longer to be; a failure ends the request that it is about, and no
+// later one. The owner asks again as long as it hears the router.
 func (e *edit) fencedForeign(f Fenced) Result {
-	r := e.Fencing[f.Node]
+	if e.Format < 4 {
+		return refuse("foreign routers can be fenced when every node runs a version of keepbeat that knows how")
+	}
+	f.Moves = nil
 	e.record(f)
-	e.setFencing(f.Node, nil)
-	who := "foreign router " + f.Node
-	if r.Group == "" {
-		who = "node " + f.Node // which was removed meanwhile
+	r, pending := e.Fencing[f.Node]
+	same := r.Group == f.Group && r.Epoch == f.Epoch && r.Operator == f.Operator
+	if pending && r.Group != "" && (f.Done || same) {
+		e.setFencing(f.Node, nil)
 	}
-	what := fmt.Sprintf("%s NOT fenced: %s", who, f.Why)
+	what := fmt.Sprintf("foreign router %s NOT fenced: %s", f.Node, f.Why)
 	if f.Done {
-		what = fmt.Sprintf("%s fenced (%v) by %s: %s", who, f.Action, f.Operator, f.Why)
+		what = fmt.Sprintf("foreign router %s fenced (%v) by %s: %s", f.Node, f.Action, f.Operator, f.Why)
 	}
-	e.note(r.Group, "", what)
+	e.note(f.Group, "", what)
 	return Result{}
 }
 
