@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,10 +45,13 @@ type Site struct {
 	mailer  *notify.Mailer
 	pools   *solo.Runner
 
-	mu     sync.Mutex // guards the rest
-	v      *conf.VRRP
-	notify map[subject]*conf.VRRPNotify
-	master map[string]bool // by instance
+	updating sync.Mutex // held by Update, before mu: what runs is of one file
+
+	mu      sync.Mutex // guards the rest
+	v       *conf.VRRP
+	notify  map[subject]*conf.VRRPNotify
+	leaving map[subject]*conf.VRRPNotify // of what an Update has taken out, until it is told of its end
+	master  map[string]bool              // by instance
 }
 
 // subject is what changes are told of.
@@ -86,7 +90,7 @@ func New(cfg Config, v *conf.VRRP) (*Site, error) {
 	if err != nil {
 		return nil, errors.Join(err, alarm.Close(), host.Close())
 	}
-	s := &Site{cfg: cfg, host: host, alarm: alarm, pools: pools, v: v, master: map[string]bool{}}
+	s := &Site{cfg: cfg, host: host, alarm: alarm, pools: pools, v: v, leaving: map[subject]*conf.VRRPNotify{}, master: map[string]bool{}}
 	name := cfg.Node
 	if v.RouterID != "" {
 		name = v.RouterID
@@ -104,7 +108,12 @@ func (s *Site) Run(ctx context.Context) error {
 	last, end := context.WithCancel(context.WithoutCancel(ctx))
 	var mails sync.WaitGroup
 	mails.Go(func() { s.mailer.Run(last) })
-	s.Update(s.v)
+	s.updating.Lock()
+	s.mu.Lock()
+	v := s.v // an Update may have been before
+	s.mu.Unlock()
+	s.updateLocked(v)
+	s.updating.Unlock()
 	err := s.router.Run(ctx)
 	s.tracker.Close()
 	stop, cancel := context.WithTimeout(last, stopPools)
@@ -118,7 +127,24 @@ func (s *Site) Run(ctx context.Context) error {
 
 // Update makes v what runs; what is as it was goes on undisturbed.
 func (s *Site) Update(v *conf.VRRP) {
+	s.updating.Lock()
+	defer s.updating.Unlock()
+	s.updateLocked(v)
+}
+
+func (s *Site) updateLocked(v *conf.VRRP) {
+	s.learn(v)
+	s.router.Update(*v)
+	s.tracker.Watch(v)
+	s.pools.Configure(specOf(v))
+	s.wantPools()
+}
+
+// learn takes over who is told of what.
+func (s *Site) learn(v *conf.VRRP) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.notify
 	s.v = v
 	s.notify = map[subject]*conf.VRRPNotify{}
 	for i := range v.Instances {
@@ -132,11 +158,14 @@ func (s *Site) Update(v *conf.VRRP) {
 			delete(s.master, name)
 		}
 	}
-	s.mu.Unlock()
-	s.router.Update(*v)
-	s.tracker.Watch(v)
-	s.pools.Configure(specOf(v))
-	s.wantPools()
+	for sub, n := range before {
+		if s.notify[sub] == nil {
+			s.leaving[sub] = n
+		}
+	}
+	for sub := range s.notify {
+		delete(s.leaving, sub)
+	}
 }
 
 // Cleared is closed when what the last Update took away is gone from the kernel.
@@ -173,7 +202,14 @@ func (s *Site) event(e vrrp.Event) {
 		c.State = "STOP"
 	}
 	s.mu.Lock()
-	n := s.notify[subject{e.Group, e.Name}]
+	sub := subject{e.Group, e.Name}
+	n := s.notify[sub]
+	if n == nil {
+		n = s.leaving[sub]
+	}
+	if e.State == vrrp.Initialize {
+		delete(s.leaving, sub)
+	}
 	tied := !e.Group && s.master[e.Name] != (e.State == vrrp.Master)
 	if tied {
 		s.master[e.Name] = e.State == vrrp.Master
@@ -211,6 +247,7 @@ func (s *Site) Status() Status {
 	for name, err := range s.pools.Failed() {
 		st.Trouble = append(st.Trouble, fmt.Sprintf("pool %s does not run: %v", name, err))
 	}
+	slices.Sort(st.Trouble)
 	interval := map[string]time.Duration{}
 	s.mu.Lock()
 	for i := range s.v.Instances {
