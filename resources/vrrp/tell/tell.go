@@ -21,6 +21,9 @@ const (
 	// lastTime is how long programs may still run when keepbeat stops: notify_stop
 	// is worth waiting for, and not for ever.
 	lastTime = 10 * time.Second
+	// patience is how much of that one may take that runs when the stop begins: a
+	// program that hangs does not keep notify_stop from running.
+	patience = lastTime / 2
 	// most programs of an instance or group may wait. What a router that flaps
 	// has been is not worth more.
 	most = 100
@@ -81,6 +84,9 @@ type Teller struct {
 	end  context.CancelFunc
 	done sync.WaitGroup
 
+	earlier context.Context // of what began before the end was near
+	hurry   context.CancelFunc
+
 	mu     sync.Mutex // guards the rest
 	queues map[string]*queue
 	closed bool
@@ -98,6 +104,7 @@ type run struct {
 func New(cfg Config) *Teller {
 	t := &Teller{cfg: cfg, queues: map[string]*queue{}}
 	t.ctx, t.end = context.WithCancel(context.Background())
+	t.earlier, t.hurry = context.WithCancel(t.ctx)
 	return t
 }
 
@@ -143,7 +150,11 @@ func (t *Teller) work(key string, q *queue) {
 		r := q.waiting[0]
 		q.waiting = q.waiting[1:]
 		t.mu.Unlock()
-		ctx, cancel := context.WithTimeout(t.ctx, runTime)
+		within := t.ctx
+		if t.earlier.Err() == nil {
+			within = t.earlier
+		}
+		ctx, cancel := context.WithTimeout(within, runTime)
 		begin := time.Now()
 		err := t.cfg.Run(ctx, r.user, r.command)
 		cancel()
@@ -156,12 +167,14 @@ func (t *Teller) work(key string, q *queue) {
 	}
 }
 
-// Close waits for what runs and waits, for at most lastTime, and ends it then.
+// Close waits for what runs and waits, for at most lastTime, and ends it then;
+// what hangs already is ended after patience.
 func (t *Teller) Close() {
 	t.mu.Lock()
 	t.closed = true
 	t.mu.Unlock()
-	last := time.AfterFunc(lastTime, t.end)
+	first, last := time.AfterFunc(patience, t.hurry), time.AfterFunc(lastTime, t.end)
+	defer first.Stop()
 	defer last.Stop()
 	t.done.Wait()
 	t.end()

@@ -92,6 +92,30 @@ func TestOneProgramAtATimeRunsForEachInstance(t *testing.T) {
 	})
 }
 
+func TestAProgramThatHangsDoesNotKeepNotifyStopFromRunning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log []string
+		teller := New(Config{Logger: slog.New(slog.DiscardHandler), Run: func(ctx context.Context, _ string, command []string) error {
+			log = append(log, command[0])
+			if command[0] == "/hangs" {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			time.Sleep(3 * time.Second)
+			return nil
+		}})
+		n := &conf.VRRPNotify{Master: []string{"/hangs"}, Stop: []string{"/stop"}}
+		teller.Tell(n, Change{Name: "A", State: "MASTER"})
+		time.Sleep(time.Second)
+		teller.Tell(n, Change{Name: "A", State: "STOP"})
+		begin := time.Now()
+		teller.Close()
+		if took := time.Since(begin); took > lastTime || strings.Join(log, " ") != "/hangs /stop" {
+			t.Errorf("run %v in %v", log, took)
+		}
+	})
+}
+
 func TestARouterThatFlapsDoesNotPileUpPrograms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ran atomic.Int64
