@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // LoadLocal reads ha.yaml and asks the kernel for the name of this node.
@@ -94,7 +96,8 @@ func namedPools(haresources []byte) []string {
 
 // readFile reads a file of limited size. Errors are of type Errors and wrap the cause.
 func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	// A FIFO under that name would hang the daemon.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fileError(path, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // testSecrets stands for the files of passwords.
@@ -334,6 +335,38 @@ func TestAnOpenFileWithAPasswordIsWarnedOf(t *testing.T) {
 	}
 	if _, warns, err := LoadVRRP(path); err != nil || len(warns) != 0 {
 		t.Errorf("%v, %v", warns, err)
+	}
+}
+
+// A reload reads what lies there at that moment, and nothing of it may hold up the daemon.
+func TestAFileThatIsNoneIsRefusedAtOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), VRRPName)
+	for name, put := range map[string]func() error{
+		"a FIFO":                func() error { return unix.Mkfifo(path, 0o600) },
+		"a directory":           func() error { return os.Mkdir(path, 0o700) },
+		"a device without end":  func() error { return os.Symlink("/dev/zero", path) },
+		"a link to itself":      func() error { return os.Symlink(path, path) },
+		"a link without target": func() error { return os.Symlink(path+"x", path) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := put(); err != nil {
+				t.Fatal(err)
+			}
+			defer os.Remove(path)
+			done := make(chan error, 1)
+			go func() {
+				_, _, err := LoadVRRP(path)
+				done <- err
+			}()
+			select {
+			case err := <-done:
+				if err == nil || !strings.HasPrefix(err.Error(), path+": ") || strings.Contains(err.Error(), "\n") {
+					t.Error(err)
+				}
+			case <-time.After(time.Minute):
+				t.Fatal("it hangs")
+			}
+		})
 	}
 }
 
