@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// fileBytes is what is read of a file: a number, its sign and white space.
+	// fileBytes is what is read of a file: a number, and what may stand behind it.
 	fileBytes = 64
 	// dirAgain is how often a directory that is not there is looked for.
 	dirAgain = time.Second
@@ -24,7 +24,7 @@ const (
 	settling = 100 * time.Millisecond
 )
 
-var errEmpty = errors.New("it is empty; write a number of -254 to 254 into it")
+var errEmpty = errors.New("it is empty; write a whole number into it")
 
 // file watches the number in a file, also when an editor renames another one
 // over it. A file that is missing, or has no number, counts as 0, as keepalived has it.
@@ -84,25 +84,27 @@ func readNumber(path string) (int, error) {
 	if info, err := h.Stat(); err != nil || !info.Mode().IsRegular() {
 		return 0, fmt.Errorf("%s is not a regular file", path)
 	}
-	b, err := io.ReadAll(io.LimitReader(h, fileBytes+1))
+	b, err := io.ReadAll(io.LimitReader(h, fileBytes))
 	if err != nil {
 		return 0, err
 	}
 	return parseNumber(string(b))
 }
 
-// parseNumber reads a decimal number of -254 to 254 with white space around it.
+// most is far beyond what a priority can change by: with any weight but 0 it
+// makes a FAULT, or the highest priority.
+const most = 1 << 30
+
+// parseNumber reads a whole number; what stands behind it and white space is
+// left alone, as keepalived leaves it. One beyond most counts as that.
 func parseNumber(s string) (int, error) {
-	s = strings.TrimSpace(s)
-	if s == "" {
+	words := strings.Fields(s)
+	if len(words) == 0 {
 		return 0, errEmpty
 	}
-	if len(s) > fileBytes {
-		return 0, errors.New("it is too long; write one number of -254 to 254 into it")
+	v, err := strconv.ParseInt(words[0], 0, 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
+		return 0, fmt.Errorf("%.20q is not a whole number", words[0])
 	}
-	v, err := strconv.Atoi(s)
-	if err != nil || v < -254 || v > 254 {
-		return 0, fmt.Errorf("%.20q is no number of -254 to 254", s)
-	}
-	return v, nil
+	return int(max(-most, min(most, v))), nil // out of range it is the nearest one
 }

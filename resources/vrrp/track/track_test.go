@@ -196,16 +196,20 @@ func TestAProcessThatEndsIsMissedAndItsSuccessorFound(t *testing.T) {
 }
 
 func TestANumberInAFile(t *testing.T) {
-	for text, want := range map[string]int{"5": 5, " -254\n": -254, "254": 254, "+7": 7} {
+	for text, want := range map[string]int{
+		"5": 5, " -254\n": -254, "254": 254, "+7": 7, "0x10": 16, "1 since Monday, joe\n": 1,
+		"1000": 1000, "-1000": -1000, "99999999999999999999": most, "-99999999999999999999": -most, strings.Repeat("1", 100): most,
+	} {
 		if v, err := parseNumber(text); err != nil || v != want {
 			t.Errorf("%q: %d %v", text, v, err)
 		}
 	}
 	for text, want := range map[string]string{
-		"":                       "it is empty; write a number of -254 to 254 into it",
-		"255":                    `"255" is no number of -254 to 254`,
-		"1 2":                    `"1 2" is no number of -254 to 254`,
-		strings.Repeat("1", 100): "it is too long; write one number of -254 to 254 into it",
+		"":             "it is empty; write a whole number into it",
+		"yes":          `"yes" is not a whole number`,
+		"1.5":          `"1.5" is not a whole number`,
+		"-":            `"-" is not a whole number`,
+		"\x00\x00\x00": `"\x00\x00\x00" is not a whole number`,
 	} {
 		if v, err := parseNumber(text); v != 0 || err == nil || err.Error() != want {
 			t.Errorf("%q: %d %v", text, v, err)
@@ -241,7 +245,7 @@ func FuzzNumber(f *testing.F) {
 	f.Add(" 12\n")
 	f.Add("-300")
 	f.Fuzz(func(t *testing.T, s string) {
-		if v, err := parseNumber(s); v < -254 || v > 254 || err != nil && v != 0 {
+		if v, err := parseNumber(s); v < -most || v > most || err != nil && v != 0 {
 			t.Errorf("%q: %d %v", s, v, err)
 		}
 	})
