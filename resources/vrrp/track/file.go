@@ -7,8 +7,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/keepbeat/keepbeat/conf"
@@ -54,24 +56,74 @@ func (t *Tracker) file(ctx context.Context, f conf.VRRPFile) {
 		known, last = true, v
 		t.report(ctx, File, f.Name, Result{Value: v})
 	}
-	dir, base := filepath.Split(f.Path)
 	look()
 	for ctx.Err() == nil {
-		err := dirwatch.Notify(ctx, filepath.Clean(dir), func(name string) {
-			if name == base || name == "" {
-				look()
-			}
-		})
-		if ctx.Err() != nil {
-			return
+		if t.watchFile(ctx, f.Path, look) {
+			continue
 		}
-		look()
-		_ = err // the directory is not there, or not any more: what is said of the file is enough
-		select {
+		select { // the directory is not there, or not any more: what is said of the file is enough
 		case <-ctx.Done():
 		case <-time.After(dirAgain):
 		}
 	}
+}
+
+// watchFile calls look when the file may have changed, until ctx ends, a directory
+// is gone, or, true, the file stands elsewhere.
+func (t *Tracker) watchFile(ctx context.Context, path string, look func()) (moved bool) {
+	ctx, stop := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer stop()
+	where := places(path)
+	changed, gone := make(chan struct{}, 1), make(chan struct{}, len(where))
+	for _, p := range where {
+		dir, base := filepath.Split(p)
+		all.Go(func() {
+			_ = dirwatch.Notify(ctx, filepath.Clean(dir), func(name string) {
+				// The way of a link may lead over other names of the directory.
+				if name == base || name == "" || len(where) > 1 {
+					select {
+					case changed <- struct{}{}:
+					default:
+					}
+				}
+			})
+			gone <- struct{}{}
+		})
+	}
+	for {
+		select {
+		case <-changed:
+			look()
+			if !slices.Equal(places(path), where) {
+				return true
+			}
+		case <-gone:
+			look()
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// places are a path and, of a symbolic link, where it leads.
+func places(path string) []string {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil { // it leads to where nothing stands as yet, or is not there itself
+		if real, err = os.Readlink(path); err != nil {
+			return []string{path}
+		}
+		if !filepath.IsAbs(real) {
+			real = filepath.Join(filepath.Dir(path), real)
+		}
+		return []string{path, real}
+	}
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil && filepath.Join(dir, filepath.Base(path)) == real {
+		return []string{path} // only the directory is reached by one
+	}
+	return []string{path, real}
 }
 
 // readNumber reads a file's number. 0 with every error.

@@ -241,6 +241,33 @@ func TestAFileIsSeenHoweverItIsWritten(t *testing.T) {
 	s.until(t, "f false 0, f false 10, f false -3, f false 0, f false 7")
 }
 
+// A link leads where the file really stands, and may be turned: both count.
+func TestAFileBehindALinkIsSeen(t *testing.T) {
+	here, there := t.TempDir(), t.TempDir()
+	path, one, two := filepath.Join(here, "prio"), filepath.Join(there, "one"), filepath.Join(there, "two")
+	do := func(errs ...error) {
+		t.Helper()
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(os.WriteFile(one, []byte("1"), 0o644), os.WriteFile(two, []byte("2"), 0o644), os.Symlink(one, path))
+	tr, s := tracker(nil)
+	defer tr.Close()
+	tr.Watch(&conf.VRRP{Files: []conf.VRRPFile{{Name: "f", Path: path, Weight: 1}}})
+	s.until(t, "f false 1")
+	do(os.WriteFile(one+"~", []byte("10"), 0o644), os.Rename(one+"~", one))
+	s.until(t, "f false 1, f false 10")
+	do(os.Symlink(two, path+"~"), os.Rename(path+"~", path))
+	s.until(t, "f false 1, f false 10, f false 2")
+	do(os.WriteFile(two+"~", []byte("20"), 0o644), os.Rename(two+"~", two))
+	s.until(t, "f false 1, f false 10, f false 2, f false 20")
+	do(os.Remove(two))
+	s.until(t, "f false 1, f false 10, f false 2, f false 20, f false 0")
+	do(os.WriteFile(two, []byte("5"), 0o644))
+	s.until(t, "f false 1, f false 10, f false 2, f false 20, f false 0, f false 5")
+}
+
 func FuzzNumber(f *testing.F) {
 	f.Add(" 12\n")
 	f.Add("-300")
