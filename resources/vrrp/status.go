@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"time"
+
+	"github.com/keepbeat/keepbeat/conf"
 )
 
 // counters is what is counted of an instance.
@@ -15,10 +17,18 @@ type counters struct {
 		from netip.Addr
 		at   time.Time
 	}
+	heard         heard // that was taken last
 	sendErrors    uint64
 	sendError     string
 	announceError string
 	latest        time.Duration
+}
+
+// heard is another router whose advertisement was taken.
+type heard struct {
+	from     netip.Addr
+	priority uint8
+	at       time.Time
 }
 
 // note counts a reason. It is said once, until the configuration is another one.
@@ -74,11 +84,17 @@ type InstanceStatus struct {
 	Base      uint8      `json:"base_priority"`
 	Local     netip.Addr `json:"local"`  // invalid: it has no endpoint
 	Master    netip.Addr `json:"master"` // the other one that was heard last; invalid: none, or this one is master
-	Lacks     string     `json:"lacks,omitempty"`
-	Waits     bool       `json:"waits,omitempty"`     // for the first result of something
-	Listening bool       `json:"listening,omitempty"` // a master that was late
-	Programs  bool       `json:"programs,omitempty"`  // the kernel is being made what the state asks for
-	Failure   string     `json:"failure,omitempty"`   // of the kernel, at the last attempt
+	// Heard is whose advertisement was taken last, in whatever state, with which priority; invalid: nobody's.
+	Heard         netip.Addr     `json:"heard"`
+	HeardPriority uint8          `json:"heard_priority,omitempty"`
+	HeardAt       time.Time      `json:"heard_at,omitzero"`
+	Addresses     []netip.Prefix `json:"addresses"` // that a master has, with those that are excluded from the packet
+	Tracks        []TrackStatus  `json:"tracks,omitempty"`
+	Lacks         string         `json:"lacks,omitempty"`
+	Waits         bool           `json:"waits,omitempty"`     // for the first result of something
+	Listening     bool           `json:"listening,omitempty"` // a master that was late
+	Programs      bool           `json:"programs,omitempty"`  // the kernel is being made what the state asks for
+	Failure       string         `json:"failure,omitempty"`   // of the kernel, at the last attempt
 
 	Sent         uint64        `json:"sent"`
 	SendErrors   uint64        `json:"send_errors,omitempty"`
@@ -97,13 +113,19 @@ type Note struct {
 	At      time.Time  `json:"at"`
 }
 
-// Status returns what is known now, instances in the order of the file.
+// Status returns what is known now: instances in the order of the file, and
+// behind them, in state INIT, those out of it of which the kernel keeps something.
 func (r *Router) Status() Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := Status{Instances: make([]InstanceStatus, 0, len(r.instances)), Lateness: r.lateness}
 	for n := range r.v.Instances {
 		if i := r.instances[r.v.Instances[n].Name]; i != nil {
+			s.Instances = append(s.Instances, i.status())
+		}
+	}
+	for _, i := range r.removed {
+		if i.failure != "" && !i.over() {
 			s.Instances = append(s.Instances, i.status())
 		}
 	}
@@ -115,18 +137,28 @@ func (i *instance) status() InstanceStatus {
 	s := InstanceStatus{
 		Name: c.Name, Interface: c.Interface, Version: c.Version, IPv6: c.IPv6, VRID: c.VRID,
 		Priority: i.machine.Priority(), Base: c.Priority, Master: i.machine.MasterAddress(),
-		Lacks: i.group.sync.Lacks(), Waits: i.group.sync.Waits(), Listening: i.machine.Listening(),
+		Listening: i.machine.Listening(),
 		Failure: i.failure, Sent: i.sent, SendErrors: i.sendErrors, Received: i.received,
 		BecameMaster: i.becameMaster, MaxLate: i.latest,
 	}
 	s.State, s.Since = i.machine.State()
 	s.Programs = i.working
+	if !i.gone {
+		s.Lacks, s.Waits = i.group.sync.Lacks(), i.group.sync.Waits()
+	}
 	if i.endpoint != nil {
 		s.Local = i.endpoint.Local()
+	}
+	s.Heard, s.HeardPriority, s.HeardAt = i.heard.from, i.heard.priority, i.heard.at
+	for _, all := range [][]conf.VRRPAddress{c.Addresses, c.Excluded} {
+		for _, a := range all {
+			s.Addresses = append(s.Addresses, a.Address)
+		}
 	}
 	if i.group.conf != nil {
 		s.Group = i.group.conf.Name
 	}
+	s.Tracks = i.r.world.tracks(c, i.group.conf)
 	s.Notes = i.remarks()
 	return s
 }
@@ -150,6 +182,7 @@ func (c *counters) take(j *judge, p Packet, local netip.Addr, log *slog.Logger, 
 		return a, false
 	}
 	c.received++
+	c.heard = heard{p.From, a.Priority, now}
 	for why := reasonTaken + 1; remarks != 0 && why < reasons; why++ {
 		if remarks.Has(why) {
 			c.note(log, why, p.From, now)

@@ -2,6 +2,7 @@ package screen
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -24,7 +25,7 @@ func VRRP(s site.Status, alone bool, now time.Time, o Options) string {
 		}
 	}
 	p.b.WriteByte('\n')
-	title := []cell{text("Virtual routers"), text("VRID"), text("interface"), text("state"), text("since"), text("priority"), text("master")}
+	title := []cell{text("VRRP instance"), text("VRID"), text("interface"), text("state"), text("for"), text("priority"), text("master")}
 	for i := range title {
 		title[i].shade = head
 	}
@@ -34,6 +35,8 @@ func VRRP(s site.Status, alone bool, now time.Time, o Options) string {
 	}
 	p.table("", rows)
 	for _, i := range s.Instances {
+		p.holds(i, now)
+		p.tracks(i)
 		p.notes(i, now)
 	}
 	p.pools(s)
@@ -55,11 +58,10 @@ func routerRow(i vrrp.InstanceStatus, now time.Time) []cell {
 		state = text("%s, waits for a first result", i.State).in(mild)
 	}
 	master := "not heard"
-	switch {
-	case i.State == vrrp.Master:
+	if i.State == vrrp.Master {
 		master = "this router"
-	case i.Master.IsValid():
-		master = i.Master.String()
+	} else if m := masterOf(i, now); m.IsValid() {
+		master = m.String()
 	}
 	priority := fmt.Sprint(i.Priority)
 	if i.Priority != i.Base {
@@ -75,18 +77,72 @@ func routerRow(i vrrp.InstanceStatus, now time.Time) []cell {
 	}
 	return []cell{
 		text("%s", name), text("%d v%d %s", i.VRID, i.Version, family), text("%s", i.Interface), state,
-		text("%s", age(now, i.Since)), text("%s", priority), text("%s", master),
+		text("%s", span(now.Sub(i.Since))), text("%s", priority), text("%s", master),
+	}
+}
+
+// lately is how long a router that was heard is told of where nobody waits for it.
+const lately = 10 * time.Second
+
+// masterOf is the master as a backup knows it, or whom an instance in state FAULT
+// hears, which waits for none; invalid: nobody.
+func masterOf(i vrrp.InstanceStatus, now time.Time) netip.Addr {
+	if !i.Master.IsValid() && i.State != vrrp.Master && now.Sub(i.HeardAt) < lately {
+		return i.Heard
+	}
+	return i.Master
+}
+
+// someAddresses is how many addresses of an instance are shown; --json has all.
+const someAddresses = 3
+
+// holds are the addresses of the virtual router, and how its master ranks.
+func (p *page) holds(i vrrp.InstanceStatus, now time.Time) {
+	var all []string
+	for _, a := range i.Addresses {
+		if a.IsSingleIP() {
+			all = append(all, a.Addr().String())
+		} else {
+			all = append(all, a.String())
+		}
+	}
+	if n := len(all) - someAddresses; n > 1 {
+		all = append(all[:someAddresses], fmt.Sprintf("and %d more", n))
+	}
+	line := i.Name + ": " + strings.Join(all, ", ")
+	if m := masterOf(i, now); m.IsValid() && m == i.Heard {
+		line += fmt.Sprintf("; the master has priority %d", i.HeardPriority)
+	}
+	p.wrapped(plain, "  ", "    ", line)
+}
+
+// tracks are what is tracked with a weight, and is not well. What makes a FAULT is a trouble.
+func (p *page) tracks(i vrrp.InstanceStatus) {
+	for _, t := range i.Tracks {
+		if t.Well || t.Weight == 0 {
+			continue
+		}
+		weight := fmt.Sprintf("weight %d", t.Weight)
+		if t.Reverse {
+			weight += " reverse"
+		}
+		p.wrapped(mild, "  ", "    ", fmt.Sprintf("%s: %s (%s)", i.Name, t, weight))
 	}
 }
 
 // notes are what was wrong with advertisements of others.
 func (p *page) notes(i vrrp.InstanceStatus, now time.Time) {
 	for _, n := range i.Notes {
-		what, shade := "taken although its %s is not ours", mild
-		if n.Refused {
-			what, shade = "refused for its %s", bad
+		its := "its"
+		if n.Count != 1 {
+			its = "their"
 		}
-		p.wrapped(shade, "  ", "    ", fmt.Sprintf("%s: %s "+what+", the last from %s %s", i.Name, count(int(n.Count), "advertisement", "advertisements"), n.Why, n.From, age(now, n.At)))
+		what, shade := "taken although "+its+" %s is not ours", mild
+		if n.Refused {
+			what, shade = "refused for "+its+" %s", bad
+		}
+		p.wrapped(shade, "  ", "    ", fmt.Sprintf("%s: %s "+what+", %s the last, from %s",
+			i.Name, count(int(n.Count), "advertisement", "advertisements"), n.Why, age(now, n.At), n.From))
 	}
 }
 

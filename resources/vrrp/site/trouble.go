@@ -21,6 +21,9 @@ func troubles(all []vrrp.InstanceStatus, interval map[string]time.Duration, now 
 			lines = append(lines, fmt.Sprintf("vrrp_instance %s: %s", i.Name, i.Failure))
 		}
 		for _, n := range i.Notes {
+			if n.From == i.Heard && i.HeardAt.After(n.At) {
+				continue // it has been put right
+			}
 			// Neither of the two hears the other: both are master, or will be.
 			if n.Refused && now.Sub(n.At) < max(recent, 3*interval[i.Name]) {
 				lines = append(lines, fmt.Sprintf("vrrp_instance %s refuses the advertisements of %s for their %s: neither will yield to the other; make the two files alike", i.Name, n.From, n.Why))

@@ -26,6 +26,9 @@ func TestTroubleOfInstances(t *testing.T) {
 		{"the kernel refuses", vrrp.InstanceStatus{Failure: "no such device"}, time.Second, []string{"vrrp_instance VI_1: no such device"}},
 		{"another password on the wire", vrrp.InstanceStatus{Notes: refused(time.Second)}, time.Second, []string{mistake}},
 		{"that was put right", vrrp.InstanceStatus{Notes: refused(11 * time.Second)}, time.Second, nil},
+		{"that was put right just now", vrrp.InstanceStatus{Notes: refused(2 * time.Second), Heard: netip.MustParseAddr("10.0.0.2"), HeardAt: now.Add(-time.Second)}, time.Second, nil},
+		{"while a third is heard", vrrp.InstanceStatus{Notes: refused(2 * time.Second), Heard: netip.MustParseAddr("10.0.0.3"), HeardAt: now.Add(-time.Second)}, time.Second, []string{mistake}},
+		{"again after it was well", vrrp.InstanceStatus{Notes: refused(time.Second), Heard: netip.MustParseAddr("10.0.0.2"), HeardAt: now.Add(-2 * time.Second)}, time.Second, []string{mistake}},
 		{"heard rarely", vrrp.InstanceStatus{Notes: refused(11 * time.Second)}, 5 * time.Second, []string{mistake}},
 		{"taken with a remark", vrrp.InstanceStatus{Notes: []vrrp.Note{{Why: vrrp.ReasonAddresses, At: now}}}, time.Second, nil},
 	} {
