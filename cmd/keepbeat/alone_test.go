@@ -71,3 +71,31 @@ func TestReleaseDoesNotNeedASoundFile(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+func TestAMachineWithNothingToRunSaysWhichFilesItWants(t *testing.T) {
+	dir := t.TempDir()
+	want := dir + "/ha.yaml: no such file, nor is there " + dir + "/vrrp.yaml: write the first for a node of a cluster, the second for virtual routers as keepalived has them; see the examples that come with keepbeat\n"
+	here := "--config=" + dir + "/ha.yaml"
+	if r := command(t, "keepbeat", here, "run"); r.code != 1 || r.stderr != "keepbeat: "+want {
+		t.Errorf("run: %+v", r)
+	}
+	if r := command(t, "keepbeat", here, "check-config"); r.code != 1 || r.stderr != want {
+		t.Errorf("check-config: %+v", r)
+	}
+}
+
+func TestConfigMayNameTheFileOfVirtualRouters(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "vrrp.yaml")
+	write(t, path, aRouter)
+	if r := command(t, "keepbeat", "--config="+path, "check-config"); r.code != 0 || r.out != "checked: "+path+"\n" || r.stderr != "" {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestReloadSaysWhoReadsWhat(t *testing.T) {
+	r := command(t, "keepbeat", "reload")
+	want := "keepbeat: vrrp.yaml is read again by `keepbeat vrrp reload`, and what belongs to a cluster by `keepbeat apply`\n"
+	if r.code != 2 || !strings.HasPrefix(r.stderr, want) {
+		t.Errorf("%+v", r)
+	}
+}

@@ -44,6 +44,8 @@ func noWords(c *cobra.Command, args []string) error {
 		return atMost(0)(c, args)
 	case !c.HasParent() && (args[0] == "start" || args[0] == "stop"):
 		return errors.New("the daemon is started and stopped by systemd: systemctl " + args[0] + " keepbeat")
+	case !c.HasParent() && args[0] == "reload":
+		return errors.New("vrrp.yaml is read again by `keepbeat vrrp reload`, and what belongs to a cluster by `keepbeat apply`")
 	}
 	c.SuggestionsMinimumDistance = 2
 	if near := c.SuggestionsFor(args[0]); len(near) > 0 {

@@ -80,6 +80,10 @@ func (k *checker) say(file string, warnings []conf.Warning, err error) bool {
 // installed checks what the daemon of this node would read.
 func (k *checker) installed(config string) {
 	k.here = true
+	if err := nothingHere(config); err != nil {
+		k.say(config, nil, err)
+		return
+	}
 	routers := vrrpPath(config)
 	if isAlone(config) {
 		k.routers(routers, nil)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 	"gopkg.in/yaml.v3"
 
 	"github.com/keepbeat/keepbeat/cluster"
@@ -18,6 +19,15 @@ import (
 )
 
 const defaultConfig = "/etc/keepbeat/ha.yaml"
+
+// nothingHere is the error of a machine that has neither of the two files that say what it runs.
+func nothingHere(config string) error {
+	if hasRouters(config) || !notThere(config) {
+		return nil
+	}
+	return fmt.Errorf("%s: no such file, nor is there %s: write the first for a node of a cluster, the second for virtual routers as keepalived has them; see the examples that come with keepbeat",
+		config, vrrpPath(config))
+}
 
 // client speaks to the daemon of this machine.
 func (a *app) client() *api.Client {
@@ -36,7 +46,7 @@ func runDir(config string) string {
 	if alone {
 		config = vrrpPath(config)
 	}
-	f, err := os.Open(config)
+	f, err := os.OpenFile(config, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO would hang the command
 	if err != nil {
 		return conf.DefaultRunDir
 	}

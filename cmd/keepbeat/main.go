@@ -18,6 +18,7 @@ import (
 
 	"github.com/keepbeat/keepbeat/cluster/api"
 	"github.com/keepbeat/keepbeat/cluster/consensus"
+	"github.com/keepbeat/keepbeat/conf"
 )
 
 // version is set by the linker.
@@ -80,7 +81,12 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SilenceErrors, root.SilenceUsage = true, true
-	root.PersistentPreRun = func(*cobra.Command, []string) { a.began = true }
+	root.PersistentPreRun = func(*cobra.Command, []string) {
+		a.began = true
+		if filepath.Base(a.config) == conf.VRRPName {
+			a.config = filepath.Join(filepath.Dir(a.config), haName)
+		}
+	}
 	cmd, err := root.ExecuteContextC(ctx)
 	var silent silentError
 	var usage usageError
@@ -118,7 +124,7 @@ func (a *app) complain(err error) {
 
 func (a *app) common(c *cobra.Command) {
 	f := c.PersistentFlags()
-	f.StringVar(&a.config, "config", defaultConfig, "the node's own configuration")
+	f.StringVar(&a.config, "config", defaultConfig, "the node's own configuration; vrrp.yaml is looked for beside it")
 	f.StringVar(&a.socket, "socket", "", "the daemon's control socket (default: in run_dir of the configuration, /run/keepbeat)")
 }
 
@@ -127,7 +133,8 @@ func (a *app) root() *cobra.Command {
 		Use:   "keepbeat COMMAND",
 		Short: "Cluster resource manager for Linux directors",
 		Long: `keepbeat keeps virtual addresses and IPVS services on exactly one of several
-Linux directors, and moves them when a director dies.
+Linux directors, and moves them when a director dies. With vrrp.yaml, and without
+ha.yaml, this machine is in no cluster, and VRRP alone decides, as with keepalived.
 
 Exit codes: 0 done, 1 refused or failed (the reason is on stderr), 2 usage,
 3 refused for what it would cost: with --force it is done.`,
@@ -152,8 +159,13 @@ func (a *app) runCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Run the daemon, in the foreground",
-		Args:  noWords,
+		Long: `Runs the daemon, in the foreground: a node of a cluster with ha.yaml, virtual
+routers with vrrp.yaml, or both.`,
+		Args: noWords,
 		RunE: func(*cobra.Command, []string) error {
+			if err := nothingHere(a.config); err != nil {
+				return err
+			}
 			if isAlone(a.config) {
 				return runAlone(vrrpPath(a.config), newLogger(os.Stderr, debug))
 			}
