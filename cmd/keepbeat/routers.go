@@ -131,18 +131,18 @@ func (r *routers) keepApart(ctx context.Context) error {
 	}
 }
 
-// leaveTime is how long a restart waits for addresses to be given back.
+// leaveTime is how long a restart waits for addresses to be given back and notify
+// programs to end; meanwhile nobody does anything for the cluster's long lease.
 const leaveTime = 2 * time.Second
 
 // leave stops all virtual routers: masters say so, and others take over at once.
 func (r *routers) leave() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.Update(&conf.VRRP{})
-	select {
-	case <-r.Cleared():
-	case <-time.After(leaveTime):
-		r.logger.Warn("virtual routers have not given back their addresses in time; the next daemon does it")
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+	defer cancel()
+	if err := r.Leave(ctx); err != nil {
+		r.logger.Warn("the restart does not wait any longer; the next daemon takes back what is left", "err", err)
 	}
 }
 

@@ -168,8 +168,21 @@ func (s *Site) learn(v *conf.VRRP) {
 	}
 }
 
-// Cleared is closed when what the last Update took away is gone from the kernel.
-func (s *Site) Cleared() <-chan struct{} { return s.router.Cleared() }
+// Leave stops all virtual routers: masters say so, and others take over at once.
+// It returns when what they had is gone from the kernel and their notify programs
+// have ended, or when ctx ends, with what was missing then.
+func (s *Site) Leave(ctx context.Context) error {
+	s.Update(&conf.VRRP{})
+	select {
+	case <-s.router.Cleared():
+	case <-ctx.Done():
+		return errors.New("virtual routers have not given back their addresses")
+	}
+	if !s.teller.Idle(ctx) {
+		return errors.New("notify programs of virtual routers have not ended")
+	}
+	return nil
+}
 
 // specOf puts each pool into a group of its own.
 func specOf(v *conf.VRRP) conf.Spec {

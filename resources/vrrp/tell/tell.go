@@ -89,6 +89,7 @@ type Teller struct {
 
 	mu     sync.Mutex // guards the rest
 	queues map[string]*queue
+	quiet  chan struct{} // closed when there is no queue any more
 	closed bool
 }
 
@@ -122,6 +123,9 @@ func (t *Teller) Tell(n *conf.VRRPNotify, c Change) {
 	key := fmt.Sprint(c.Group, " ", c.Name)
 	q := t.queues[key]
 	if q == nil {
+		if len(t.queues) == 0 {
+			t.quiet = make(chan struct{})
+		}
 		q = &queue{}
 		t.queues[key] = q
 		t.done.Go(func() { t.work(key, q) })
@@ -144,6 +148,9 @@ func (t *Teller) work(key string, q *queue) {
 				t.cfg.Logger.Error("notify program is not run: keepbeat stops", "program", strings.Join(r.command, " "))
 			}
 			delete(t.queues, key)
+			if len(t.queues) == 0 {
+				close(t.quiet)
+			}
 			t.mu.Unlock()
 			return
 		}
@@ -163,6 +170,23 @@ func (t *Teller) work(key string, q *queue) {
 			log.Error("notify program failed", "err", err)
 		} else {
 			log.Info("notify program was run")
+		}
+	}
+}
+
+// Idle waits until nothing runs or waits, or ctx ends; false: it ended first.
+func (t *Teller) Idle(ctx context.Context) bool {
+	for {
+		t.mu.Lock()
+		idle, quiet := len(t.queues) == 0, t.quiet
+		t.mu.Unlock()
+		if idle {
+			return true
+		}
+		select {
+		case <-quiet:
+		case <-ctx.Done():
+			return false
 		}
 	}
 }

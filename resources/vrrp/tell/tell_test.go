@@ -108,8 +108,16 @@ func TestAProgramThatHangsDoesNotKeepNotifyStopFromRunning(t *testing.T) {
 		teller.Tell(n, Change{Name: "A", State: "MASTER"})
 		time.Sleep(time.Second)
 		teller.Tell(n, Change{Name: "A", State: "STOP"})
+		soon, cancel := context.WithTimeout(t.Context(), time.Second)
+		if teller.Idle(soon) {
+			t.Error("it is idle while a program hangs")
+		}
+		cancel()
 		begin := time.Now()
 		teller.Close()
+		if !teller.Idle(t.Context()) {
+			t.Error("it is not idle at the end")
+		}
 		if took := time.Since(begin); took > lastTime || strings.Join(log, " ") != "/hangs /stop" {
 			t.Errorf("run %v in %v", log, took)
 		}
