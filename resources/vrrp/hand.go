@@ -20,9 +20,10 @@ type hand struct {
 	clears  []func()             // called when all of that, or the instance, is gone
 	after   <-chan struct{}      // nothing new is put into the kernel before
 
-	carried State  // what has been carried out; 0: nothing, and something may remain of an earlier process
-	dirty   bool   // once more
-	failure string // of the kernel
+	carried  State  // what has been carried out; 0: nothing, and something may remain of an earlier process
+	acquired uint64 // the place in the order of those that were given what they have
+	dirty    bool   // once more
+	failure  string // of the kernel; it stands until all has been done
 
 	told  State     // with Event
 	gone  bool      // out of the configuration
@@ -35,30 +36,27 @@ const (
 	retryKernel = 5 * time.Second
 )
 
-// reopen has the endpoint opened anew.
-func (i *instance) reopen() {
-	i.open = true
-	i.work()
-}
-
 // work sees to it that somebody does what there is to do. Router.mu is held.
 func (i *instance) work() {
 	if i.working || i.job() == nil {
 		return
 	}
 	i.working = true
-	i.r.hands.Go(func() {
-		for {
-			i.r.mu.Lock()
-			do := i.job()
-			i.working = do != nil
-			i.r.mu.Unlock()
-			if do == nil {
-				return
-			}
-			do()
+	i.r.hands.Go(i.jobs)
+}
+
+// jobs does what there is to do, until there is nothing.
+func (i *instance) jobs() {
+	for {
+		i.r.mu.Lock()
+		do := i.job()
+		i.working = do != nil
+		i.r.mu.Unlock()
+		if do == nil {
+			return
 		}
-	})
+		do()
+	}
 }
 
 // job is what is to be done next, or nil. Giving back comes before taking,
@@ -95,10 +93,11 @@ func (i *instance) drop() {
 	i.r.mu.Unlock()
 	for _, c := range old {
 		i.slot(func() {
-			if err := i.r.cfg.Host.Release(c); i.failed(err) {
+			if err := i.r.cfg.Host.Release(c); err != nil {
 				i.r.mu.Lock()
+				defer i.r.mu.Unlock()
 				i.stuck = append(i.stuck, c)
-				i.r.mu.Unlock()
+				i.failed(err)
 			}
 		})
 	}
@@ -118,37 +117,56 @@ func (i *instance) carryOut() {
 	if state == Master || before == 0 {
 		<-after
 	}
+	did, err := true, error(nil)
 	switch {
 	case state == Master:
-		done := false
 		i.slot(func() {
 			// Who has yielded while it waited takes nothing any more.
-			if done = i.masters(); done {
-				i.failed(i.r.cfg.Host.Acquire(c))
+			if did = i.takes(); did {
+				err = i.r.cfg.Host.Acquire(c)
 			}
 		})
-		if !done {
+		if !did {
 			i.r.mu.Lock()
 			i.dirty = i.dirty || again
 			i.r.mu.Unlock()
 			return
 		}
 	case before == 0 || before == Master || again:
-		i.slot(func() { i.failed(i.r.cfg.Host.Release(c)) })
+		i.slot(func() { err = i.r.cfg.Host.Release(c) })
+	default:
+		did = false
 	}
 	i.r.mu.Lock()
 	defer i.r.mu.Unlock()
 	i.carried = state
+	switch {
+	case err != nil:
+		i.failed(err)
+		if i.gone && state != Master {
+			i.stuck = append(i.stuck, c)
+		}
+	case did && len(i.stuck) == 0:
+		i.failure = ""
+	}
+	if state != Master {
+		return
+	}
 	// A reload in the meantime has compared with what had not been carried out yet.
-	i.dirty = i.dirty || state == Master && i.conf != c && !sameHoldings(i.conf, c)
-	if now, _ := i.machine.State(); again && state == Master && now == Master {
+	i.dirty = i.dirty || i.conf != c && !sameHoldings(i.conf, c)
+	if now, _ := i.machine.State(); again && now == Master {
 		i.wanted = max(i.wanted, i.conf.GARP.Repeat) // what is new has not been announced
 	}
 }
 
-func (i *instance) masters() bool {
+// takes tells whether it is master still, and so is given what a master has.
+func (i *instance) takes() bool {
 	i.r.mu.Lock()
 	defer i.r.mu.Unlock()
+	if i.carried != Master {
+		i.r.acquired++
+		i.acquired = i.r.acquired
+	}
 	state, _ := i.machine.State()
 	return state == Master
 }
@@ -160,22 +178,15 @@ func (i *instance) slot(program func()) {
 	<-i.r.slots
 }
 
-// failed notes what the kernel has answered, and has what it refused tried again.
-func (i *instance) failed(err error) bool {
-	i.r.mu.Lock()
-	defer i.r.mu.Unlock()
-	if err == nil {
-		i.failure = ""
-		return false
-	}
+// failed notes what the kernel has refused, and has it tried again. Router.mu is held.
+func (i *instance) failed(err error) {
 	if text := err.Error(); text != i.failure {
 		i.failure = text
 		i.log.Error("the kernel has not done all of it; it is tried again", "every", retryKernel, "err", err)
 	}
-	if !i.gone {
+	if !i.r.closed {
 		i.retryAfter(retryKernel)
 	}
-	return true
 }
 
 func (i *instance) retryAfter(d time.Duration) {
@@ -186,16 +197,29 @@ func (i *instance) retryAfter(d time.Duration) {
 // again tries again what has failed. Router.mu is held.
 func (i *instance) again(now time.Time) {
 	i.retry = time.Time{}
-	i.open = i.open || i.openError != ""
-	i.dirty = i.dirty || i.failure != ""
 	for _, c := range i.stuck {
-		if c = without(c, i.conf); c != nil { // it may be wanted again
+		// What is wanted again stays, and what another one has got by now.
+		for _, o := range i.r.instances {
+			if state, _ := o.machine.State(); c != nil && (o == i || state == Master) {
+				c = without(c, o.conf)
+			}
+		}
+		if c != nil {
 			i.leaving = append(i.leaving, c)
 		}
 	}
 	i.stuck = nil
-	i.stand(now)
+	if !i.gone {
+		i.open = i.open || i.openError != ""
+		i.dirty = i.dirty || i.failure != ""
+		i.stand(now)
+	}
 	i.work()
+}
+
+// over tells whether an instance that is out of the configuration has nothing left.
+func (i *instance) over() bool {
+	return i.ended && !i.working && len(i.leaving)+len(i.stuck) == 0
 }
 
 // openEndpoint opens the endpoint, in place of the one there is.
@@ -203,29 +227,39 @@ func (i *instance) openEndpoint() {
 	r := i.r
 	r.mu.Lock()
 	i.open = false
-	i.opened++
-	old, opened, c, after := i.endpoint, i.opened, i.conf, i.after
-	i.endpoint = nil
+	old, c, after := i.endpoint, i.conf, i.after
 	// A VMAC goes with its endpoint, and what stands on it goes with the VMAC.
-	off := old != nil && c.VMAC != "" && i.carried == Master
-	i.dirty = i.dirty || off
+	// Any other endpoint serves until the next one is there.
+	off := false
+	if c.VMAC != "" {
+		i.endpoint = nil
+		off = old != nil && i.carried == Master
+		i.dirty = i.dirty || off
+	}
+	opened := i.opened + 1
 	r.mu.Unlock()
 	if off {
-		i.slot(func() { i.failed(r.cfg.Host.Release(c)) })
+		// What it leaves goes with the interface, or is put there again.
+		i.slot(func() { _ = r.cfg.Host.Release(c) })
 	}
-	if old != nil {
-		if err := old.Close(); err != nil {
-			i.log.Warn("closing the sockets", "err", err)
-		}
+	if c.VMAC != "" {
+		i.close(old)
+		old = nil
 	}
-	<-after
+	if old == nil {
+		<-after
+	}
 	e, err := r.cfg.Host.Open(c, i.receive(opened))
+	judge, sender := newJudge(c), newSender(c)
 
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	if i.conf != c { // a reload meanwhile
+		judge, sender = newJudge(i.conf), newSender(i.conf)
+	}
 	if err == nil {
-		i.endpoint, i.openError = e, ""
+		i.endpoint, i.opened, i.openError, i.judge, i.sender = e, opened, "", judge, sender
 	} else {
+		i.endpoint = nil
 		if text := err.Error(); text != i.openError {
 			i.openError = text
 			i.log.Error("it can neither send nor listen; it is tried again", "every", retryOpen, "err", err)
@@ -234,6 +268,18 @@ func (i *instance) openEndpoint() {
 	}
 	if !i.gone {
 		i.stand(r.cfg.Host.Now())
+	}
+	r.mu.Unlock()
+	i.close(old)
+}
+
+// close closes an endpoint that was the instance's; nil: none.
+func (i *instance) close(e Endpoint) {
+	if e == nil {
+		return
+	}
+	if err := e.Close(); err != nil {
+		i.log.Warn("closing the sockets", "err", err)
 	}
 }
 
@@ -293,11 +339,7 @@ func (i *instance) end() {
 	e, clears := i.endpoint, i.clears
 	i.endpoint, i.clears, i.ended = nil, nil, true
 	i.r.mu.Unlock()
-	if e != nil {
-		if err := e.Close(); err != nil {
-			i.log.Warn("closing the sockets", "err", err)
-		}
-	}
+	i.close(e)
 	for _, clear := range clears {
 		clear()
 	}

@@ -1,6 +1,7 @@
 package vrrp
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"slices"
@@ -19,8 +20,8 @@ type instance struct {
 	member  int // in the group
 
 	endpoint Endpoint // nil: not open
-	opened   int      // counts the endpoints, so that an old one is not heard
-	judge    *judge
+	opened   int      // counts the endpoints, so that no other is heard
+	judge    *judge   // with the endpoint, as is the sender
 	sender
 
 	at    time.Time // where it is in the heap
@@ -31,19 +32,11 @@ type instance struct {
 	counters
 }
 
-func (r *Router) newInstance(c *conf.VRRPInstance, p prepared, now time.Time) *instance {
-	i := &instance{r: r, place: -1}
+func (r *Router) newInstance(c *conf.VRRPInstance, now time.Time) *instance {
+	i := &instance{r: r, place: -1, conf: c, log: r.cfg.Logger.With("instance", c.Name)}
 	i.open = true
-	i.configure(c, p)
 	i.machine = NewMachine(i.settings(int(c.Priority)), now)
 	return i
-}
-
-func (i *instance) configure(c *conf.VRRPInstance, p prepared) {
-	i.conf = c
-	i.log = i.r.cfg.Logger.With("instance", c.Name)
-	i.judge, i.sender = p.judge, p.sender
-	clear(i.said[:])
 }
 
 func (i *instance) settings(priority int) Settings {
@@ -58,15 +51,20 @@ func (i *instance) settings(priority int) Settings {
 // change gives a running instance another configuration of the same virtual router.
 func (i *instance) change(c *conf.VRRPInstance, p prepared, b *barrier, now time.Time) {
 	old := i.conf
-	i.configure(c, p)
+	i.conf = c
+	clear(i.said[:])
 	i.rounds.change(old.GARP, c.GARP, now)
 	if p.gone != nil {
 		i.leaving = append(i.leaving, p.gone)
 		i.clears = append(i.clears, b.part())
 	}
 	i.dirty = i.dirty || i.carried == Master && !sameHoldings(old, c)
-	if old.Source != c.Source || old.Group != c.Group || old.UnicastTTL != c.UnicastTTL || !slices.Equal(old.Peers, c.Peers) {
-		i.reopen()
+	switch {
+	case old.Source != c.Source || old.Group != c.Group || old.UnicastTTL != c.UnicastTTL || !slices.Equal(old.Peers, c.Peers):
+		i.open = true
+		i.work()
+	case !i.open:
+		i.judge, i.sender = p.judge, p.sender
 	}
 }
 
@@ -78,15 +76,24 @@ func sameHoldings(a, b *conf.VRRPInstance) bool {
 
 // without returns an instance that has only what old has and c has not; nil if there is nothing.
 func without(old, c *conf.VRRPInstance) *conf.VRRPInstance {
-	gone := *old
-	gone.Addresses = minus(old.Addresses, c.Addresses)
-	gone.Excluded = minus(old.Excluded, c.Excluded)
+	gone, stays := *old, append(placed(c, c.Addresses), placed(c, c.Excluded)...)
+	gone.Addresses = minus(placed(old, old.Addresses), stays)
+	gone.Excluded = minus(placed(old, old.Excluded), stays)
 	gone.Routes = minus(old.Routes, c.Routes)
 	gone.Rules = minus(old.Rules, c.Rules)
 	if len(gone.Addresses)+len(gone.Excluded)+len(gone.Routes)+len(gone.Rules) == 0 {
 		return nil
 	}
 	return &gone
+}
+
+// placed returns addresses of an instance with the interface that each stands on.
+func placed(i *conf.VRRPInstance, all []conf.VRRPAddress) []conf.VRRPAddress {
+	all = slices.Clone(all)
+	for n := range all {
+		all[n].Interface = cmp.Or(all[n].Interface, i.VMAC, i.Interface)
+	}
+	return all
 }
 
 func minus[T comparable](a, b []T) []T {
@@ -110,6 +117,9 @@ func (i *instance) stand(now time.Time) {
 		// A master that nobody hears would be one of two.
 		s.Lacks = "interface " + i.conf.Interface + " has no address to send from"
 		i.retryAfter(retryOpen)
+	}
+	if was := i.machine.Priority(); was != s.Priority {
+		i.log.Info("priority", "was", was, "is", s.Priority)
 	}
 	i.did(i.machine.Configure(i.settings(int(s.Priority)), now), now)
 	i.group.now = now
@@ -235,7 +245,8 @@ func (i *instance) receive(opened int) func(Packet) {
 
 // remove stops an instance for good.
 func (i *instance) remove(now time.Time) {
-	i.gone, i.retry = true, time.Time{}
+	i.gone = true
+	i.leaving, i.stuck = append(i.leaving, i.stuck...), nil
 	i.do(i.machine.Shutdown(now), now)
 	i.rounds.stop()
 	i.work()

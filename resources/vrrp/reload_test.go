@@ -1,6 +1,9 @@
 package vrrp
 
 import (
+	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -169,5 +172,60 @@ func TestAScriptThatIsTrackedAgainIsWaitedFor(t *testing.T) {
 			t.Errorf("then %s", got.State)
 		}
 		a.stop()
+	})
+}
+
+func TestAReloadOpensTheNextSocketsFirst(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		peers := func(all ...netip.Addr) func(*conf.VRRPInstance) {
+			return func(i *conf.VRRPInstance) {
+				i.Interval = 10 * time.Millisecond
+				for _, p := range all {
+					i.Peers = append(i.Peers, conf.VRRPPeer{Address: p, MaxTTL: 255})
+				}
+			}
+		}
+		a, b := ha.run(file(200, peers(hb.addr))), hb.run(file(100, peers(ha.addr)))
+		time.Sleep(time.Second)
+		s.told()
+		ha.set(func() { ha.opening = time.Second })
+		a.Update(file(200, peers(hb.addr, upper.Next())))
+		time.Sleep(3 * time.Second)
+		s.expect(``)
+		if got := a.Status().Instances[0]; got.SendErrors > 0 || got.Sent < 390 {
+			t.Errorf("%d advertisements were sent, %d were not", got.Sent, got.SendErrors)
+		}
+		b.stop()
+		a.stop()
+	})
+}
+
+func TestWhatCameLastGoesFirst(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, _ *fakeHost) {
+		gone := func(what string) {
+			t.Helper()
+			var came, went []string
+			for _, l := range lines(s.told()) {
+				if name, ok := strings.CutPrefix(l.said, "a has "); ok {
+					came = append(came, name)
+				}
+				if name, ok := strings.CutPrefix(l.said, "a gives back "); ok {
+					went = append(went, name)
+				}
+			}
+			slices.Reverse(went)
+			if len(came) != 50 || !slices.Equal(came, went) {
+				t.Errorf("%s: %d came\n%q\nand %d went, in reverse\n%q", what, len(came), came, len(went), went)
+			}
+		}
+		a := ha.run(many(50, 255, time.Second, 2))
+		time.Sleep(time.Second)
+		a.Update(conf.VRRP{})
+		time.Sleep(time.Second)
+		gone("a reload takes them out")
+		a.Update(many(50, 255, time.Second, 2))
+		time.Sleep(time.Second)
+		a.stop()
+		gone("it stops")
 	})
 }

@@ -1,12 +1,14 @@
 package vrrp
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"maps"
 	"reflect"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,7 +51,9 @@ type Router struct {
 	mu        sync.Mutex // guards the rest and all instances; never held across what waits
 	v         conf.VRRP
 	instances map[string]*instance
+	removed   []*instance // out of the configuration; what they had may not all be given back
 	groups    map[string]*group
+	acquired  uint64        // counts how often an instance was given what it has
 	cleared   chan struct{} // closed when what the last Update took away is gone
 	world     world
 	due       dueHeap
@@ -99,12 +103,31 @@ func (r *Router) Run(ctx context.Context) error {
 func (r *Router) end() {
 	r.mu.Lock()
 	r.closed = true
-	for _, i := range r.instances {
-		i.remove(r.cfg.Host.Now())
-	}
+	r.dismiss(slices.Collect(maps.Values(r.instances)), r.cfg.Host.Now())
 	clear(r.instances)
 	r.mu.Unlock()
 	r.hands.Wait()
+}
+
+// dismiss stops instances for good. Those that have something give it back one
+// after the other, the last one first: the kernel hangs an IPv4 address on the
+// first one of its network, and takes long to hang thousands on the next.
+func (r *Router) dismiss(all []*instance, now time.Time) {
+	slices.SortFunc(all, func(a, b *instance) int { return cmp.Compare(b.acquired, a.acquired) })
+	var line []*instance
+	for _, i := range all {
+		if i.carried == Master && !i.working {
+			i.working = true
+			line = append(line, i)
+		}
+		i.remove(now)
+	}
+	r.removed = append(slices.DeleteFunc(r.removed, (*instance).over), all...)
+	r.hands.Go(func() {
+		for _, i := range line {
+			i.jobs()
+		}
+	})
 }
 
 // Update makes v's instances those that run. One that is as it was goes on
@@ -143,12 +166,12 @@ func (r *Router) Update(v conf.VRRP) {
 	}
 	for _, i := range before {
 		i.clears = append(i.clears, cleared.part())
-		i.remove(now)
 	}
+	r.dismiss(slices.Collect(maps.Values(before)), now)
 	for n := range v.Instances {
 		c := &v.Instances[n]
 		if r.instances[c.Name] == nil {
-			r.instances[c.Name] = r.newInstance(c, next[n], now)
+			r.instances[c.Name] = r.newInstance(c, now)
 		}
 	}
 	for _, i := range r.instances {
@@ -204,9 +227,8 @@ func (r *Router) prepare(v *conf.VRRP) []prepared {
 		if p.equal = old != nil && reflect.DeepEqual(old, c); p.equal {
 			continue
 		}
-		p.judge, p.sender = newJudge(c), newSender(c)
 		if old != nil && sameRouter(old, c) {
-			p.gone = without(old, c)
+			p.judge, p.sender, p.gone = newJudge(c), newSender(c), without(old, c)
 		}
 	}
 	return all

@@ -93,6 +93,7 @@ type fakeHost struct {
 	ends      []*fakeEndpoint
 	cut       bool
 	slow      time.Duration // what Acquire takes
+	opening   time.Duration // what Open takes
 	refuse    error         // by Acquire
 	keeps     error         // by Release
 	announced map[string]int
@@ -225,6 +226,9 @@ func (h *fakeHost) Announce(ctx context.Context, i *conf.VRRPInstance) error {
 }
 
 func (h *fakeHost) Open(i *conf.VRRPInstance, receive func(Packet)) (Endpoint, error) {
+	var opening time.Duration
+	h.set(func() { opening = h.opening })
+	time.Sleep(opening)
 	h.s.mu.Lock()
 	defer h.s.mu.Unlock()
 	if !h.links[i.Interface] {
@@ -276,6 +280,9 @@ func (e *fakeEndpoint) Send(message []byte, to netip.Addr) error {
 	defer s.mu.Unlock()
 	if e.h.cut || !e.h.links[e.i.Interface] {
 		return errors.New("network is down")
+	}
+	if to != e.i.Group && !slices.ContainsFunc(e.i.Peers, func(p conf.VRRPPeer) bool { return p.Address == to }) {
+		return errors.New("neither the group nor a peer")
 	}
 	if message[2] == 0 {
 		s.tell("%s leaves %s", e.h.name, e.i.Name)

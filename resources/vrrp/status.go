@@ -113,13 +113,19 @@ type Note struct {
 	At      time.Time  `json:"at"`
 }
 
-// Status returns what is known now, instances in the order of the file.
+// Status returns what is known now: instances in the order of the file, and
+// behind them, in state INIT, those out of it of which the kernel keeps something.
 func (r *Router) Status() Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := Status{Instances: make([]InstanceStatus, 0, len(r.instances)), Lateness: r.lateness}
 	for n := range r.v.Instances {
 		if i := r.instances[r.v.Instances[n].Name]; i != nil {
+			s.Instances = append(s.Instances, i.status())
+		}
+	}
+	for _, i := range r.removed {
+		if i.failure != "" && !i.over() {
 			s.Instances = append(s.Instances, i.status())
 		}
 	}
@@ -131,12 +137,14 @@ func (i *instance) status() InstanceStatus {
 	s := InstanceStatus{
 		Name: c.Name, Interface: c.Interface, Version: c.Version, IPv6: c.IPv6, VRID: c.VRID,
 		Priority: i.machine.Priority(), Base: c.Priority, Master: i.machine.MasterAddress(),
-		Lacks: i.group.sync.Lacks(), Waits: i.group.sync.Waits(), Listening: i.machine.Listening(),
-		Failure: i.failure, Sent: i.sent, SendErrors: i.sendErrors, Received: i.received,
-		BecameMaster: i.becameMaster, MaxLate: i.latest,
+		Listening: i.machine.Listening(), Failure: i.failure,
+		Sent: i.sent, SendErrors: i.sendErrors, Received: i.received, BecameMaster: i.becameMaster, MaxLate: i.latest,
 	}
 	s.State, s.Since = i.machine.State()
 	s.Programs = i.working
+	if !i.gone {
+		s.Lacks, s.Waits = i.group.sync.Lacks(), i.group.sync.Waits()
+	}
 	if i.endpoint != nil {
 		s.Local = i.endpoint.Local()
 	}

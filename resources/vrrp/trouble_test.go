@@ -3,6 +3,7 @@ package vrrp
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -188,23 +189,70 @@ func TestWhoHasYieldedWhileItWaitedForTheKernelTakesNothing(t *testing.T) {
 	})
 }
 
-func TestAnAddressThatCouldNotBeTakenAwayIsTakenAwayLater(t *testing.T) {
-	story(t, func(t *testing.T, s *segment, ha, _ *fakeHost) {
-		a := ha.run(file(255, nil))
-		time.Sleep(time.Second)
-		ha.set(func() { ha.keeps = errors.New("device or resource busy") })
-		next := file(255, nil)
-		next.Instances[0].Addresses = addresses("192.0.2.11/24")
-		a.Update(next)
-		time.Sleep(2 * time.Second)
-		if ha.has("192.0.2.10/24") == 0 {
-			t.Fatal("it was taken away")
-		}
-		ha.set(func() { ha.keeps = nil })
-		time.Sleep(10 * time.Second)
-		if ha.has("192.0.2.10/24") > 0 || ha.has("192.0.2.11/24") == 0 {
-			t.Error("the addresses are not those of the new configuration")
-		}
-		a.stop()
-	})
+// What the kernel has kept is taken away later, and nothing else is.
+func TestWhatTheKernelKeepsIsTakenAwayLater(t *testing.T) {
+	owner := func(all ...string) conf.VRRP {
+		return file(255, func(i *conf.VRRPInstance) { i.Addresses = addresses(all...) })
+	}
+	moved := func() conf.VRRP {
+		v := owner("192.0.2.10/24")
+		v.Instances[0].Name, v.Instances[0].VRID = "VI_2", 52
+		return v
+	}
+	busy := errors.New("device or resource busy")
+	const ten, eleven = "192.0.2.10/24", "192.0.2.11/24"
+	for _, c := range []struct {
+		name   string
+		then   func(*fakeHost, *runner) // while the kernel keeps what it has
+		kept   string
+		shown  string                   // which instance has a failure
+		later  func(*fakeHost, *runner) // when it does not any more
+		stands []string                 // in the end
+	}{
+		{"an address that a reload has taken out", func(_ *fakeHost, a *runner) { a.Update(owner(eleven)) }, ten, "VI_1", nil, []string{eleven}},
+		{"of a router that is in fault, whatever is reloaded meanwhile", func(h *fakeHost, _ *runner) { h.link("eth0", false) }, ten, "VI_1",
+			func(_ *fakeHost, a *runner) { a.Update(owner(eleven)) }, nil},
+		{"of a router that a reload has taken out", func(_ *fakeHost, a *runner) { a.Update(conf.VRRP{}) }, ten, "VI_1", nil, nil},
+		{"of a router whose address another one has got", func(_ *fakeHost, a *runner) { a.Update(moved()) }, eleven, "VI_1", nil, []string{ten}},
+		{"of one that was in trouble before it was taken out", func(_ *fakeHost, a *runner) {
+			a.Update(owner(eleven))
+			time.Sleep(time.Second)
+			a.Update(conf.VRRP{})
+		}, ten, "VI_1", nil, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			story(t, func(t *testing.T, s *segment, ha, _ *fakeHost) {
+				a := ha.run(owner(ten, eleven))
+				time.Sleep(time.Second)
+				ha.set(func() { ha.keeps = busy })
+				c.then(ha, a)
+				time.Sleep(2 * time.Second)
+				failed := ""
+				for _, i := range a.Status().Instances {
+					if i.Failure == busy.Error() {
+						failed += i.Name
+					}
+				}
+				if ha.has(c.kept) == 0 || failed != c.shown {
+					t.Errorf("%s stands %d times, a failure is shown of %q", c.kept, ha.has(c.kept), failed)
+				}
+				ha.set(func() { ha.keeps = nil })
+				if c.later != nil {
+					c.later(ha, a)
+				}
+				time.Sleep(10 * time.Second)
+				for _, address := range []string{ten, eleven} {
+					if got := ha.has(address) > 0; got != slices.Contains(c.stands, address) {
+						t.Errorf("in the end %s stands: %v", address, got)
+					}
+				}
+				for _, i := range a.Status().Instances {
+					if i.Failure != "" || i.State == Initialize {
+						t.Errorf("in the end %s is %s, failure %q", i.Name, i.State, i.Failure)
+					}
+				}
+				a.stop()
+			})
+		})
+	}
 }
