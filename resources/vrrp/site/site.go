@@ -260,6 +260,9 @@ func (s *Site) Status() Status {
 	for name, err := range s.pools.Failed() {
 		st.Trouble = append(st.Trouble, fmt.Sprintf("pool %s does not run: %v", name, err))
 	}
+	for name, why := range s.tracker.Trouble() {
+		st.Trouble = append(st.Trouble, fmt.Sprintf("vrrp_script %s was not run to its end, which counts as a failure: %s", name, why))
+	}
 	slices.Sort(st.Trouble)
 	interval := map[string]time.Duration{}
 	s.mu.Lock()

@@ -30,7 +30,7 @@ var errEmpty = errors.New("it is empty; write a whole number into it")
 
 // file watches the number in a file, also when an editor renames another one
 // over it. A file that is missing, or has no number, counts as 0, as keepalived has it.
-func (t *Tracker) file(ctx context.Context, f conf.VRRPFile) {
+func (t *Tracker) file(ctx context.Context, f conf.VRRPFile, _ *verdict) {
 	known, last, trouble := false, 0, ""
 	look := func() {
 		v, err := readNumber(f.Path)

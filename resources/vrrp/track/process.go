@@ -28,8 +28,8 @@ const (
 // process watches the number of processes that match. The kernel's process
 // connector would tell of each start as well, but only in the first network
 // namespace and to root, and it is woken by every fork of the machine.
-func (t *Tracker) process(ctx context.Context, p conf.VRRPProcess) {
-	known, well := false, false
+func (t *Tracker) process(ctx context.Context, p conf.VRRPProcess, last *verdict) {
+	known, well := last.get()
 	pids, err := newPids()
 	if err != nil {
 		t.cfg.Logger.Error("vrrp_track_process "+p.Name+" cannot be watched", "err", err)
@@ -66,6 +66,7 @@ func (t *Tracker) process(ctx context.Context, p conf.VRRPProcess) {
 			wait = p.Delay - now.Sub(since)
 		default:
 			known, well, since = true, verdict, time.Time{}
+			last.set(verdict)
 			t.cfg.Logger.Info("vrrp_track_process "+p.Name, "running", n, "well", well)
 			t.report(ctx, Process, p.Name, Result{Well: well})
 		}

@@ -46,10 +46,12 @@ func (j *judge) need() int {
 
 // script runs a program every interval, counted from the beginning of a run.
 // One that takes longer than its time-out is killed and has failed.
-func (t *Tracker) script(ctx context.Context, s conf.VRRPScript) {
+func (t *Tracker) script(ctx context.Context, s conf.VRRPScript, last *verdict) {
 	j := judge{rise: s.Rise, fall: s.Fall}
-	if s.InitFail {
+	j.known, j.well = last.get()
+	if s.InitFail && !j.known {
 		j.known = true
+		last.set(false)
 		t.report(ctx, Script, s.Name, Result{})
 	}
 	timeout := s.Timeout
@@ -65,13 +67,19 @@ func (t *Tracker) script(ctx context.Context, s conf.VRRPScript) {
 		if ctx.Err() != nil {
 			return
 		}
+		news := t.ran(ctx, s.Name, err)
 		if j.take(err == nil) {
+			news = false
+			last.set(j.well)
 			if err != nil {
 				t.cfg.Logger.Warn("vrrp_script "+s.Name+" fails", "err", err)
 			} else {
 				t.cfg.Logger.Info("vrrp_script " + s.Name + " succeeds")
 			}
 			t.report(ctx, Script, s.Name, Result{Well: j.well})
+		}
+		if news {
+			t.cfg.Logger.Warn("vrrp_script "+s.Name+" was not run to its end, which counts as a failure", "err", err)
 		}
 		select {
 		case <-ctx.Done():

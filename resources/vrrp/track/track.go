@@ -5,7 +5,10 @@ package track
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"maps"
+	"os/exec"
 	"sync"
 
 	"github.com/keepbeat/keepbeat/conf"
@@ -51,12 +54,34 @@ type Tracker struct {
 	scripts map[string]watched[conf.VRRPScript]
 	procs   map[string]watched[conf.VRRPProcess]
 	files   map[string]watched[conf.VRRPFile]
+	trouble map[string]string // scripts that could not be run, with the cause
 }
 
 // watched is an item and how its watcher is ended.
 type watched[T any] struct {
 	item T
 	end  context.CancelFunc
+	last *verdict // the next watcher of the same name begins with it
+}
+
+// verdict is what has been reported of a script or a process. A reload that
+// changes how often something is looked at, or how, says nothing of how it is:
+// without the verdict one failure would count for as many as "fall" asks for.
+type verdict struct {
+	mu          sync.Mutex // guards the rest
+	known, well bool
+}
+
+func (v *verdict) get() (known, well bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.known, v.well
+}
+
+func (v *verdict) set(well bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.known, v.well = true, well
 }
 
 // New returns a Tracker that watches nothing yet.
@@ -64,7 +89,7 @@ func New(cfg Config) *Tracker {
 	if cfg.Proc == "" {
 		cfg.Proc = "/proc"
 	}
-	t := &Tracker{cfg: cfg, scripts: map[string]watched[conf.VRRPScript]{}, procs: map[string]watched[conf.VRRPProcess]{}, files: map[string]watched[conf.VRRPFile]{}}
+	t := &Tracker{cfg: cfg, scripts: map[string]watched[conf.VRRPScript]{}, procs: map[string]watched[conf.VRRPProcess]{}, files: map[string]watched[conf.VRRPFile]{}, trouble: map[string]string{}}
 	t.ctx, t.end = context.WithCancel(context.Background())
 	return t
 }
@@ -79,25 +104,28 @@ func (t *Tracker) Watch(v *conf.VRRP) {
 	renew(t, t.files, v.Files, func(f conf.VRRPFile) string { return f.Name }, t.file)
 }
 
-func renew[T any](t *Tracker, now map[string]watched[T], want []T, name func(T) string, watch func(context.Context, T)) {
+func renew[T any](t *Tracker, now map[string]watched[T], want []T, name func(T) string, watch func(context.Context, T, *verdict)) {
 	wanted := map[string]bool{}
 	for _, item := range want {
 		n := name(item)
 		wanted[n] = true
+		last := &verdict{}
 		if old, is := now[n]; is {
 			if same(old.item, item) {
 				continue
 			}
 			old.end()
+			last.known, last.well = old.last.get()
 		}
 		ctx, end := context.WithCancel(t.ctx)
-		now[n] = watched[T]{item, end}
-		t.done.Go(func() { watch(ctx, item) })
+		now[n] = watched[T]{item, end, last}
+		t.done.Go(func() { watch(ctx, item, last) })
 	}
 	for n, old := range now {
 		if !wanted[n] {
 			old.end()
 			delete(now, n)
+			delete(t.trouble, n)
 		}
 	}
 }
@@ -107,6 +135,31 @@ func (t *Tracker) report(ctx context.Context, k Kind, name string, r Result) {
 	if ctx.Err() == nil {
 		t.cfg.Report(k, name, r)
 	}
+}
+
+// Trouble returns which scripts could not be run to their end the last time, or
+// were killed at their time-out, and why; how one ends by itself is no trouble.
+func (t *Tracker) Trouble() map[string]string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return maps.Clone(t.trouble)
+}
+
+// ran notes how a run of a script ended; news: otherwise than the one before.
+func (t *Tracker) ran(ctx context.Context, name string, err error) (news bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if ctx.Err() != nil {
+		return false
+	}
+	var exit *exec.ExitError
+	if err == nil || errors.As(err, &exit) {
+		delete(t.trouble, name)
+		return false
+	}
+	news = t.trouble[name] != err.Error()
+	t.trouble[name] = err.Error()
+	return news
 }
 
 // Close ends all watching; programs that run are killed.
