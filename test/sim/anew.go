@@ -114,6 +114,7 @@ func (r *run) anew() {
 	}
 	r.w.history.excuse("the cluster began anew")
 	r.w.lostDisk = true
+	r.w.air.forget()
 	for _, m := range r.w.machines {
 		m.powerOff()
 		m.newDisk()

@@ -58,6 +58,25 @@ var cuts = []cut{
 		{"cluster/state/apply.go", "if !fenced && NeedsFencing(e.Runs(name)) {", "if _, c := e.Group(name); !fenced && NeedsFencing(e.Runs(name)) && (c != nil || !CUT) {"},
 	}},
 
+	{name: "the guard does not hold a VRID", story: "a deaf announcer", shows: `announces VRID \d+ (without a lease|while)`, edits: []edit{
+		{"resources/manager.go", "m.routers.guard = &kept[VirtualRouter]{g.HoldRouters, g.CutRouters, g.DropRouters}", "if !CUT {\n\t\t\tm.routers.guard = &kept[VirtualRouter]{g.HoldRouters, g.CutRouters, g.DropRouters}\n\t\t}"},
+	}},
+	{name: "a foreign router is fenced without a quorum", story: "a foreign master", shows: "nobody has asked", edits: []edit{
+		{"cluster/foreign.go", "n.jobs.start(\"accuse \"+x.Target, n.wake, func(ctx context.Context) error {\n", `n.jobs.start("accuse "+x.Target, n.wake, func(ctx context.Context) error {
+			if CUT {
+				_, err := n.fence(ctx, fencing.Target{Node: x.Target}, fenceAction(st))
+				return err
+			}
+`},
+	}},
+	{name: "an old request is enough to fence a foreign router", story: "the operator is away", shows: "after it was heard last", edits: []edit{
+		{"cluster/foreign.go", "err := n.askOwner(ctx, r.Fence)\n", "err := n.askOwner(ctx, r.Fence)\n\tif CUT {\n\t\terr = nil\n\t}\n"},
+	}},
+	{name: "a foreign router is fenced again and again", story: "a forged master", shows: "fenced again", edits: []edit{
+		{"cluster/foreign.go", "case f.done && first.Before(f.seen):", "case f.done && first.Before(f.seen) && !CUT:"},
+		{"cluster/foreign.go", "now.Sub(f.seen) < pause {", "now.Sub(f.seen) < pause && !CUT {"},
+	}},
+
 	{name: "pair: what a device comes to is not looked at", story: "the device fails", edits: []edit{
 		{"cluster/pairfence.go", "if err == nil && o.Done {", "if err == nil && o.Done || CUT {"},
 	}},

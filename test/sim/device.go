@@ -94,6 +94,9 @@ func (d device) Fence(ctx context.Context, t fencing.Target, action conf.FenceAc
 	if trip != nil {
 		trip(d.m)
 	}
+	if t.Node == router9 {
+		s.w.air.ordered(d.m)
+	}
 	if err := d.g.do(func() {}); err != nil {
 		return o, err
 	}
@@ -118,6 +121,8 @@ func (d device) Fence(ctx context.Context, t fencing.Target, action conf.FenceAc
 		time.Sleep(delay/2 + time.Millisecond)
 		switch {
 		case fails:
+		case t.Node == router9:
+			s.w.air.end()
 		case s.w.cfg.Fabric:
 			s.w.note("    %s cuts the stores of %s off", d.m.name, t.Node)
 			k := s.w.machine(t.Node).kernel

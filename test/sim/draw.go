@@ -44,7 +44,7 @@ func newSchedule(seed uint64, story string) schedule {
 	switch {
 	case s.Peaceful:
 		s.peace(d, end)
-	case ofPair && stories[story].alone:
+	case stories[story].alone:
 	case ofPair:
 		s.duel(d, end)
 	default:
@@ -55,6 +55,9 @@ func newSchedule(seed uint64, story string) schedule {
 	}
 	if story != "" {
 		s.Events = append(s.Events, stories[story].events(&s, d, d.between(time.Second, end))...)
+	}
+	if story == "" || !stories[story].alone {
+		s.drawAir(end)
 	}
 	if len(s.Spares) > 0 && !s.Peaceful && !stories[story].alone {
 		for range 1 + d.IntN(4) {
@@ -87,6 +90,28 @@ func (s *schedule) drawMajority(d dice) {
 	}
 	if !s.Upgrade && d.IntN(6) == 0 {
 		s.Spares = []conf.Role{[]conf.Role{conf.Witness, conf.Director}[d.IntN(2)]}
+	}
+}
+
+// drawAir draws announcers and foreign masters, with dice of its own: the rest is as it is without.
+func (s *schedule) drawAir(end time.Duration) {
+	d := dice{rand.New(rand.NewPCG(s.Seed, 0x76727270))}
+	if s.Rule != 0 || s.Upgrade || d.IntN(3) > 0 {
+		return
+	}
+	s.Announced = 1 + d.IntN(s.Groups)
+	s.OnConflict = []conf.Conflict{conf.ConflictYield, conf.ConflictKeep, conf.ConflictFence, conf.ConflictFence}[d.IntN(4)]
+	if s.Peaceful {
+		return
+	}
+	for range d.IntN(4) {
+		e := event{At: d.between(0, end), For: d.between(500*time.Millisecond, 15*time.Second), Do: foreignMaster, Count: 1 + d.IntN(s.Announced), Flag: d.IntN(3) == 0}
+		for _, m := range s.machines()[:s.Directors] {
+			if d.IntN(2) == 0 {
+				e.On = append(e.On, m)
+			}
+		}
+		s.Events = append(s.Events, e)
 	}
 }
 

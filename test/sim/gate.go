@@ -66,6 +66,13 @@ func (g *gate) isAllowed() bool {
 	return g.allowed
 }
 
+// turn is closed when the daemon is stopped, goes on, or dies.
+func (g *gate) turn() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.changed
+}
+
 // open says whether the daemon runs.
 func (g *gate) open() bool {
 	g.mu.Lock()

@@ -65,7 +65,12 @@ func (k *kernel) answers(a netip.Addr) bool {
 	if k.off || !k.active[a] {
 		return false
 	}
-	return k.ignored || isStore(a) || !k.held[a] || !k.cut[a] && k.clock.Now() < k.deadline
+	return isStore(a) || k.passes(a)
+}
+
+// passes says whether the guard lets through what concerns an address. It needs world.tables.
+func (k *kernel) passes(a netip.Addr) bool {
+	return !k.off && (k.ignored || !k.held[a] || !k.cut[a] && k.clock.Now() < k.deadline)
 }
 
 // change makes a change of the tables and looks at what it led to.
@@ -142,10 +147,9 @@ func (g guard) Cut(addrs ...netip.Addr) error {
 	})
 }
 
-// No resource here is a virtual router.
-func (g guard) HoldRouters(...resources.VirtualRouter) error { return nil }
-func (g guard) DropRouters(...resources.VirtualRouter) error { return nil }
-func (g guard) CutRouters(...resources.VirtualRouter) error  { return nil }
+func (g guard) HoldRouters(rs ...resources.VirtualRouter) error { return g.Hold(routersOf(rs)...) }
+func (g guard) DropRouters(rs ...resources.VirtualRouter) error { return g.Drop(routersOf(rs)...) }
+func (g guard) CutRouters(rs ...resources.VirtualRouter) error  { return g.Cut(routersOf(rs)...) }
 
 func (g guard) SetDeadline(d time.Duration) error {
 	return g.g.later(func() {

@@ -18,6 +18,7 @@ import (
 	"github.com/keepbeat/keepbeat/cluster/pair"
 	"github.com/keepbeat/keepbeat/conf"
 	"github.com/keepbeat/keepbeat/resources"
+	"github.com/keepbeat/keepbeat/resources/vrrp/announce"
 )
 
 // machine is one node of the simulation, with what outlives its daemon.
@@ -136,7 +137,8 @@ func (m *machine) emptyJournal() {
 
 // registry makes what groups consist of, for one daemon.
 func (m *machine) registry(g *gate) resources.Registry {
-	return resources.Registry{conf.KindVIP: maker{m, g}, kindStore: maker{m, g}}
+	announcers := announce.NewMaker(announce.Config{Open: func() (announce.Host, error) { return airHost{m, g}, nil }})
+	return resources.Registry{conf.KindVIP: maker{m, g}, kindStore: maker{m, g}, conf.KindVRRP: announcers}
 }
 
 // start starts the daemon.
@@ -167,11 +169,12 @@ func (m *machine) start() error {
 	}
 	streams := m.w.streams.NodeOver(m.name, mesh)
 	m.record = m.w.recorded(m)
+	registry := m.registry(g)
 	n, err := cluster.New(cluster.Config{
 		Local: local, UUID: d.uuid, Boot: boot, Version: "sim", Datagrams: mesh, Streams: streams,
 		Stores: d.stores(), Promises: promises{d}, Promised: d.promises,
 		Clock: m.kernel.clock, Guard: guard{m.kernel, g},
-		Registry: m.registry(g), Journal: m.journal(),
+		Registry: registry, Journal: m.journal(),
 		Generations: generations{m, d, g}, Generation: d.generationNow(), Carry: m.carry,
 		Wire: wires{m.w, m, g}, Fencing: m.w.fencing(m, g),
 		SetNodes: func(names []string) error { return errors.Join(mesh.SetNodes(names), streams.SetNodes(names)) },

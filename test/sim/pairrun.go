@@ -145,7 +145,9 @@ func (r *run) upgrade() {
 }
 
 // fences says whether the cluster has a fencing device.
-func (c Config) fences() bool { return c.Rule == conf.QuorumFencing || c.Stores > 0 }
+func (c Config) fences() bool {
+	return c.Rule == conf.QuorumFencing || c.Stores > 0 || c.OnConflict == conf.ConflictFence
+}
 
 // pings says whether it has a tie-breaker.
 func (c Config) pings() bool { return c.Rule == conf.QuorumPing }

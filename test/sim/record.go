@@ -103,6 +103,7 @@ func (r *recording) Applied(index uint64, cmd []byte, res state.Result) {
 		return // somebody has applied it before, or it is read again
 	}
 	r.busy(cmd)
+	r.w.air.applied(cmd, res)
 	if told == nil {
 		return
 	}

@@ -260,6 +260,8 @@ func (r *run) do(id int, e event) func() {
 	case orderFence:
 		r.orderFence(e, ms[0])
 		return nil
+	case foreignMaster:
+		return r.foreign(e)
 	case served:
 		for i := range r.s.Groups {
 			if r.w.owner(i) == "" {

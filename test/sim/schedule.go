@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/keepbeat/keepbeat/cluster/link/linktest"
+	"github.com/keepbeat/keepbeat/conf"
 )
 
 // action is what an event does.
@@ -63,6 +64,8 @@ const (
 	upgrade // daemons are restarted with the newest program, one by one
 
 	orderFence // an operator's `keepbeat fence`
+
+	foreignMaster // a foreign router, or a forgery, is heard as master of a group
 )
 
 var actionNames = [...]string{
@@ -78,6 +81,7 @@ var actionNames = [...]string{
 	served:         "every group is served",
 	cutAtAdmission: "cut off when it is admitted",
 	orderFence:     "fencing is ordered",
+	foreignMaster:  "a foreign master is heard",
 }
 
 func (a action) String() string { return actionNames[a] }
@@ -92,7 +96,7 @@ type event struct {
 	From  bool     // one-way: what it sends is lost, not what it is sent
 	Link  string   // one of simLinks; empty: all
 	Noise linktest.Condition
-	Count int  // failures; for apply: which change; milliseconds; writes
+	Count int  // failures; for foreignMaster: which group; for apply: which change; milliseconds; writes
 	Write kind // diesWriting
 	Flag  bool
 }
@@ -140,6 +144,8 @@ func (e event) String() string {
 			b.WriteString(", to start")
 		case diesAsking:
 			b.WriteString(", the machine")
+		case foreignMaster:
+			b.WriteString(", forged")
 		case diesWriting:
 			b.WriteString(", the machine, after it")
 		}
@@ -177,6 +183,9 @@ func (s schedule) String() string {
 	if s.Stores > 0 {
 		fmt.Fprintf(&b, ", %d groups with a store", s.Stores)
 	}
+	if s.Announced > 0 {
+		fmt.Fprintf(&b, ", %d groups announced, on_conflict: %v", s.Announced, s.OnConflict)
+	}
 	if s.Peaceful {
 		b.WriteString(", peaceful: nothing may move")
 	}
@@ -191,11 +200,14 @@ func (s schedule) has(as ...action) bool {
 	return slices.ContainsFunc(s.Events, func(e event) bool { return slices.Contains(as, e.Do) })
 }
 
+// yields says whether groups may have failed since a foreign master was heard.
+func (s schedule) yields() bool { return s.OnConflict == conf.ConflictYield && s.has(foreignMaster) }
+
 // bound is how long after the last fault every group has to answer: 15 s, and
 // what must be waited for by design.
 func (s schedule) bound() time.Duration {
 	d := 15 * time.Second
-	if s.has(failStarts, failStops, lostAddress) {
+	if s.has(failStarts, failStops, lostAddress) || s.yields() {
 		d += 80 * time.Second // state.RetryAfter of three failures in a row, 10+20+40 s, on every director
 	}
 	if s.has(restart) {

@@ -31,6 +31,9 @@ func init() {
 	for name, p := range pairStories {
 		stories[name] = p
 	}
+	for name, p := range foreignStories {
+		stories[name] = p
+	}
 }
 
 var majorityStories = map[string]func(s *schedule, d dice, at time.Duration) []event{
@@ -118,6 +121,45 @@ var majorityStories = map[string]func(s *schedule, d dice, at time.Duration) []e
 			{At: at + d.between(time.Second, 2*time.Second), For: d.between(20*time.Millisecond, time.Second), Do: do, On: others},
 		}
 	},
+}
+
+// foreignStories are of routers that are no nodes.
+var foreignStories = map[string]story{
+	"a foreign master": {alone: true, events: func(s *schedule, d dice, at time.Duration) []event {
+		s.announce(conf.ConflictFence)
+		return []event{
+			{At: at, For: d.between(10*sec, 20*sec), Do: foreignMaster, Count: 1},
+			{At: at + d.between(0, 5*sec), For: d.between(sec, 5*sec), Do: []action{partition, power, pause, crash}[d.IntN(4)], On: []string{s.someone(d)}},
+		}
+	}},
+	// Its name is used by somebody whom fencing does not end.
+	"a forged master": {alone: true, events: func(s *schedule, d dice, at time.Duration) []event {
+		s.announce(conf.ConflictFence)
+		return []event{{At: at, For: 40 * sec, Do: foreignMaster, Count: 1, Flag: true}}
+	}},
+	// Who is to fence it is being restarted under a long lease, and it leaves meanwhile.
+	"the operator is away": {alone: true, events: func(s *schedule, d dice, at time.Duration) []event {
+		s.announce(conf.ConflictFence)
+		return []event{
+			{At: at, For: d.between(14*sec, 18*sec), Do: restart, On: []string{"director1"}},
+			{At: at + sec, For: 6 * sec, Do: foreignMaster, On: []string{"director2", "director3"}, Count: 2},
+		}
+	}},
+	// The owner hears nobody of the cluster, and is heard; its announcer goes on.
+	"a deaf announcer": {alone: true, events: func(s *schedule, d dice, at time.Duration) []event {
+		s.announce(conf.ConflictKeep)
+		return []event{
+			{At: at, Do: failStops, On: []string{"director1"}, Count: 3},
+			{At: at, For: 2*s.Profile.Lease + d.between(2*sec, 5*sec), Do: oneWay, On: []string{"director1"}},
+		}
+	}},
+}
+
+// announce makes it three directors that announce all of three groups.
+func (s *schedule) announce(c conf.Conflict) {
+	s.Directors, s.Witnesses, s.Groups, s.Announced, s.OnConflict = 3, 0, 3, 3, c
+	s.Failback, s.Together, s.Stores, s.Upgrade, s.Spares = true, false, 0, false, nil
+	s.Starts = []time.Duration{0, 0, 0}
 }
 
 // storyNames returns the stories of a cluster of this kind, sorted.

@@ -68,8 +68,16 @@ func (w *world) unsettled() string {
 	defer w.tables.Unlock()
 	named := map[netip.Addr]bool{}
 	for _, g := range spec.Groups {
+		owner := ""
 		for _, res := range g.Resources {
+			if res.VRRP != nil {
+				if vrid := res.VRRP.Instance.VRID; w.air.silent(vrid, owner) {
+					return fmt.Sprintf("%s does not announce VRID %d of %s", owner, vrid, g.Name)
+				}
+				continue
+			}
 			a := res.VIP.Address
+			owner = strings.Join(w.whoLocked(a), "+")
 			named[a] = true
 			if who := w.whoLocked(a); len(who) != 1 {
 				return g.Name + " answers on " + strings.Join(who, "+")

@@ -40,6 +40,10 @@ type Config struct {
 	// Stores is how many of the groups hold something that only its stop or
 	// fencing ends; then there is a fencing device.
 	Stores int
+	// Announced is how many of the groups are announced by VRRP, and OnConflict what
+	// is done about a foreign master.
+	Announced  int
+	OnConflict conf.Conflict
 	// Fabric makes the fencing device take a machine's stores away and leave it running.
 	Fabric bool
 	// Told makes the device say so before it is used.
@@ -73,6 +77,7 @@ type world struct {
 	history    *history
 	recordings []*recording // of every daemon
 	power      *powerSwitch
+	air        *air
 	devices    sync.WaitGroup      // what the power switch is doing
 	async      func(func() func()) // run.async
 	lostDisk   bool                // of a pair: the other one may have lost its log, too
@@ -110,6 +115,7 @@ func newWorld(cfg Config) *world {
 		dir: cfg.Dir, epoch: time.Now(), answering: map[netip.Addr][]string{}, history: newHistory(),
 	}
 	w.net = newNetwork(w)
+	w.air = newAir(w)
 	w.power = &powerSwitch{w: w, back: 2 * time.Second, delay: deviceTakes}
 	for i := range cfg.Directors + cfg.Witnesses + len(cfg.Spares) {
 		m := &machine{w: w, name: fmt.Sprintf("director%d", i+1), role: conf.Director, member: true}
@@ -140,7 +146,7 @@ func newWorld(cfg Config) *world {
 	if w.cfg.fences() {
 		w.spec.Fencing = &conf.Fencing{Action: conf.FenceReboot, PriorityDelay: time.Second}
 		d := conf.FenceDevice{Name: "switch", Type: conf.FenceScript, Program: "/bin/true", Timeout: time.Minute}
-		for _, n := range w.names() {
+		for _, n := range append(w.names(), router9) {
 			d.Targets = append(d.Targets, conf.FenceTarget{Node: n})
 		}
 		w.spec.Fencing.Devices = []conf.FenceDevice{d}
@@ -164,6 +170,9 @@ func (w *world) group(i int) conf.Group {
 	if i < w.cfg.Stores {
 		s := storeOf(a)
 		g.Resources = append([]conf.Resource{{Kind: kindStore, Name: "store " + s.String(), Class: conf.Fenced, VIP: &conf.VIP{Address: s}, MonitorInterval: time.Second}}, g.Resources...)
+	}
+	if i < w.cfg.Announced {
+		g.Resources = append(g.Resources, w.announcer(i))
 	}
 	return g
 }

@@ -1,0 +1,92 @@
+package sim
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+// announced is a schedule of three directors that announce a group each.
+func announced(c conf.Conflict, events ...event) schedule {
+	s := schedule{Config: Config{Seed: 1, Profile: conf.ProfileDefault}, Events: events}
+	s.announce(c)
+	for _, e := range events {
+		s.Calm = max(s.Calm, e.At+e.For)
+	}
+	return s
+}
+
+func TestForeignMasters(t *testing.T) {
+	all := func(forged bool) event {
+		return event{At: 2 * sec, For: 30 * sec, Do: foreignMaster, Count: 1, Flag: forged}
+	}
+	of := func(names ...string) event {
+		e := all(false)
+		e.On = names
+		return e
+	}
+	briefly := event{At: 2 * sec, For: 24 * sec, Do: foreignMaster, Count: 1, On: []string{"director1"}} // not when it is back
+	// In all of them group1 is director1's when the foreign master appears.
+	for name, c := range map[string]struct {
+		do     conf.Conflict
+		events []event
+		owner  string // of group1 at 20 s; empty: nobody
+		fenced int
+	}{
+		"yield: it runs nowhere while everybody hears it":      {conf.ConflictYield, []event{all(false)}, "", 0},
+		"yield: it runs where nobody hears it":                 {conf.ConflictYield, []event{of("director1")}, "director2", 0},
+		"yield: who does not own it may hear it":               {conf.ConflictYield, []event{of("director2")}, "director1", 0},
+		"keep: it stays":                                       {conf.ConflictKeep, []event{all(false)}, "director1", 0},
+		"fence: it stays, and the router is fenced":            {conf.ConflictFence, []event{all(false)}, "director1", 1},
+		"fence: heard by the owner only":                       {conf.ConflictFence, []event{of("director1")}, "director1", 1},
+		"fence: who does not own the group accuses nobody":     {conf.ConflictFence, []event{of("director2", "director3")}, "director1", 0},
+		"fence: a forgery has it fenced once":                  {conf.ConflictFence, []event{all(true)}, "director1", 1},
+		"fence: an owner without a majority has nobody fenced": {conf.ConflictFence, []event{briefly, {At: 2500 * time.Millisecond, For: 25 * sec, Do: partition, On: []string{"director1"}}}, "director2", 0},
+		"fence: nor does a deaf one":                           {conf.ConflictFence, []event{briefly, {At: 2500 * time.Millisecond, For: 25 * sec, Do: oneWay, On: []string{"director1"}}}, "director2", 0},
+		"fence: the next owner does, which hears it, too":      {conf.ConflictFence, []event{all(false), {At: 4 * sec, For: 25 * sec, Do: power, On: []string{"director1"}}}, "director2", 1},
+		"fence: one that has left before is not fenced":        {conf.ConflictFence, []event{{At: 2 * sec, For: 2500 * time.Millisecond, Do: foreignMaster, Count: 1}, {At: 3 * sec, For: sec, Do: pause, On: []string{"director1"}}}, "director1", 0},
+		"fence: a device that fails is tried again by another node": {conf.ConflictFence, []event{
+			{At: 2 * sec, For: 80 * sec, Do: foreignMaster, Count: 1}, {At: sec, For: 90 * sec, Do: deviceFails, Count: 1},
+		}, "director1", 2},
+		"fence: an answer that is lost is no reason for a loop": {conf.ConflictFence, []event{all(true), {At: sec, For: 40 * sec, Do: deviceMute, Count: 9}}, "director1", 1},
+		"fence: who works the device dies":                      {conf.ConflictFence, []event{{At: 2 * sec, For: 80 * sec, Do: foreignMaster, Count: 1}, {At: sec, For: 40 * sec, Do: diesAsking}}, "", 2},
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			var owner string
+			s := announced(c.do, c.events...)
+			w := play(t, s.Config, func(w *world) {
+				r := newRun(w, s)
+				r.async(func() func() {
+					time.Sleep(22 * sec)
+					return func() { owner = w.owner(0) }
+				})
+				r.play()
+				r.drain()
+			})
+			for _, v := range w.violations {
+				t.Error(v)
+			}
+			if c.owner != "" && owner != c.owner || c.owner == "" && c.do == conf.ConflictYield && owner != "" {
+				t.Errorf("group1 is of %q, want %q", owner, c.owner)
+			}
+			if w.air.fenced != c.fenced {
+				t.Errorf("fenced %d times, want %d", w.air.fenced, c.fenced)
+			}
+			if t.Failed() {
+				t.Logf("%s", w.transcript.Bytes())
+			}
+		})
+	}
+}
+
+func TestForeignStories(t *testing.T) {
+	for name := range foreignStories {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			for seed := range uint64(3) {
+				judge(t, newSchedule(seed, name))
+			}
+		})
+	}
+}
