@@ -139,13 +139,13 @@ func (b *batch) exchange(k *Kernel, changes []Change, refused func(int, error)) 
 	err := unix.Sendto(b.fd, b.out, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 	for left := len(changes); err == nil && left > 0; {
 		var n int
-		var from unix.Sockaddr
-		n, from, err = unix.Recvfrom(b.fd, b.in, 0)
-		if errors.Is(err, unix.EINTR) {
+		var kernel bool
+		n, kernel, err = ReceiveFrom(b.fd, b.in, 0)
+		if err == unix.EINTR {
 			err = nil
 			continue
 		}
-		if sa, ok := from.(*unix.SockaddrNetlink); err != nil || !ok || sa.Pid != 0 {
+		if err != nil || !kernel {
 			continue // only the kernel answers
 		}
 		for m := range Messages(b.in[:n]) {

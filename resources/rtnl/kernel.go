@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unsafe"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -146,7 +147,7 @@ func (k *Kernel) Subscribe(buffer int, groups ...uint) (int, error) {
 // left. ENOBUFS: the kernel dropped messages.
 func Receive(fd int, buf []byte, f func(Message)) error {
 	for {
-		n, from, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
+		n, kernel, err := ReceiveFrom(fd, buf, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
 		switch {
 		case err == unix.EINTR:
 			continue
@@ -157,8 +158,8 @@ func Receive(fd int, buf []byte, f func(Message)) error {
 		case n > len(buf):
 			return unix.ENOBUFS
 		}
-		if sa, ok := from.(*unix.SockaddrNetlink); !ok || sa.Pid != nl.PidKernel {
-			continue // another process can write to us; only the kernel counts
+		if !kernel {
+			continue // another process can write to us
 		}
 		for m := range Messages(buf[:n]) {
 			f(m)
@@ -167,6 +168,19 @@ func Receive(fd int, buf []byte, f func(Message)) error {
 		// be sent meanwhile goes before the next.
 		runtime.Gosched()
 	}
+}
+
+// ReceiveFrom reads a datagram of netlink and tells whether it is the kernel's.
+// It does not allocate, unlike unix.Recvfrom. The error is a unix.Errno.
+func ReceiveFrom(fd int, buf []byte, flags int) (n int, kernel bool, err error) {
+	var from unix.RawSockaddrNetlink
+	size := uint32(unix.SizeofSockaddrNetlink)
+	got, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)),
+		uintptr(flags), uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)))
+	if errno != 0 {
+		return 0, false, errno
+	}
+	return int(got), from.Family == unix.AF_NETLINK && from.Pid == nl.PidKernel, nil
 }
 
 // dump asks for all objects of a kind. f gets the bodies of one complete,

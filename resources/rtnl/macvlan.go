@@ -20,13 +20,13 @@ const (
 // On an Ethernet device that is itself a macvlan the kernel takes that one's parent.
 func AddMacvlan(name string, parent int, mac string) Change {
 	b := make([]byte, unix.SizeofIfInfomsg)
-	b = append(b, attr(unix.IFLA_IFNAME, append([]byte(name), 0))...)
-	b = append(b, attr(unix.IFLA_LINK, binary.NativeEndian.AppendUint32(nil, uint32(parent)))...)
-	b = append(b, attr(unix.IFLA_ADDRESS, []byte(mac))...)
-	info := attr(unix.IFLA_INFO_KIND, []byte("macvlan"))
-	mode := attr(ifinfoMacvlanMode, binary.NativeEndian.AppendUint32(nil, macvlanVEPA))
-	info = append(info, attr(unix.IFLA_INFO_DATA, mode)...)
-	b = append(b, attr(unix.IFLA_LINKINFO, info)...)
+	b = appendName(b, unix.IFLA_IFNAME, name)
+	b = appendAttr(b, unix.IFLA_LINK, binary.NativeEndian.AppendUint32(nil, uint32(parent)))
+	b = appendAttr(b, unix.IFLA_ADDRESS, []byte(mac))
+	info := appendAttr(nil, unix.IFLA_INFO_KIND, []byte("macvlan"))
+	mode := appendAttr(nil, ifinfoMacvlanMode, binary.NativeEndian.AppendUint32(nil, macvlanVEPA))
+	info = appendAttr(info, unix.IFLA_INFO_DATA, mode)
+	b = appendAttr(b, unix.IFLA_LINKINFO, info)
 	return Change{unix.RTM_NEWLINK, unix.NLM_F_CREATE | unix.NLM_F_EXCL, b}
 }
 
@@ -35,7 +35,7 @@ func SetUp(index int, alias string) Change {
 	b := linkBody(index)
 	binary.NativeEndian.PutUint32(b[8:], unix.IFF_UP)
 	binary.NativeEndian.PutUint32(b[12:], unix.IFF_UP) // of the flags, this one changes
-	return Change{unix.RTM_NEWLINK, 0, append(b, attr(unix.IFLA_IFALIAS, []byte(alias))...)}
+	return Change{unix.RTM_NEWLINK, 0, appendAttr(b, unix.IFLA_IFALIAS, []byte(alias))}
 }
 
 // RemoveLink removes a virtual interface.

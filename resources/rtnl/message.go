@@ -242,11 +242,10 @@ func ParseConnected(b []byte) (r Connected, ok bool, err error) {
 	return r, r.Network.IsValid() && r.Index > 0 && table == unix.RT_TABLE_MAIN && dst.Is4() == (family == unix.AF_INET), nil
 }
 
-// attr encodes one attribute.
-func attr(typ uint16, v []byte) []byte {
-	b := make([]byte, unix.SizeofRtAttr, unix.SizeofRtAttr+len(v)+3)
-	binary.NativeEndian.PutUint16(b, uint16(unix.SizeofRtAttr+len(v)))
-	binary.NativeEndian.PutUint16(b[2:], typ)
+// appendAttr appends one attribute.
+func appendAttr[V []byte | string](b []byte, typ uint16, v V) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofRtAttr+len(v)))
+	b = binary.NativeEndian.AppendUint16(b, typ)
 	b = append(b, v...)
 	for len(b)%4 != 0 {
 		b = append(b, 0)
@@ -254,42 +253,67 @@ func attr(typ uint16, v []byte) []byte {
 	return b
 }
 
+// appendName appends an attribute with a string that ends with a 0.
+func appendName(b []byte, typ uint16, s string) []byte {
+	v := [unix.IFNAMSIZ]byte{} // larger ones are the kernel's to refuse
+	return appendAttr(b, typ, append(append(v[:0], s...), 0))
+}
+
+// appendIP appends an attribute with an address.
+func appendIP(b []byte, typ uint16, a netip.Addr) []byte {
+	if a.Is4() {
+		v := a.As4()
+		return appendAttr(b, typ, v[:])
+	}
+	v := a.As16()
+	return appendAttr(b, typ, v[:])
+}
+
+// addressSize (bytes) is more than the request for an address has.
+const addressSize = 128
+
 // Encode is the body of RTM_NEWADDR, or of RTM_DELADDR when remove is set: then
 // it names the address and nothing that somebody may have changed since.
 func (a Address) Encode(remove bool) []byte {
-	family := byte(unix.AF_INET)
+	return a.append(make([]byte, 0, addressSize), remove)
+}
+
+func (a Address) append(b []byte, remove bool) []byte {
+	family, flags := byte(unix.AF_INET), byte(a.Flags&ifaFlagsKept)
 	if a.Prefix.Addr().Is6() {
 		family = unix.AF_INET6
 	}
-	b := []byte{family, byte(a.Prefix.Bits()), 0, a.Scope, 0, 0, 0, 0}
-	binary.NativeEndian.PutUint32(b[4:], uint32(a.Index))
-	local := a.Prefix.Addr().AsSlice()
-	b = append(b, attr(unix.IFA_LOCAL, local)...)
-	other := local
-	if a.Peer.IsValid() {
-		other = a.Peer.AsSlice()
+	if remove {
+		flags = 0
 	}
-	b = append(b, attr(unix.IFA_ADDRESS, other)...)
+	b = append(b, family, byte(a.Prefix.Bits()), flags, a.Scope)
+	b = binary.NativeEndian.AppendUint32(b, uint32(a.Index))
+	b = appendIP(b, unix.IFA_LOCAL, a.Prefix.Addr())
+	other := a.Prefix.Addr()
+	if a.Peer.IsValid() {
+		other = a.Peer
+	}
+	b = appendIP(b, unix.IFA_ADDRESS, other)
 	if remove {
 		return b
 	}
-	b[2] = byte(a.Flags & ifaFlagsKept)
 	if a.Flags > ifaFlagsKept {
-		b = append(b, attr(unix.IFA_FLAGS, binary.NativeEndian.AppendUint32(nil, a.Flags))...)
+		b = appendNumber(b, unix.IFA_FLAGS, a.Flags)
 	}
 	if a.Broadcast.IsValid() {
-		b = append(b, attr(unix.IFA_BROADCAST, a.Broadcast.AsSlice())...)
+		b = appendIP(b, unix.IFA_BROADCAST, a.Broadcast)
 	}
 	if a.Label != "" {
-		b = append(b, attr(unix.IFA_LABEL, append([]byte(a.Label), 0))...)
+		b = appendName(b, unix.IFA_LABEL, a.Label)
 	}
 	if a.Proto != 0 {
-		b = append(b, attr(ifaProto, []byte{a.Proto})...)
+		b = appendAttr(b, ifaProto, []byte{a.Proto})
 	}
 	if a.Valid != Forever || a.Preferred != Forever {
-		ci := binary.NativeEndian.AppendUint32(nil, a.Preferred)
-		ci = binary.NativeEndian.AppendUint32(ci, a.Valid)
-		b = append(b, attr(unix.IFA_CACHEINFO, append(ci, make([]byte, 8)...))...)
+		var times [16]byte // struct ifa_cacheinfo
+		binary.NativeEndian.PutUint32(times[:], a.Preferred)
+		binary.NativeEndian.PutUint32(times[4:], a.Valid)
+		b = appendAttr(b, unix.IFA_CACHEINFO, times[:])
 	}
 	return b
 }

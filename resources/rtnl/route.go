@@ -44,23 +44,23 @@ func (r Route) encode() []byte {
 		binary.NativeEndian.PutUint32(b[8:], unix.RTNH_F_ONLINK)
 	}
 	if r.To.Bits() > 0 {
-		b = append(b, attr(unix.RTA_DST, r.To.Masked().Addr().AsSlice())...)
+		b = appendIP(b, unix.RTA_DST, r.To.Masked().Addr())
 	}
 	switch {
 	case r.Via.IsValid() && r.Via.BitLen() != r.To.Addr().BitLen():
 		via := binary.NativeEndian.AppendUint16(nil, uint16(familyOf(r.Via)))
-		b = append(b, attr(unix.RTA_VIA, append(via, r.Via.AsSlice()...))...)
+		b = appendAttr(b, unix.RTA_VIA, append(via, r.Via.AsSlice()...))
 	case r.Via.IsValid():
-		b = append(b, attr(unix.RTA_GATEWAY, r.Via.WithZone("").AsSlice())...)
+		b = appendIP(b, unix.RTA_GATEWAY, r.Via.WithZone(""))
 	}
 	if r.Source.IsValid() {
-		b = append(b, attr(unix.RTA_PREFSRC, r.Source.AsSlice())...)
+		b = appendIP(b, unix.RTA_PREFSRC, r.Source)
 	}
 	b = appendNumber(b, unix.RTA_OIF, uint32(r.Index))
 	b = appendNumber(b, unix.RTA_TABLE, table)
 	b = appendNumber(b, unix.RTA_PRIORITY, r.Metric)
 	if r.MTU != 0 {
-		b = append(b, attr(unix.RTA_METRICS, appendNumber(nil, unix.RTAX_MTU, r.MTU))...)
+		b = appendAttr(b, unix.RTA_METRICS, appendNumber(nil, unix.RTAX_MTU, r.MTU))
 	}
 	return b
 }
@@ -95,22 +95,22 @@ func (r Rule) encode() []byte {
 	}
 	b := []byte{family, byte(max(0, r.To.Bits())), byte(max(0, r.From.Bits())), 0, tableByte(r.Table), 0, 0, action, 0, 0, 0, 0}
 	if r.To.IsValid() {
-		b = append(b, attr(unix.FRA_DST, r.To.Masked().Addr().AsSlice())...)
+		b = appendIP(b, unix.FRA_DST, r.To.Masked().Addr())
 	}
 	if r.From.IsValid() {
-		b = append(b, attr(unix.FRA_SRC, r.From.Masked().Addr().AsSlice())...)
+		b = appendIP(b, unix.FRA_SRC, r.From.Masked().Addr())
 	}
 	if r.IIF != "" {
-		b = append(b, attr(unix.FRA_IIFNAME, append([]byte(r.IIF), 0))...)
+		b = appendName(b, unix.FRA_IIFNAME, r.IIF)
 	}
 	if r.OIF != "" {
-		b = append(b, attr(unix.FRA_OIFNAME, append([]byte(r.OIF), 0))...)
+		b = appendName(b, unix.FRA_OIFNAME, r.OIF)
 	}
 	b = appendNumber(b, unix.FRA_FWMARK, r.FWMark)
 	b = appendNumber(b, unix.FRA_TABLE, r.Table)
 	b = appendNumber(b, unix.FRA_PRIORITY, r.Priority)
 	if r.Protocol != 0 {
-		b = append(b, attr(unix.FRA_PROTOCOL, []byte{r.Protocol})...)
+		b = appendAttr(b, unix.FRA_PROTOCOL, []byte{r.Protocol})
 	}
 	return b
 }
@@ -135,5 +135,7 @@ func appendNumber(b []byte, typ uint16, n uint32) []byte {
 	if n == 0 {
 		return b
 	}
-	return append(b, attr(typ, binary.NativeEndian.AppendUint32(nil, n))...)
+	var v [4]byte
+	binary.NativeEndian.PutUint32(v[:], n)
+	return appendAttr(b, typ, v[:])
 }

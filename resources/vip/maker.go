@@ -22,7 +22,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -51,16 +50,15 @@ type Maker struct {
 	mu      sync.Mutex // guards the rest; never held while waiting for a resource
 	closed  bool
 	k       *rtnl.Kernel // nil until opened
-	sub     *os.File     // events of interfaces and addresses
-	subFD   int
-	stale   bool // the caches below have missed something: dump before use
-	buf     []byte
+	watch   *rtnl.Watch  // keeps links and addrs; nil until opened
+	renewal bool         // refresh is pending, or runs
 	links   map[int]rtnl.Link
 	addrs   map[netip.Addr][]rtnl.Address
 	started map[place]*vip
 	pending []func() // for the worker: what events ask for
 
 	routeFD int // events of routes; -1 until a resource needs routes
+	buf     []byte
 	routes  map[rtnl.Connected]struct{}
 
 	// journal has the records of what was started, by us or by a daemon before
@@ -144,11 +142,10 @@ func (m *Maker) Close() error {
 	m.closed = true
 	close(m.done)
 	vips := slices.Collect(maps.Values(m.started))
-	sub := m.sub
-	m.sub = nil
+	watch := m.watch
 	m.mu.Unlock()
-	if sub != nil {
-		_ = sub.Close() // waits for listen, which may be waiting for mu
+	if watch != nil {
+		watch.Close()
 	}
 	for _, v := range vips {
 		v.burst.cancel()
@@ -184,7 +181,7 @@ func (m *Maker) view() error {
 	m.mu.Lock()
 	err := m.open()
 	if err == nil {
-		err = m.drain()
+		err = m.watch.Take()
 	}
 	if err != nil {
 		m.mu.Unlock()
@@ -197,70 +194,36 @@ func (m *Maker) open() error {
 	if m.closed {
 		return errClosed
 	}
-	if m.k == nil {
-		k, err := rtnl.Open(m.cfg.Namespace)
-		if err != nil {
-			return err
-		}
-		m.k = k
-		m.buf = make([]byte, 256<<10)
-	}
-	if m.sub != nil {
+	if m.k != nil {
 		return nil
 	}
-	fd, err := m.k.Subscribe(rtnl.EventBuffer, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
+	k, err := rtnl.Open(m.cfg.Namespace)
 	if err != nil {
 		return err
 	}
-	m.sub, m.subFD, m.stale = os.NewFile(uintptr(fd), "netlink"), fd, true
-	if m.links == nil {
-		m.links, m.addrs = map[int]rtnl.Link{}, map[netip.Addr][]rtnl.Address{}
-		m.wg.Go(m.worker)
+	m.k, m.buf = k, make([]byte, 256<<10)
+	m.links, m.addrs = map[int]rtnl.Link{}, map[netip.Addr][]rtnl.Address{}
+	m.watch = &rtnl.Watch{
+		Kernel: k, Groups: []uint{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR},
+		Lock: &m.mu, Read: m.resync, Apply: m.apply,
+		Lost: func() { m.cfg.Logger.Warn("kernel events were lost, reading the state anew") },
+		Failed: func(error) {
+			if !m.renewal {
+				m.renewal = true
+				m.queue(m.refresh)
+			}
+		},
 	}
-	sub := m.sub
-	m.wg.Go(func() { m.listen(sub) })
+	m.wg.Go(m.worker)
 	return nil
 }
 
-// drain takes in what has arrived.
-func (m *Maker) drain() error {
-	if m.stale {
-		if err := m.resync(); err != nil {
-			return err
-		}
-	}
-	for {
-		err := rtnl.Receive(m.subFD, m.buf, m.apply)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, unix.ENOBUFS) {
-			m.reopen(err)
-			return fmt.Errorf("netlink subscription: %w", err)
-		}
-		m.cfg.Logger.Warn("kernel events were lost, reading the state anew", "err", err)
-		m.stale = true
-		if err := m.resync(); err != nil {
-			return err
-		}
-	}
-}
-
-// reopen drops a subscription that failed; the worker opens the next.
-func (m *Maker) reopen(err error) {
-	m.cfg.Logger.Warn("subscription to kernel events failed, opening it again", "err", err)
-	if sub := m.sub; sub != nil {
-		m.wg.Go(func() { _ = sub.Close() }) // waits for listen, which may be waiting for mu
-	}
-	m.sub, m.stale = nil, true
-	m.queue(m.refresh)
-}
-
-// refresh opens and resyncs after a failure, until it succeeds.
+// refresh takes the state in anew after a failure, until it succeeds.
 func (m *Maker) refresh() {
 	for {
 		err := m.view()
 		if err == nil {
+			m.renewal = false
 			m.mu.Unlock()
 			return
 		}
@@ -284,11 +247,10 @@ func (m *Maker) resync() error {
 		err = m.k.Addresses(func(a rtnl.Address) { addrs[a.Prefix.Addr()] = append(addrs[a.Prefix.Addr()], a) })
 	}
 	if err != nil {
-		m.queue(m.refresh)
 		return err
 	}
 	old := m.links
-	m.links, m.addrs, m.stale = links, addrs, false
+	m.links, m.addrs = links, addrs
 	m.dropRoutes()
 	for p, v := range m.started {
 		m.changed(v, old[p.index], links[p.index])
@@ -432,28 +394,6 @@ func (m *Maker) worker() {
 		for _, f := range todo {
 			f()
 		}
-	}
-}
-
-// listen waits for events on one subscription.
-func (m *Maker) listen(sub *os.File) {
-	rc, err := sub.SyscallConn()
-	if err != nil {
-		return // closed
-	}
-	_ = rc.Read(func(uintptr) bool {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if m.closed || m.sub != sub {
-			return true
-		}
-		_ = m.drain() // it has seen to its own mending
-		return m.sub != sub
-	})
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !m.closed && m.sub == sub {
-		m.reopen(os.ErrClosed)
 	}
 }
 

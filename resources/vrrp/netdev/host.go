@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,9 +61,7 @@ type Host struct {
 
 	mu       sync.Mutex // guards the rest; never held while a handler runs
 	closed   bool
-	sub      *os.File // events of interfaces and addresses; nil: to be opened again
-	subFD    int
-	buf      []byte
+	watch    rtnl.Watch // keeps seen
 	seen     picture
 	ports    map[place]*port
 	outlets  map[place]*outlet
@@ -97,10 +94,11 @@ func New(cfg Config) (*Host, error) {
 		return nil, fmt.Errorf("vrrp: %w", err)
 	}
 	h := &Host{
-		log: cfg.Logger, k: k, wake: make(chan struct{}, 1), done: make(chan struct{}), buf: make([]byte, 256<<10),
+		log: cfg.Logger, k: k, wake: make(chan struct{}, 1), done: make(chan struct{}),
 		ports: map[place]*port{}, outlets: map[place]*outlet{}, vmacs: map[string]*vmac{}, bases: map[string]*base{},
 		open: map[*Endpoint]struct{}{}, virtual: map[netip.Addr]int{}, holdings: map[string]*holding{},
 	}
+	h.subscribe()
 	h.drops = newDrops(k)
 	if h.journal, err = openJournal(cfg.RunDir); err == nil && !cfg.Beside {
 		err = h.clean()
@@ -128,16 +126,12 @@ func (h *Host) Close() error {
 	}
 	h.closed = true
 	close(h.done)
-	sub := h.sub
-	h.sub = nil
 	open := make([]*Endpoint, 0, len(h.open))
 	for e := range h.open {
 		open = append(open, e)
 	}
 	h.mu.Unlock()
-	if sub != nil {
-		_ = sub.Close() // waits for listen, which may be waiting for mu
-	}
+	h.watch.Close()
 	h.wg.Wait() // nobody attaches sockets from here on
 	h.use.Lock()
 	defer h.use.Unlock()

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -94,41 +93,22 @@ func (h *Host) view() error {
 	return err
 }
 
-// drain opens the subscription if it is not open and takes in what has arrived.
-// The caller holds mu.
+// drain takes in what the kernel has told. The caller holds mu.
 func (h *Host) drain() error {
 	if h.closed {
 		return errClosed
 	}
-	if h.sub == nil {
-		fd, err := h.k.Subscribe(rtnl.EventBuffer, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
-		if err != nil {
-			return err
-		}
-		if err := h.dump(); err != nil {
-			_ = unix.Close(fd)
-			return err
-		}
-		h.sub, h.subFD = os.NewFile(uintptr(fd), "netlink"), fd
-		sub := h.sub
-		h.wg.Go(func() { h.listen(sub) })
+	return h.watch.Take()
+}
+
+// subscribe makes the Watch that keeps the picture.
+func (h *Host) subscribe() {
+	h.watch = rtnl.Watch{
+		Kernel: h.k, Groups: []uint{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR},
+		Lock: &h.mu, Read: h.dump, Apply: h.apply,
+		Lost:   func() { h.log.Warn("kernel events were lost, reading the state anew") },
+		Failed: func(error) { h.stir() }, // the worker says it, and tries again
 	}
-	err := rtnl.Receive(h.subFD, h.buf, h.apply)
-	if errors.Is(err, unix.ENOBUFS) {
-		h.log.Warn("kernel events were lost, reading the state anew")
-		if err = h.dump(); err == nil {
-			// What is in the buffer now is at most newer than the dump, or repeats it.
-			err = rtnl.Receive(h.subFD, h.buf, h.apply)
-		}
-	}
-	if err != nil {
-		sub := h.sub
-		h.sub = nil
-		h.wg.Go(func() { _ = sub.Close() }) // waits for listen, which may be waiting for mu
-		h.stir()
-		return fmt.Errorf("netlink subscription: %w", err)
-	}
-	return nil
 }
 
 // dump reads the picture anew. The caller holds mu.
@@ -183,23 +163,6 @@ func (h *Host) stir() {
 	case h.wake <- struct{}{}:
 	default:
 	}
-}
-
-// listen waits for events on one subscription.
-func (h *Host) listen(sub *os.File) {
-	rc, err := sub.SyscallConn()
-	if err != nil {
-		return // closed
-	}
-	_ = rc.Read(func(uintptr) bool {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		if h.closed || h.sub != sub {
-			return true
-		}
-		_ = h.drain() // it has seen to its own mending
-		return h.sub != sub
-	})
 }
 
 // worker does what events ask for: sockets follow their interfaces, endpoints

@@ -1,39 +1,10 @@
 package netdev
 
 import (
-	"net/netip"
 	"slices"
 	"sync"
 	"testing"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/keepbeat/keepbeat/resources/rtnl"
 )
-
-func TestLostEventsAreMadeUpFor(t *testing.T) {
-	a, _ := pair(t)
-	h := a.host("")
-	x := open(t, h, router4("10.0.0.5/24"))
-	eventually(t, "an address", func() bool { return x.Local().IsValid() })
-
-	k := a.kernel()
-	h.mu.Lock() // nobody reads meanwhile
-	ok(t, unix.SetsockoptInt(h.subFD, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4096))
-	for n := range 500 {
-		l := rtnl.Address{Index: 1, Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 9, byte(n >> 8), byte(n)}), 32), Valid: rtnl.Forever, Preferred: rtnl.Forever}
-		if err := k.Add(l); err != nil {
-			t.Error(err)
-			break
-		}
-	}
-	a.ip("addr del 10.0.0.1/24 dev eth0\naddr add 10.0.0.9/24 dev eth0")
-	h.mu.Unlock()
-	eventually(t, "the new address", func() bool { return x.Local().String() == "10.0.0.9" })
-	// And goes on.
-	a.ip("addr del 10.0.0.9/24 dev eth0\naddr add 10.0.0.8/24 dev eth0")
-	eventually(t, "the next address", func() bool { return x.Local().String() == "10.0.0.8" })
-}
 
 func TestStatesOfInterfacesAreTold(t *testing.T) {
 	a, b := pair(t)
