@@ -114,10 +114,11 @@ func (a *announcer) outbid() error {
 	return fmt.Errorf("%s: the foreign router %s is master and has the better priority: the group yields (on_conflict: yield)", a.spec.Instance.Key(), f.From)
 }
 
-// Accused names the foreign master that is to be fenced.
+// Accused names the foreign master that is to be fenced. One of the same priority is
+// none: so announces every node of the cluster.
 func (a *announcer) Accused() (target, why string) {
 	f, is := a.talk.Conflict()
-	if !is || a.spec.OnConflict != conf.ConflictFence {
+	if !is || a.spec.OnConflict != conf.ConflictFence || f.Priority <= a.spec.Instance.Priority {
 		return "", ""
 	}
 	return a.spec.Foreign, fmt.Sprintf("%s is master of %s too", f.From, a.spec.Instance.Key())

@@ -268,6 +268,30 @@ func TestAForeignMasterBesideWhomTheGroupStays(t *testing.T) {
 	}
 }
 
+// Every node of the cluster announces with the group's priority: what is heard with
+// that may be another owner, where the rule unsafe or a guard that is off lets two be.
+func TestAMasterOfTheSamePriorityIsNotFenced(t *testing.T) {
+	story(t, "fence, foreign: router9", func(t *testing.T, w *wire, m *resources.Manager) {
+		m.Own(own(1))
+		synctest.Wait()
+		w.hear(254, 3)
+		if got := m.Accusations(); len(got) > 0 {
+			t.Errorf("accused: %v", got)
+		}
+		var d Detail
+		if err := json.Unmarshal(m.Status()[0].Resources[0].Detail, &d); err != nil {
+			t.Fatal(err)
+		}
+		if len(d.Trouble) != 1 {
+			t.Errorf("trouble: %q", d.Trouble)
+		}
+		w.hear(255, 1)
+		if got := m.Accusations(); len(got) != 1 {
+			t.Errorf("accused with more: %v", got)
+		}
+	})
+}
+
 func TestARouterThatIsNotUnderstoodIsATrouble(t *testing.T) {
 	story(t, "yield", func(t *testing.T, w *wire, m *resources.Manager) {
 		trouble := func() []string {
