@@ -289,11 +289,7 @@ func (a *Announcer) send(priority uint8) {
 	if from.IsValid() {
 		err = a.sender.send(a.endpoint, from, priority)
 	}
-	if err != nil {
-		a.counters.sendFailed(a.cfg.Logger, err)
-		return
-	}
-	a.counters.sent++
+	a.counters.attempt(a.cfg.Logger, err)
 }
 
 func (a *Announcer) receive(p Packet) {
@@ -309,10 +305,15 @@ func (a *Announcer) receive(p Packet) {
 	case !taken || a.speaks && !a.cfg.Live():
 	case a.outbids(adv, local):
 		a.outbid(adv, now)
-	case !a.speaks:
-	case now.Sub(a.sent) >= assertGap && (adv.Priority == 0 || own.LowerAdvert):
+	case !a.speaks || a.silent:
+	default:
+		if adv.Priority > 0 {
+			a.counters.note(a.cfg.Logger, ReasonRival, p.From, now)
+		}
 		// RFC 9568, 6.4.3: one that leaves, and one of lower priority, are answered at once.
-		a.send(own.Priority)
+		if now.Sub(a.sent) >= assertGap && (adv.Priority == 0 || own.LowerAdvert) {
+			a.send(own.Priority)
+		}
 	}
 }
 

@@ -214,11 +214,7 @@ func (i *instance) send(priority uint8) {
 		i.retryAfter(0) // what it lacks is found there
 		return
 	}
-	if err := i.sender.send(i.endpoint, from, priority); err != nil {
-		i.sendFailed(i.log, err)
-		return
-	}
-	i.sent++
+	i.attempt(i.log, i.sender.send(i.endpoint, from, priority))
 }
 
 // receive returns what an endpoint calls.

@@ -112,6 +112,27 @@ func TestTheNextOwnerIsNoRivalOfOneWithoutALease(t *testing.T) {
 	})
 }
 
+func TestAnOwnerTellsOfAMasterOfLowerPriority(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		a, b := ha.announcer(254, conf.ConflictYield), hb.announcer(100, conf.ConflictKeep)
+		listen(t, a)
+		start(t, b)
+		time.Sleep(5 * time.Second)
+		if notes := a.Status().Notes; notes != nil {
+			t.Errorf("before it is owner: %+v", notes)
+		}
+		start(t, a)
+		time.Sleep(5 * time.Second)
+		got := a.Status().Notes
+		if len(got) != 1 || got[0].Why != ReasonRival || got[0].From != hb.addr || got[0].Count < 4 {
+			t.Errorf("notes %+v", got)
+		}
+		outbid(t, a, false, "it is of lower priority")
+		end(t, a)
+		end(t, b)
+	})
+}
+
 func TestARivalIsHeardTwice(t *testing.T) {
 	i := &file(254, nil).Instances[0]
 	now := time.Unix(1e9, 0)

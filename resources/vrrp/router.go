@@ -194,7 +194,7 @@ func (r *Router) Update(v conf.VRRP) {
 	}
 }
 
-// yieldEvery is after how many instances Update lets the clock do what is due.
+// yieldEvery is after how many instances Update and Status let the clock do what is due.
 const yieldEvery = 10
 
 func (r *Router) yield() {

@@ -18,6 +18,7 @@ type counters struct {
 		at   time.Time
 	}
 	heard         heard // that was taken last
+	unsent        bool  // the last one
 	sendErrors    uint64
 	sendError     string
 	announceError string
@@ -44,12 +45,17 @@ func (c *counters) note(log *slog.Logger, why Reason, from netip.Addr, now time.
 	case why.Refused():
 		text = "advertisements are refused"
 	case why == ReasonRival:
-		text = "there is another master, of lower priority; it is told, and the addresses are announced again"
+		text = "a router of lower priority is master too, and should yield"
 	}
 	log.Warn(text+"; more of these are only counted", "why", why, "from", from)
 }
 
-func (c *counters) sendFailed(log *slog.Logger, err error) {
+// attempt counts an advertisement that was sent, or was not.
+func (c *counters) attempt(log *slog.Logger, err error) {
+	if c.unsent = err != nil; !c.unsent {
+		c.sent++
+		return
+	}
 	c.sendErrors++
 	if text := err.Error(); text != c.sendError {
 		c.sendError = text
@@ -94,7 +100,7 @@ type InstanceStatus struct {
 	Waits         bool           `json:"waits,omitempty"`     // for the first result of something
 	Listening     bool           `json:"listening,omitempty"` // a master that was late
 	Programs      bool           `json:"programs,omitempty"`  // the kernel is being made what the state asks for
-	Failure       string         `json:"failure,omitempty"`   // of the kernel, at the last attempt
+	Failure       string         `json:"failure,omitempty"`   // what the kernel has refused at the last attempt
 
 	Sent         uint64        `json:"sent"`
 	SendErrors   uint64        `json:"send_errors,omitempty"`
@@ -119,8 +125,12 @@ func (r *Router) Status() Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := Status{Instances: make([]InstanceStatus, 0, len(r.instances)), Lateness: r.lateness}
-	for n := range r.v.Instances {
-		if i := r.instances[r.v.Instances[n].Name]; i != nil {
+	all := r.v.Instances
+	for n := range all {
+		if n%yieldEvery == yieldEvery-1 {
+			r.yield()
+		}
+		if i := r.instances[all[n].Name]; i != nil {
 			s.Instances = append(s.Instances, i.status())
 		}
 	}
@@ -142,6 +152,9 @@ func (i *instance) status() InstanceStatus {
 	}
 	s.State, s.Since = i.machine.State()
 	s.Programs = i.working
+	if s.Failure == "" && i.unsent && s.State == Master {
+		s.Failure = "advertisements are not sent: " + i.sendError
+	}
 	if !i.gone {
 		s.Lacks, s.Waits = i.group.sync.Lacks(), i.group.sync.Waits()
 	}

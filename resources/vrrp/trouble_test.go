@@ -146,6 +146,23 @@ func TestWhatTheKernelRefusesIsTriedAgain(t *testing.T) {
 	})
 }
 
+func TestAMasterThatCannotSendShowsIt(t *testing.T) {
+	story(t, func(t *testing.T, _ *segment, ha, _ *fakeHost) {
+		a := ha.run(file(255, nil))
+		for _, c := range []struct {
+			cut  bool
+			want string
+		}{{false, ""}, {true, "advertisements are not sent: network is down"}, {false, ""}} {
+			ha.set(func() { ha.cut = c.cut })
+			time.Sleep(1500 * time.Millisecond)
+			if got := a.Status().Instances[0]; got.Failure != c.want {
+				t.Errorf("cut off %v: failure %q", c.cut, got.Failure)
+			}
+		}
+		a.stop()
+	})
+}
+
 func TestAMasterTellsOfAnotherOne(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
 		a, rival := ha.run(file(200, nil)), hb.announcer(50, conf.ConflictKeep)
