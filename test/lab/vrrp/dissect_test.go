@@ -67,15 +67,19 @@ func dissect(s *scene) (zero int) {
 	}
 	path := s.keep(false)
 	kinds := map[string]int{}
-	plain := slices.ContainsFunc(s.all, func(i instance) bool { return i.plain })
+	isPlain := func(d dissected) bool {
+		return slices.ContainsFunc(s.all, func(i instance) bool {
+			from0 := d.mac == s.port(0, false).MAC.String()
+			return fmt.Sprint(i.vrid) == d.vrid && (from0 && i.plain[0] || !from0 && i.plain[1])
+		})
+	}
 	for _, form := range []bool{false, true} {
-		if form && !plain {
+		if form && !slices.ContainsFunc(s.all, func(i instance) bool { return i.plain != [2]bool{} }) {
 			continue
 		}
 		for _, d := range tshark(s.t, path, form) {
 			vrrp := strings.HasPrefix(d.protocol, "VRRP")
-			has := vrrp && slices.ContainsFunc(s.all, func(i instance) bool { return i.plain && fmt.Sprint(i.vrid) == d.vrid })
-			if !ours[d.mac] && !ours[d.ip] || has != form {
+			if !ours[d.mac] && !ours[d.ip] || (vrrp && isPlain(d)) != form {
 				continue
 			}
 			kinds[d.protocol]++

@@ -7,6 +7,8 @@
 // keepalived with keepalived, at the same time on the same machine: the latter is
 // the measure of the former. A margin is what an observer cannot tell (one
 // advertisement more or less) and what the machine itself was late by meanwhile.
+// What both do is compared as well: their messages byte by byte, their mails, and
+// that preempt_delay, a reload or a mistake ends as with two of one kind.
 //
 // The stories of old configurations that need IPVS are in test/lab/kernel.
 //

@@ -2,8 +2,6 @@ package vrrp
 
 import (
 	"encoding/json"
-	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +17,9 @@ func cases() []instance {
 		{name: "interval-v3", vrid: 84, version: 3, interval: [2]time.Duration{time.Second / 2, time.Second / 4}, priority: [2]int{150, 100}},
 		{name: "interval-v2", vrid: 85, version: 2, interval: [2]time.Duration{time.Second, 2 * time.Second}, priority: [2]int{150, 100}},
 		{name: "password", vrid: 86, version: 2, interval: second, password: [2]string{"jwXq71", "Vz90pk"}, priority: [2]int{150, 100}},
+		{name: "ttl", vrid: 89, version: 3, unicast: true, interval: quarter, minTTL: 255, ttl: [2]int{254, 254}, priority: [2]int{150, 100}},
+		{name: "version", vrid: 90, version: 3, older: true, interval: second, priority: [2]int{150, 100}},
+		{name: "equal-IPv6", vrid: 91, version: 3, six: true, interval: quarter, priority: [2]int{100, 100}},
 		{name: "group-eth0", vrid: 87, version: 3, synced: true, interval: quarter, priority: [2]int{150, 100}},
 		{name: "group-eth1", vrid: 88, version: 3, synced: true, eth1: true, interval: quarter, priority: [2]int{150, 100}},
 	}
@@ -26,28 +27,15 @@ func cases() []instance {
 
 func TestScriptsNopreemptEqualPrioritiesMistakesAndSyncGroupsAreAsWithTwoKeepaliveds(t *testing.T) {
 	t.Parallel()
-	late := lateness(t)
-	scenes := make([]*scene, len(casts))
-	t.Run("casts", func(t *testing.T) {
-		for n, cast := range casts {
-			t.Run(fmt.Sprintf("%s-%s", cast[0], cast[1]), func(t *testing.T) {
-				t.Parallel()
-				s := newScene(t, cast, cases())
-				bend(s)
-				dissect(s)
-				scenes[n] = s
-			})
-		}
+	stage(t, casts, func([2]program) []instance { return cases() }, func(s *scene) {
+		bend(s)
+		dissect(s)
 	})
-	if t.Failed() || slices.Contains(scenes, nil) {
-		return // -run has chosen some
-	}
-	compare(t, scenes, late())
 }
 
 func bend(s *scene) {
 	const first, second = 0, 1
-	agreed := s.named("script", "nopreempt", "equal", "interval-v3", "group-eth0", "group-eth1")
+	agreed := s.named("script", "nopreempt", "equal", "equal-IPv6", "interval-v3", "group-eth0", "group-eth1")
 	group := s.named("group-eth0", "group-eth1")
 	const since = "the second starts after the first"
 
@@ -66,7 +54,7 @@ func bend(s *scene) {
 	at = time.Now()
 	s.routers[first].Run("rm", downFile)
 	s.takesOver("its script succeeds", first, at, false, s.named("script"))
-	s.staysQuiet("no script is of others", second, at, s.named("nopreempt", "equal", "interval-v3", "group-eth0", "group-eth1"))
+	s.staysQuiet("no script is of others", second, at, s.named("nopreempt", "equal", "equal-IPv6", "interval-v3", "group-eth0", "group-eth1"))
 
 	at = time.Now()
 	s.port(first, true).Down()
@@ -77,11 +65,11 @@ func bend(s *scene) {
 
 	at = time.Now()
 	s.port(first, false).Block()
-	s.takesOver("the switch in between loses all", second, at, true, s.named("script", "nopreempt", "equal", "interval-v3"))
+	s.takesOver("the switch in between loses all", second, at, true, s.named("script", "nopreempt", "equal", "equal-IPv6", "interval-v3"))
 	at = time.Now()
 	s.port(first, false).Heal()
 	s.becomes("and carries again", first, at, false, s.named("script", "nopreempt", "interval-v3"))
-	s.becomes("of equals the higher address stays", second, at, false, s.named("equal"))
+	s.becomes("of equals the higher address stays", second, at, false, s.named("equal", "equal-IPv6"))
 
 	at = time.Now()
 	s.stop(first)
@@ -89,19 +77,19 @@ func bend(s *scene) {
 	at = time.Now()
 	s.start(first)
 	s.takesOver("it starts again", first, at, false, s.named("script", "interval-v3", "group-eth0", "group-eth1"))
-	s.becomes("and lets others go on", second, at, false, s.named("nopreempt", "equal"))
-	s.staysQuiet("and lets others go on", first, at, s.named("nopreempt", "equal"))
+	s.becomes("and lets others go on", second, at, false, s.named("nopreempt", "equal", "equal-IPv6"))
+	s.staysQuiet("and lets others go on", first, at, s.named("nopreempt", "equal", "equal-IPv6"))
 	s.stop(first)
 	s.stop(second)
 }
 
-// mistakes are two routers that do not believe each other: both are masters, as
-// version 2 has it. That shows in their addresses alone: a keepalived 2.2.7 begins
-// its interval anew with every advertisement that it refuses, and a master is
-// silent while others send more often. keepbeat is not, and says once why.
+// mistakes are two routers that do not believe each other: both are masters. That
+// shows in their addresses alone: a keepalived 2.2.7 begins its interval anew with
+// every advertisement that it refuses, and a master is silent while others send
+// more often. keepbeat is not, and says once why.
 func mistakes(s *scene, since time.Time) {
 	s.t.Helper()
-	for name, reason := range map[string]string{"interval-v2": "interval", "password": "password"} {
+	for name, reason := range map[string]string{"interval-v2": "interval", "password": "password", "ttl": "ttl", "version": "version"} {
 		i := s.named(name)[0]
 		s.Eventually(limit, "two masters of "+name, func() bool {
 			a := i.addresses()[0].String()
@@ -113,7 +101,7 @@ func mistakes(s *scene, since time.Time) {
 			}
 			mine := func() []span {
 				by, _ := s.sent(i)
-				return within(spans(by[r], i.interval[r]), since)
+				return within(spans(by[r], i.interval[r]+s.late()), since)
 			}
 			s.Eventually(limit, "five advertisements beside another master", func() bool {
 				m := mine()

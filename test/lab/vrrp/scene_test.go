@@ -18,10 +18,16 @@ import (
 // Scenes wait for timers of VRRP nearly all the time: many of them fit on two cores.
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if err := flag.Set("test.parallel", "12"); err != nil {
+	if err := flag.Set("test.parallel", "20"); err != nil {
 		panic(err)
 	}
-	os.Exit(m.Run())
+	end, err := clock.run()
+	if err != nil {
+		panic(err)
+	}
+	status := m.Run()
+	end()
+	os.Exit(status)
 }
 
 // limit is for what takes some seconds on an idle machine.
@@ -48,6 +54,7 @@ type scene struct {
 	hears     map[bool]*observer // by instance.eth1
 	asks      *net.UDPConn
 	results   []result
+	late      func() time.Duration // of the machine, up to now
 }
 
 // result is what an event did to an instance.
@@ -55,6 +62,38 @@ type result struct {
 	event        string
 	instance     *instance
 	both, nobody time.Duration
+	took         time.Duration // until a router was master that had to wait; 0: it had not
+}
+
+// casts are who plays the two routers; the measure is the first. The last has
+// keepbeat alone, for what keepalived has no part in.
+var casts = [][2]program{{keepalived, keepalived}, {keepbeat, keepalived}, {keepalived, keepbeat}, {keepbeat, keepbeat}}
+
+func (s *scene) String() string { return fmt.Sprintf("%s and %s", s.cast[0], s.cast[1]) }
+
+// stage has the same befall instances with some casts side by side, holds each
+// against the first, and returns the scenes; nil if -run has chosen some of them.
+func stage(t *testing.T, casts [][2]program, instances func(cast [2]program) []instance, play func(*scene)) []*scene {
+	t.Helper()
+	began := time.Now()
+	late := func() time.Duration { return clock.worst(began) }
+	scenes := make([]*scene, len(casts))
+	t.Run("casts", func(t *testing.T) {
+		for n, cast := range casts {
+			t.Run(fmt.Sprintf("%s-%s", cast[0], cast[1]), func(t *testing.T) {
+				t.Parallel()
+				s := newScene(t, cast, instances(cast))
+				s.late = late
+				play(s)
+				scenes[n] = s
+			})
+		}
+	})
+	if t.Failed() || slices.Contains(scenes, nil) {
+		return nil
+	}
+	compare(t, scenes, late())
+	return scenes
 }
 
 func newScene(t *testing.T, cast [2]program, all []instance) *scene {
@@ -66,7 +105,7 @@ func newScene(t *testing.T, cast [2]program, all []instance) *scene {
 	s.client = s.Host("client")
 	for n, name := range []string{"eth0", "eth1"} {
 		eth1 := n == 1
-		if eth1 && !slices.ContainsFunc(all, func(i instance) bool { return i.eth1 }) {
+		if eth1 && !slices.ContainsFunc(all, func(i instance) bool { return i.eth1 || i.mailed }) {
 			continue
 		}
 		hub := s.Hub(name)
@@ -78,8 +117,7 @@ func newScene(t *testing.T, cast [2]program, all []instance) *scene {
 	}
 	for r, h := range s.routers {
 		h.StartResponder()
-		h.WriteFile(directory+"vrrp.yaml", keepbeatConf(all, r), 0o600)
-		h.WriteFile(directory+"keepalived.conf", keepalivedConf(all, r), 0o644)
+		s.configure(r)
 	}
 	err := s.client.Do(func() (err error) {
 		s.asks, err = net.ListenUDP("udp", nil)
@@ -90,6 +128,13 @@ func newScene(t *testing.T, cast [2]program, all []instance) *scene {
 	}
 	t.Cleanup(func() { s.asks.Close() })
 	return s
+}
+
+// configure writes the files of a router, as its instances are now.
+func (s *scene) configure(router int) {
+	s.t.Helper()
+	s.routers[router].WriteFile(directory+"vrrp.yaml", keepbeatConf(s.all, router), 0o600)
+	s.routers[router].WriteFile(directory+"keepalived.conf", keepalivedConf(s.all, router), 0o644)
 }
 
 // start starts the router's program. The router knows the other's MAC address for
@@ -224,12 +269,13 @@ func (s *scene) becomes(event string, router int, since time.Time, cut bool, som
 		interval := max(i.interval[0], i.interval[1])
 		// The last advertisement before the event was within an interval of it.
 		a, b := within(spans(by[0], interval), since.Add(-2*interval)), within(spans(by[1], interval), since.Add(-2*interval))
-		s.results = append(s.results, result{event, i, both(a, b), nobody(a, b)})
+		s.results = append(s.results, result{event: event, instance: i, both: both(a, b), nobody: nobody(a, b)})
 	}
 }
 
 // staysQuiet waits until the other router has advertised for longer than any
-// backup waits, and holds that this one has never since an instant.
+// backup waits, and holds that this one has never since an instant, unless the
+// machine has left somebody without a processor for half of that time.
 func (s *scene) staysQuiet(event string, router int, since time.Time, some []*instance) {
 	s.t.Helper()
 	for _, i := range some {
@@ -245,7 +291,9 @@ func (s *scene) staysQuiet(event string, router int, since time.Time, some []*in
 			return n
 		}
 		s.Eventually(limit, fmt.Sprintf("%s: six advertisements of %s", event, i.name), func() bool { return after()[1-router] >= 6 })
-		if n := after()[router]; n > 0 {
+		if n := after()[router]; n > 0 && s.late() > 3*i.interval[router]/2 {
+			s.Logf("%s: router%d took itself for the master of %s; the machine was late by %v", event, router, i.name, s.late())
+		} else if n > 0 {
 			s.t.Errorf("%s: router%d (%s) advertised %d times as master of %s; heard:\n%s", event, router, s.cast[router], n, i.name, s.story(i, since))
 		}
 	}

@@ -85,8 +85,10 @@ func inLab(text string) string { return strings.ReplaceAll(text, "/etc/keepalive
 
 // asSecond makes the file of the first balancer that of the second.
 var asSecond = strings.NewReplacer(
-	"state: MASTER", "state: BACKUP", "state: BACKUP", "state: MASTER", "state MASTER", "state BACKUP",
-	"priority: 101", "priority: 100", "priority: 100", "priority: 101", "priority 101", "priority 100",
+	"state: MASTER", "state: BACKUP", "state: BACKUP", "state: MASTER",
+	"state MASTER", "state BACKUP", "state BACKUP", "state MASTER",
+	"priority: 101", "priority: 100", "priority: 100", "priority: 101",
+	"priority 101", "priority 100", "priority 100", "priority 101",
 )
 
 func (b *balancers) start(h *lab.Host, p program, file string) {
@@ -193,10 +195,28 @@ func TestTheHaproxyPairOfKeepalived(t *testing.T) {
 
 func TestTwoBalancersThatBothWork(t *testing.T) {
 	t.Parallel()
+	// A file of keepalived whose second script is for a shell, which is named as keepalived 2 wants it.
+	legacy, err := os.ReadFile("testdata/keepalived-dual-master.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, second := range []program{keepbeat, keepalived} {
+		t.Run("the second is "+string(second), func(t *testing.T) {
+			t.Parallel()
+			file := example(t, "vrrp-dual-master/vrrp.yaml")
+			other := file
+			if second == keepalived {
+				other = inLab(string(legacy))
+			}
+			bothWork(t, file, second, asSecond.Replace(other))
+		})
+	}
+}
+
+func bothWork(t *testing.T, file string, second program, other string) {
 	b := newBalancers(t)
-	file := example(t, "vrrp-dual-master/vrrp.yaml")
 	b.start(b.lb1, keepbeat, file)
-	b.start(b.lb2, keepbeat, asSecond.Replace(file))
+	b.start(b.lb2, second, other)
 	one := b.client.GetHTTP("http://"+vip1+"/", 100*time.Millisecond, 2*time.Second)
 	two := b.client.GetHTTP("http://"+vip2+"/", 100*time.Millisecond, 2*time.Second)
 	answer := func(h1, h2 *lab.Host, since probe.Instant) {

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
@@ -22,6 +21,7 @@ func wires() []instance {
 		{name: "v2-unicast-PASS", vrid: 54, version: 2, unicast: true, interval: second, priority: priority, password: [2]string{"abc", "abc"}},
 		{name: "v3-multicast", vrid: 61, version: 3, interval: quarter, priority: priority},
 		{name: "v3-unicast", vrid: 62, version: 3, unicast: true, interval: quarter, priority: priority},
+		{name: "v3-unicast-TTL", vrid: 67, version: 3, unicast: true, interval: quarter, minTTL: 64, ttl: [2]int{64, 64}, priority: priority},
 		{name: "v3-owner", vrid: 64, version: 3, interval: quarter, priority: [2]int{255, 100}},
 		{name: "v3-VMAC", vrid: 65, version: 3, vmac: true, interval: quarter, priority: priority},
 		{name: "v3-IPv6-VMAC", vrid: 75, version: 3, six: true, vmac: true, interval: quarter, priority: priority},
@@ -30,38 +30,30 @@ func wires() []instance {
 	}
 }
 
-// casts are who plays the two routers; the measure is the first.
-var casts = [][2]program{{keepalived, keepalived}, {keepbeat, keepalived}, {keepalived, keepbeat}, {keepbeat, keepbeat}}
-
-func (s *scene) String() string { return fmt.Sprintf("%s and %s", s.cast[0], s.cast[1]) }
-
 // Events befall two routers, the first of which has the higher priority.
 func TestTwoRoutersOfAnyMakeShareAddressesAsTwoKeepalivedsDo(t *testing.T) {
 	t.Parallel()
-	late := lateness(t)
-	scenes := make([]*scene, len(casts))
-	t.Run("casts", func(t *testing.T) {
-		for n, cast := range casts {
-			t.Run(fmt.Sprintf("%s-%s", cast[0], cast[1]), func(t *testing.T) {
-				t.Parallel()
-				all := wires()
-				if !slices.Contains(cast[:], keepalived) {
-					all = append(all, instance{name: "v3-plain-checksum", vrid: 63, version: 3, plain: true, interval: all[4].interval, priority: all[4].priority})
-				}
-				s := newScene(t, cast, all)
-				play(s)
-				// The second never resigns: it is stopped as a backup.
-				if zero := dissect(s); cast[0] == keepbeat && zero < len(all) {
-					t.Errorf("%d advertisements of priority 0; want one of each instance at least", zero)
-				}
-				scenes[n] = s
-			})
+	instances := func(cast [2]program) []instance {
+		all := wires()
+		if !slices.Contains(cast[:], keepalived) {
+			like := all[4]
+			for vrid, plain := range map[uint8][2]bool{63: {true, true}, 66: {true, false}} {
+				like.name, like.vrid, like.plain = fmt.Sprintf("v3-plain-checksum-%d", vrid), vrid, plain
+				all = append(all, like)
+			}
+		}
+		return all
+	}
+	scenes := stage(t, casts, instances, func(s *scene) {
+		play(s)
+		// The second never resigns: it is stopped as a backup.
+		if zero := dissect(s); s.cast[0] == keepbeat && zero < len(s.all) {
+			s.t.Errorf("%d advertisements of priority 0; want one of each instance at least", zero)
 		}
 	})
-	if t.Failed() || slices.Contains(scenes, nil) {
-		return // -run has chosen some
+	if scenes == nil {
+		return
 	}
-	compare(t, scenes, late())
 	for n, s := range scenes[1:] {
 		for r, p := range casts[n+1] {
 			if p == keepbeat {
@@ -122,17 +114,25 @@ func play(s *scene) {
 	})
 }
 
-// compare holds each scene against the first, in which keepalived plays with itself.
+// compare holds each scene against the first, in which keepalived plays with
+// itself: against the longest that an event led to with any of the instances that
+// have the same version and interval.
 //
 // An advertisement interval and twice the machine's lateness are the margin: the
 // lengths are told by advertisements, of which one more or less is chance; and
 // both routers may get the processor late.
 func compare(t *testing.T, scenes []*scene, late time.Duration) {
 	t.Helper()
-	type key struct{ event, instance string }
+	type key struct {
+		event    string
+		version  int
+		interval [2]time.Duration
+	}
+	of := func(r result) key { return key{r.event, r.instance.version, r.instance.interval} }
 	measure := map[key]result{}
 	for _, r := range scenes[0].results {
-		measure[key{r.event, r.instance.name}] = r
+		m := measure[of(r)]
+		measure[of(r)] = result{both: max(m.both, r.both), nobody: max(m.nobody, r.nobody), took: max(m.took, r.took)}
 	}
 	for _, s := range scenes {
 		text, event := "", ""
@@ -145,10 +145,16 @@ func compare(t *testing.T, scenes []*scene, late time.Duration) {
 			if r.both > 0 {
 				text += fmt.Sprintf(" (two: %s)", ms(r.both))
 			}
-			m, ok := measure[key{r.event, r.instance.name}]
+			if r.took > 0 {
+				text += fmt.Sprintf(" (after %s)", ms(r.took))
+			}
+			m, ok := measure[of(r)]
 			margin := max(r.instance.interval[0], r.instance.interval[1]) + 2*late
 			if ok && r.both > m.both+margin {
 				t.Errorf("%s, %s, %s: two were master for %v, with keepalived alone %v", s, r.event, r.instance.name, r.both, m.both)
+			}
+			if ok && r.took > m.took+r.instance.delay+2*late {
+				t.Errorf("%s, %s, %s: master after %v, keepalived after %v", s, r.event, r.instance.name, r.took, m.took)
 			}
 			if ok && r.nobody > m.nobody+margin {
 				t.Errorf("%s, %s, %s: nobody was master for %v, with keepalived alone %v", s, r.event, r.instance.name, r.nobody, m.nobody)
@@ -183,34 +189,4 @@ func messages(s *scene, i *instance, router int) map[string]bool {
 		all[a.String()] = true
 	}
 	return all
-}
-
-// lateness measures how late a process of this machine gets the processor; the
-// function it returns ends that and says the worst.
-func lateness(t *testing.T) func() time.Duration {
-	const step = 5 * time.Millisecond
-	stop := make(chan struct{})
-	var worst time.Duration
-	var measuring sync.WaitGroup
-	measuring.Go(func() {
-		tick := time.NewTicker(step)
-		defer tick.Stop()
-		for last := time.Now(); ; {
-			select {
-			case <-stop:
-				return
-			case <-tick.C:
-			}
-			now := time.Now()
-			worst = max(worst, now.Sub(last)-step)
-			last = now
-		}
-	})
-	end := sync.OnceValue(func() time.Duration {
-		close(stop)
-		measuring.Wait()
-		return worst
-	})
-	t.Cleanup(func() { end() })
-	return end
 }
