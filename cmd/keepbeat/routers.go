@@ -49,8 +49,46 @@ type routers struct {
 	spec   func() *conf.Spec // of the cluster beside it; nil: there is none
 	logger *slog.Logger
 
-	mu sync.Mutex // of reloads, guards what follows
-	v  *conf.VRRP // that was read last
+	mu     sync.Mutex // of reloads, guards what follows
+	v      *conf.VRRP // that was read last
+	unread error      // why the file was refused since
+	apart  error      // what of v is the cluster's, and not run here
+	left   bool       // for a restart: nothing of v is run
+
+	told    sync.Mutex // guards what follows
+	trouble []string   // of the file
+}
+
+// Status implements api.Routers.
+func (r *routers) Status() site.Status {
+	st := r.Site.Status()
+	r.told.Lock()
+	defer r.told.Unlock()
+	st.Trouble = append(st.Trouble, r.trouble...)
+	return st
+}
+
+// note makes what status says of the file. r.mu is held.
+func (r *routers) note() {
+	var lines []string
+	if r.unread != nil {
+		lines = append(lines, "what runs is not what "+r.path+" has, which was refused: "+firstLine(r.unread))
+	}
+	if r.apart != nil {
+		lines = append(lines, "not all of "+r.path+" is run: "+firstLine(r.apart))
+	}
+	r.told.Lock()
+	defer r.told.Unlock()
+	r.trouble = lines
+}
+
+// firstLine is the first of the faults of a file, and how many more there are.
+func firstLine(err error) string {
+	line, rest, more := strings.Cut(err.Error(), "\n")
+	if more {
+		line += fmt.Sprintf(" (and %d more)", 1+strings.Count(rest, "\n"))
+	}
+	return line
 }
 
 // loadRouters reads vrrp.yaml. What is the cluster's, too, is a fault.
@@ -69,19 +107,58 @@ func loadRouters(path string, spec *conf.Spec, logger *slog.Logger) (*conf.VRRP,
 func (r *routers) Reload() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var spec *conf.Spec
-	if r.spec != nil {
-		spec = r.spec()
+	if r.left {
+		return errors.New("the daemon is being replaced, and the new one reads the file; ask it again in a moment")
 	}
-	v, err := loadRouters(r.path, spec, r.logger)
+	v, err := loadRouters(r.path, r.clusters(), r.logger)
 	if err != nil {
 		r.logger.Error(r.path+" is not read: what runs goes on as it was", "err", err)
+		r.unread = err
+		r.note()
 		return err
 	}
-	r.v = v
+	for _, key := range notReloaded(r.v, v, r.spec == nil) {
+		r.logger.Warn(r.path + ": " + key + " has changed, which counts from the next start on: systemctl restart keepbeat")
+	}
+	r.v, r.unread, r.apart = v, nil, nil
+	r.note()
 	r.Update(v)
 	r.logger.Info(r.path+" was read", "instances", len(v.Instances), "pools", len(v.Pools))
 	return nil
+}
+
+// notReloaded are the keys of global_defs that have changed, and that a daemon
+// reads when it starts; most are of one that is alone.
+func notReloaded(was, is *conf.VRRP, alone bool) (keys []string) {
+	for _, k := range []struct {
+		name, was, is string
+		counts        bool
+	}{
+		{"router_id", was.RouterID, is.RouterID, true}, {"run_dir", was.RunDir, is.RunDir, alone},
+		{"socket_group", was.SocketGroup, is.SocketGroup, alone}, {"admin_group", was.AdminGroup, is.AdminGroup, alone},
+	} {
+		if k.counts && k.was != k.is {
+			keys = append(keys, k.name)
+		}
+	}
+	return keys
+}
+
+// sound says whether a daemon that starts now could read the file. Without one it runs none.
+func (r *routers) sound() error {
+	if _, err := os.Lstat(r.path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	_, err := loadRouters(r.path, r.clusters(), slog.New(slog.DiscardHandler))
+	return err
+}
+
+// clusters is the specification of the cluster beside it, nil without one.
+func (r *routers) clusters() *conf.Spec {
+	if r.spec == nil {
+		return nil
+	}
+	return r.spec()
 }
 
 // besideCluster makes the virtual routers of a director. What the cluster has is
@@ -122,13 +199,29 @@ func (r *routers) keepApart(ctx context.Context) error {
 			continue
 		}
 		seen = spec
-		r.mu.Lock()
-		if err := conf.CheckWorlds(r.v, spec); err != nil {
-			r.logger.Error("ALARM: vrrp.yaml has what is the cluster's now; it is not run here", "err", err)
-			r.Update(conf.Apart(r.v, spec))
-		}
-		r.mu.Unlock()
+		r.separate(spec)
 	}
+}
+
+// separate runs what is not the cluster's, and what is not any more.
+func (r *routers) separate(spec *conf.Spec) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.left {
+		return
+	}
+	before := r.apart
+	r.apart = conf.CheckWorlds(r.v, spec)
+	switch {
+	case r.apart != nil:
+		r.logger.Error("ALARM: vrrp.yaml has what is the cluster's now; it is not run here", "err", r.apart)
+	case before != nil:
+		r.logger.Info("nothing of vrrp.yaml is the cluster's any more; all of it is run again")
+	default:
+		return
+	}
+	r.note()
+	r.Update(conf.Apart(r.v, spec))
 }
 
 // leaveTime is how long a restart waits for addresses to be given back and notify
@@ -139,11 +232,27 @@ const leaveTime = 2 * time.Second
 func (r *routers) leave() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.left = true
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
 	defer cancel()
 	if err := r.Leave(ctx); err != nil {
 		r.logger.Warn("the restart does not wait any longer; the next daemon takes back what is left", "err", err)
 	}
+}
+
+// stay takes leave back: what ran before runs again.
+func (r *routers) stay() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.left {
+		return
+	}
+	r.left = false
+	v := r.v
+	if spec := r.clusters(); spec != nil {
+		v = conf.Apart(v, spec)
+	}
+	r.Update(v)
 }
 
 // hostName is what mails call this machine.

@@ -442,6 +442,9 @@ func (r *reexecutor) restart() {
 func (r *reexecutor) exec() {
 	time.Sleep(50 * time.Millisecond) // let the answer on the control socket get out
 	path, err := executable()
+	if err == nil && r.routers != nil {
+		err = r.routers.sound() // the new daemon would refuse to start
+	}
 	if err == nil {
 		usec, _ := monotonicUsec()
 		notify("RELOADING=1\nMONOTONIC_USEC="+usec, r.logger)
@@ -453,7 +456,7 @@ func (r *reexecutor) exec() {
 	}
 	r.logger.Error("re-exec failed; going on", "err", err)
 	if r.routers != nil {
-		_ = r.routers.Reload() // it has said why not
+		r.routers.stay()
 	}
 	notify(daemon.SdNotifyReady, r.logger)
 	r.node.CancelRestart()
