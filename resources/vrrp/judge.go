@@ -14,6 +14,8 @@ type Advert struct {
 	Priority uint8
 	Interval time.Duration
 	From     netip.Addr
+	// Others: it has addresses, and none of them is ours. Its VRID is ours by mistake.
+	Others bool
 }
 
 // judge decides what of that which arrives is taken as an advertisement for an
@@ -90,10 +92,13 @@ func (j *judge) take(p Packet, local netip.Addr) (a Advert, remarks Reasons, ref
 	}
 	// A list that differs is no reason to have two masters: keepalived counts it
 	// and takes the advertisement.
+	a = Advert{Priority: m.Priority, Interval: m.Interval, From: from}
 	if !j.sameList(&m) {
 		remarks.add(ReasonAddresses)
+		j.scratch = m.Addresses(j.scratch[:0], j.i.IPv6)
+		a.Others = len(j.scratch) > 0 && !slices.ContainsFunc(j.scratch, func(x netip.Addr) bool { return slices.Contains(j.addresses, x) })
 	}
-	return Advert{Priority: m.Priority, Interval: m.Interval, From: from}, remarks, 0
+	return a, remarks, 0
 }
 
 // version judges what only one of the versions has.

@@ -55,7 +55,7 @@ func TestEveryRowOfTheStateTables(t *testing.T) {
 			answer = Send
 		}
 		advert := func(p uint8, from netip.Addr) func(*Machine, time.Time) Actions {
-			return func(m *Machine, now time.Time) Actions { return m.Received(Advert{p, theirs, from}, local, now) }
+			return func(m *Machine, now time.Time) Actions { return m.Received(Advert{Priority: p, Interval: theirs, From: from}, local, now) }
 		}
 		expired := func(m *Machine, now time.Time) Actions { return m.Expired(now) }
 		rows := []struct {
@@ -135,7 +135,7 @@ func TestAFloodIsNotAnsweredByAFlood(t *testing.T) {
 	for _, priority := range []uint8{0, 50} {
 		sent := 0
 		for i := range 1000 {
-			if m.Received(Advert{priority, time.Second, upper}, local, now.Add(time.Duration(i)*100*time.Microsecond))&Send != 0 {
+			if m.Received(Advert{Priority: priority, Interval: time.Second, From: upper}, local, now.Add(time.Duration(i)*100*time.Microsecond))&Send != 0 {
 				sent++
 			}
 		}
@@ -178,7 +178,7 @@ func TestAnotherIntervalCountsUntilAMasterIsHeard(t *testing.T) {
 	if want := epoch.Add(3609375 * time.Microsecond); !m.Deadline().Equal(want) {
 		t.Errorf("nobody was heard: the deadline is %v after the start, want 3.609375s", m.Deadline().Sub(epoch))
 	}
-	m.Received(Advert{200, 2 * time.Second, upper}, local, now)
+	m.Received(Advert{Priority: 200, Interval: 2 * time.Second, From: upper}, local, now)
 	want := m.Deadline()
 	s.Interval = 3 * time.Second
 	if m.Configure(s, now); !m.Deadline().Equal(want) {
@@ -238,7 +238,7 @@ func FuzzMachine(f *testing.F) {
 				s.Priority = max(1, next())
 				a, what = m.SetPriority(s.Priority, now), "priority"
 			default:
-				adv := Advert{next(), time.Duration(1+int(next())) * 10 * time.Millisecond, upper}
+				adv := Advert{Priority: next(), Interval: time.Duration(1+int(next())) * 10 * time.Millisecond, From: upper}
 				if event == 7 {
 					adv.From = lower
 				}

@@ -14,6 +14,8 @@ type Foreign struct {
 	From     netip.Addr `json:"from"`
 	Priority uint8      `json:"priority"`
 	Since    time.Time  `json:"since"`
+	// Others: it announces other addresses than the group's, under the group's VRID.
+	Others bool `json:"other_addresses,omitempty"`
 }
 
 func (f Foreign) String() string { return fmt.Sprintf("%s, priority %d", f.From, f.Priority) }
@@ -33,10 +35,10 @@ func (r *rival) hear(adv Advert, i *conf.VRRPInstance, now time.Time) (begins bo
 	wait := time.Duration(i.DownAdverts+1) * max(i.Interval, adv.Interval)
 	switch {
 	case r.gone(now), !r.again && r.From != adv.From:
-		*r = rival{Foreign: Foreign{adv.From, adv.Priority, now}, heard: now, wait: wait}
+		*r = rival{Foreign: Foreign{adv.From, adv.Priority, now, adv.Others}, heard: now, wait: wait}
 		return false
 	case r.From == adv.From:
-		r.Priority = adv.Priority
+		r.Priority, r.Others = adv.Priority, adv.Others
 	}
 	begins = !r.again
 	r.heard, r.wait, r.again = now, wait, true

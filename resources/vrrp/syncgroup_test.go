@@ -40,7 +40,7 @@ func TestASyncGroupIsMasterTogether(t *testing.T) {
 	expect("both are", "0 backup, 1 backup")
 
 	now = now.Add(2 * time.Second)
-	g.Members[1].Received(Advert{200, time.Second, upper}, local, now)
+	g.Members[1].Received(Advert{Priority: 200, Interval: time.Second, From: upper}, local, now)
 	now = g.Members[0].Deadline()
 	event(0, g.Members[0].Expired(now))
 	expect("the first would be master, the second hears one", "")
@@ -49,9 +49,9 @@ func TestASyncGroupIsMasterTogether(t *testing.T) {
 	expect("nor does the second any more", "0 send master, 1 send master")
 
 	now = now.Add(100 * time.Millisecond)
-	event(0, g.Members[0].Received(Advert{50, time.Second, upper}, local, now))
+	event(0, g.Members[0].Received(Advert{Priority: 50, Interval: time.Second, From: upper}, local, now))
 	expect("a lower one speaks to the first", "1 announce-lower")
-	event(1, g.Members[1].Received(Advert{200, time.Second, upper}, local, now))
+	event(1, g.Members[1].Received(Advert{Priority: 200, Interval: time.Second, From: upper}, local, now))
 	expect("the second yields", "0 zero backup")
 
 	g.Stand(0, Standing{Priority: 90, Lacks: "interface eth0 is down"}, now, do)
@@ -91,11 +91,11 @@ func TestAMemberThatIsNewInAGroupMayTakeItBack(t *testing.T) {
 	now := epoch.Add(4 * time.Second)
 	g.Members[0].Promote(now) // it was master before the other one came
 	told()
-	g.Follow(1, g.Members[1].Received(Advert{50, time.Second, upper}, local, now), now, do)
+	g.Follow(1, g.Members[1].Received(Advert{Priority: 50, Interval: time.Second, From: upper}, local, now), now, do)
 	if got := told(); got != "" {
 		t.Errorf("a lower one is heard: %q", got)
 	}
-	g.Follow(1, g.Members[1].Received(Advert{200, time.Second, upper}, local, now), now, do)
+	g.Follow(1, g.Members[1].Received(Advert{Priority: 200, Interval: time.Second, From: upper}, local, now), now, do)
 	if got := told(); got != "0 zero backup" {
 		t.Errorf("a better one is heard: %q", got)
 	}

@@ -292,6 +292,43 @@ func TestAMasterOfTheSamePriorityIsNotFenced(t *testing.T) {
 	})
 }
 
+func TestWhoHasTheVRIDForOtherAddressesIsNotFenced(t *testing.T) {
+	for name, c := range map[string]struct {
+		addresses []string
+		accused   int
+	}{
+		"others":         {[]string{"203.0.113.1/24", "203.0.113.2/24"}, 0},
+		"none":           {nil, 1},
+		"ours and other": {[]string{"203.0.113.1/24", ""}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, "fence, foreign: router9", func(t *testing.T, w *wire, m *resources.Manager) {
+				m.Own(own(1))
+				synctest.Wait()
+				for range 3 {
+					e := w.open[0]
+					i := *e.i
+					i.Addresses = nil
+					for _, a := range c.addresses {
+						x := e.i.Addresses[0]
+						if a != "" {
+							x.Address = netip.MustParsePrefix(a)
+						}
+						i.Addresses = append(i.Addresses, x)
+					}
+					p := vrrp.Encode(&i, 255)
+					vrrp.Seal(p, &i, foreign, i.Group)
+					e.receive(vrrp.Packet{Payload: p, From: foreign, To: i.Group, TTL: 255})
+					time.Sleep(time.Second)
+				}
+				if got := m.Accusations(); len(got) != c.accused {
+					t.Errorf("accused: %v", got)
+				}
+			})
+		})
+	}
+}
+
 func TestARouterThatIsNotUnderstoodIsATrouble(t *testing.T) {
 	story(t, "yield", func(t *testing.T, w *wire, m *resources.Manager) {
 		trouble := func() []string {
