@@ -14,7 +14,7 @@ var keepalivedWords = map[string]string{
 	"delay_before_retry": "checkinterval", "delay_loop": "checkinterval", "http_protocol": "http_version", "inhibit_on_failure": "quiescent",
 	"enable_sni": "tls_name", "lb_algo": "scheduler", "lthreshold": "lower", "lvs_sched": "scheduler",
 	"max_reply_length": "reply_max", "min_reply_length": "reply_min", "misc_dynamic": "dynamic", "misc_path": "checkcommand", "misc_timeout": "checktimeout",
-	"nat_mask": "netmask", "notification_email": "emailalert", "notification_email_from": "emailalertfrom",
+	"notification_email": "emailalert", "notification_email_from": "emailalertfrom",
 	"password": "passwd", "persistence_granularity": "netmask", "persistence_timeout": "persistent", "regex": "receive", "require_reply": "reply",
 	"smtp_alert": "emailalert", "smtp_server": "smtp", "sni_name": "tls_name", "sorry_server": "fallback", "status_code": "status",
 	"track_file": "path", "uthreshold": "upper", "warmup": "jitter",
@@ -66,6 +66,7 @@ func elsewhereOfPools() map[string]string {
 	m["virtual_server"] = "\"virtual_server\" is an entry of \"virtual\" here: \"- address: 192.168.56.200:80\""
 	m["real_server"] = "\"real_server\" is an entry of \"real\" here: \"192.168.56.103:80 gate\""
 	m["url"] = "\"url\" is \"request\" here, or \"urls\" for several"
+	m["nat_mask"] = "\"nat_mask\" has no use here (keepalived dropped it long ago, and it was no netmask of persistence); take it out"
 	m["ha_suspend"] = "\"ha_suspend\" has no use here: every director checks all the time; take it out"
 	m["connect_ip"] = "\"connect_ip\" has no use here: the real server itself is checked; take it out"
 	for _, w := range strings.Fields("fork supervised") {

@@ -199,7 +199,7 @@ var old = []struct {
 	{regexp.MustCompile(`(?m)^\s*virtual6?\s*=`),
 		"this is a file of ldirectord; the same keys stand in YAML here, \"checktimeout: 3s\" and \"virtual: [{address: ..., real: [...]}]\": see ldirectord.yaml(5)"},
 	{regexp.MustCompile(`(?m)^\s*(?:virtual_server|vrrp_instance|global_defs|real_server)\b[^:\n]*\{`),
-		"this is a file of keepalived; the same words stand in YAML here, \"vrrp_instance: {VI_1: {interface: eth0, ...}}\": see vrrp.yaml(5); virtual_server is a pool, with the keys of ldirectord: see ldirectord.yaml(5) and docs/ldirectord.md"},
+		"this is a file of keepalived; the same words stand in YAML here, \"vrrp_instance: {VI_1: {interface: eth0, ...}}\": see vrrp.yaml(5) and docs/vrrp.md; virtual_server is a pool, with the keys of ldirectord: see ldirectord.yaml(5) and docs/migrating.md"},
 	{regexp.MustCompile(`(?m)^(?:bcast|mcast|ucast|serial|node|keepalive|deadtime|auto_failback)[ \t\x{a0}]+[^\s:]`),
 		"this is heartbeat's ha.cf; the same words stand in YAML here, \"links: [{bcast: eth1}]\" and \"nodes: {director1: {}}\": see ha.yaml(5)"},
 	{regexp.MustCompile(`(?m)^[\w.-]+[ \t\x{a0}]+(?:(?:IPaddr2?::)?\d+\.\d+\.\d+\.\d+\S*)(?:[ \t\x{a0}]|$)`),
