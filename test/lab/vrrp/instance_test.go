@@ -20,6 +20,8 @@ type instance struct {
 	fixed    bool          // nopreempt
 	script   bool          // tracks one that fails while the router's file exists
 	faulty   bool          // what makes it FAULT, and is no weight
+	file     bool          // tracks one with a number
+	port     bool          // tracks eth1, with a weight
 	synced   bool          // of the sync group
 	mailed   bool          // changes of router0 are
 	more     bool          // has another address
@@ -92,6 +94,7 @@ const (
 	directory  = "/etc/keepbeat/"
 	downFile   = directory + "down" // the script fails while it is there
 	failsWhile = "[ ! -f " + downFile + " ]"
+	numberFile = directory + "number"
 	weight     = -20
 )
 
@@ -106,6 +109,9 @@ func keepalivedConf(all []instance, router int) string {
 	line("}")
 	if slices.ContainsFunc(all, func(i instance) bool { return i.script }) {
 		line("vrrp_script down {\n\tscript \"/bin/sh -c '%s'\"\n\tinterval 1\n\tfall 1\n\trise 1\n\tweight %d\n}", failsWhile, weight)
+	}
+	if slices.ContainsFunc(all, func(i instance) bool { return i.file }) {
+		line("track_file number {\n\tfile %s\n\tweight 2\n}", numberFile)
 	}
 	for n := range all {
 		i := &all[n]
@@ -136,6 +142,12 @@ func keepalivedConf(all []instance, router int) string {
 		if i.script {
 			line("\ttrack_script {\n\t\tdown%s\n\t}", i.weight())
 		}
+		if i.file {
+			line("\ttrack_file {\n\t\tnumber\n\t}")
+		}
+		if i.port {
+			line("\ttrack_interface {\n\t\teth1 weight %d\n\t}", weight)
+		}
 		line("\tvirtual_ipaddress {\n\t\t%s\n\t}\n}", strings.Join(i.prefixes(), "\n\t\t"))
 	}
 	if names := syncedNames(all); len(names) > 0 {
@@ -157,6 +169,9 @@ func keepbeatConf(all []instance, router int) string {
 	}
 	if router == 0 && slices.ContainsFunc(all, func(i instance) bool { return i.mailed }) {
 		line("global_defs: {router_id: router%d, notification_email: [%s], notification_email_from: %s, smtp_server: %s}", router, mailTo, mailFrom, mailServer)
+	}
+	if slices.ContainsFunc(all, func(i instance) bool { return i.file }) {
+		line("track_file:\n  number: {file: %s, weight: 2}", numberFile)
 	}
 	line("vrrp_instance:")
 	for n := range all {
@@ -190,6 +205,12 @@ func keepbeatConf(all []instance, router int) string {
 		}
 		if i.script {
 			line("    track_script: down%s", i.weight())
+		}
+		if i.file {
+			line("    track_file: number")
+		}
+		if i.port {
+			line("    track_interface: eth1 weight %d", weight)
 		}
 		line(`    virtual_ipaddress: ["%s"]`, strings.Join(i.prefixes(), `", "`))
 	}

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/keepbeat/keepbeat/test/lab"
 )
 
 // What routers are told of mails; the server is the client of a scene, on the second network.
@@ -23,11 +25,12 @@ const (
 	mailServer = "10.21.0.250"
 )
 
-// postman is a server of SMTP that takes every mail.
+// postman is a server of SMTP that takes every mail of a router.
 type postman struct {
-	t        *testing.T
-	listener net.Listener
-	serving  sync.WaitGroup
+	t              testing.TB
+	name, from, to string // of the router, and as its file has them
+	listener       net.Listener
+	serving        sync.WaitGroup
 
 	mu    sync.Mutex // guards mails and open
 	mails []letter
@@ -37,15 +40,16 @@ type postman struct {
 // letter is a mail that was taken.
 type letter struct{ from, to, text string }
 
-func (s *scene) postman() *postman {
-	s.t.Helper()
-	p := &postman{t: s.t, open: map[net.Conn]bool{}}
-	err := s.client.Do(func() (err error) {
-		p.listener, err = net.Listen("tcp", mailServer+":25")
+// employ has a postman listen on an address of a host.
+func employ(t testing.TB, h *lab.Host, address, name, from, to string) *postman {
+	t.Helper()
+	p := &postman{t: t, name: name, from: from, to: to, open: map[net.Conn]bool{}}
+	err := h.Do(func() (err error) {
+		p.listener, err = net.Listen("tcp", address+":25")
 		return err
 	})
 	if err != nil {
-		s.t.Fatal(err)
+		t.Fatal(err)
 	}
 	p.serving.Go(func() {
 		for {
@@ -59,7 +63,7 @@ func (s *scene) postman() *postman {
 			p.serving.Go(func() { p.serve(conn) })
 		}
 	})
-	s.t.Cleanup(func() {
+	t.Cleanup(func() {
 		p.listener.Close()
 		p.mu.Lock()
 		for conn := range p.open {
@@ -133,8 +137,8 @@ func (p *postman) changes() map[string][]string {
 			p.t.Fatalf("a mail: %v:\n%s", err, l.text)
 		}
 		subject := m.Header.Get("Subject")
-		if l.from != mailFrom || l.to != mailTo || !strings.Contains(subject, "router0") {
-			p.t.Errorf("a mail of %s to %s, about %s; want %s, %s, and router0 in the subject", l.from, l.to, subject, mailFrom, mailTo)
+		if l.from != p.from || l.to != p.to || !strings.Contains(subject, p.name) {
+			p.t.Errorf("a mail of %s to %s, about %s; want %s, %s, and %s in the subject", l.from, l.to, subject, p.from, p.to, p.name)
 		}
 		lines := []string{subject}
 		if m.Header.Get("Content-Transfer-Encoding") == "quoted-printable" {
@@ -143,9 +147,9 @@ func (p *postman) changes() map[string][]string {
 				p.t.Fatalf("a mail: %v:\n%s", err, l.text)
 			}
 			lines = slices.DeleteFunc(strings.Split(string(body), "\r\n"), func(l string) bool { return !told.MatchString(l) })
-			want := "router0: " + lines[0]
+			want := p.name + ": " + lines[0]
 			if n := len(lines); n > 1 {
-				want = fmt.Sprintf("router0: %d alerts, the first: %s", n, lines[0])
+				want = fmt.Sprintf("%s: %d alerts, the first: %s", p.name, n, lines[0])
 			}
 			if subject != want {
 				p.t.Errorf("a mail has the subject %q; want %q", subject, want)
@@ -166,7 +170,7 @@ func (p *postman) changes() map[string][]string {
 // corresponds is what router0 goes through; it returns of which changes it has told, after each event.
 func corresponds(s *scene) (story []string) {
 	const first, second = 0, 1
-	p := s.postman()
+	p := employ(s.t, s.client, mailServer, "router0", mailFrom, mailTo)
 	said := map[string]int{}
 	// tells notes what mails have told since the last event, when they have told of the last change of each.
 	tells := func(event string, last map[string]string) {

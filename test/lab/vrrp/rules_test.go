@@ -12,6 +12,8 @@ func cases() []instance {
 	second, quarter := [2]time.Duration{time.Second, time.Second}, [2]time.Duration{time.Second / 4, time.Second / 4}
 	return []instance{
 		{name: "script", vrid: 81, version: 3, script: true, interval: quarter, priority: [2]int{105, 100}},
+		{name: "file", vrid: 92, version: 3, file: true, interval: quarter, priority: [2]int{105, 100}},
+		{name: "port", vrid: 93, version: 3, port: true, interval: quarter, priority: [2]int{105, 100}},
 		{name: "nopreempt", vrid: 82, version: 3, fixed: true, interval: quarter, priority: [2]int{150, 100}},
 		{name: "equal", vrid: 83, version: 3, interval: quarter, priority: [2]int{100, 100}},
 		{name: "interval-v3", vrid: 84, version: 3, interval: [2]time.Duration{time.Second / 2, time.Second / 4}, priority: [2]int{150, 100}},
@@ -35,7 +37,7 @@ func TestScriptsNopreemptEqualPrioritiesMistakesAndSyncGroupsAreAsWithTwoKeepali
 
 func bend(s *scene) {
 	const first, second = 0, 1
-	agreed := s.named("script", "nopreempt", "equal", "equal-IPv6", "interval-v3", "group-eth0", "group-eth1")
+	agreed := s.named("script", "file", "port", "nopreempt", "equal", "equal-IPv6", "interval-v3", "group-eth0", "group-eth1")
 	group := s.named("group-eth0", "group-eth1")
 	const since = "the second starts after the first"
 
@@ -57,6 +59,14 @@ func bend(s *scene) {
 	s.staysQuiet("no script is of others", second, at, s.named("nopreempt", "equal", "equal-IPv6", "interval-v3", "group-eth0", "group-eth1"))
 
 	at = time.Now()
+	s.routers[first].WriteFile(numberFile, "-10\n", 0o644)
+	s.takesOver("the number in its file falls", second, at, false, s.named("file"))
+	at = time.Now()
+	s.routers[first].WriteFile(numberFile, "0\n", 0o644)
+	s.takesOver("the number is what it was", first, at, false, s.named("file"))
+
+	group = append(group, s.named("port")...)
+	at = time.Now()
 	s.port(first, true).Down()
 	s.takesOver("the cable of one of a group is pulled", second, at, false, group)
 	at = time.Now()
@@ -65,10 +75,10 @@ func bend(s *scene) {
 
 	at = time.Now()
 	s.port(first, false).Block()
-	s.takesOver("the switch in between loses all", second, at, true, s.named("script", "nopreempt", "equal", "equal-IPv6", "interval-v3"))
+	s.takesOver("the switch in between loses all", second, at, true, s.named("script", "file", "port", "nopreempt", "equal", "equal-IPv6", "interval-v3"))
 	at = time.Now()
 	s.port(first, false).Heal()
-	s.becomes("and carries again", first, at, false, s.named("script", "nopreempt", "interval-v3"))
+	s.becomes("and carries again", first, at, false, s.named("script", "file", "port", "nopreempt", "interval-v3"))
 	s.becomes("of equals the higher address stays", second, at, false, s.named("equal", "equal-IPv6"))
 
 	at = time.Now()
@@ -76,7 +86,7 @@ func bend(s *scene) {
 	s.becomes("the first is stopped", second, at, false, agreed)
 	at = time.Now()
 	s.start(first)
-	s.takesOver("it starts again", first, at, false, s.named("script", "interval-v3", "group-eth0", "group-eth1"))
+	s.takesOver("it starts again", first, at, false, s.named("script", "file", "port", "interval-v3", "group-eth0", "group-eth1"))
 	s.becomes("and lets others go on", second, at, false, s.named("nopreempt", "equal", "equal-IPv6"))
 	s.staysQuiet("and lets others go on", first, at, s.named("nopreempt", "equal", "equal-IPv6"))
 	s.stop(first)

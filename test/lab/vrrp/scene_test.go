@@ -105,7 +105,7 @@ func newScene(t *testing.T, cast [2]program, all []instance) *scene {
 	s.client = s.Host("client")
 	for n, name := range []string{"eth0", "eth1"} {
 		eth1 := n == 1
-		if eth1 && !slices.ContainsFunc(all, func(i instance) bool { return i.eth1 || i.mailed }) {
+		if eth1 && !slices.ContainsFunc(all, func(i instance) bool { return i.eth1 || i.port || i.mailed }) {
 			continue
 		}
 		hub := s.Hub(name)
@@ -117,6 +117,7 @@ func newScene(t *testing.T, cast [2]program, all []instance) *scene {
 	}
 	for r, h := range s.routers {
 		h.StartResponder()
+		h.WriteFile(numberFile, "0\n", 0o644)
 		s.configure(r)
 	}
 	err := s.client.Do(func() (err error) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -215,6 +216,8 @@ func TestTwoBalancersThatBothWork(t *testing.T) {
 
 func bothWork(t *testing.T, file string, second program, other string) {
 	b := newBalancers(t)
+	const operator = "ops@example.com"
+	mails := employ(t, b.lb2, "127.0.0.1", "LVS_DEVEL", operator, operator)
 	b.start(b.lb1, keepbeat, file)
 	b.start(b.lb2, second, other)
 	one := b.client.GetHTTP("http://"+vip1+"/", 100*time.Millisecond, 2*time.Second)
@@ -244,6 +247,26 @@ func bothWork(t *testing.T, file string, second program, other string) {
 			t.Errorf("%s has %s and %s: %v", h.Name, vip1, vip2, has)
 		}
 	}
+	if second == keepalived {
+		return // it mails when its file says smtp_alert, which its old one does not
+	}
+	b.Eventually(limit, "mails of lb2 to tell of what its log has", func() bool {
+		told := mails.changes()
+		for _, name := range []string{"VI_1", "VI_2"} {
+			if !slices.Equal(told["Instance "+name], entered(b.router[b.lb2].Log(), name)) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// entered are the changes of an instance that the log of keepbeat has, in the words of mails.
+func entered(log, instance string) (all []string) {
+	for _, m := range regexp.MustCompile(`msg=(backup|master|fault) instance=`+instance+` `).FindAllStringSubmatch(log, -1) {
+		all = append(all, "Entering "+strings.ToUpper(m[1])+" state")
+	}
+	return all
 }
 
 // What a process that is killed leaves behind, the next one takes away.
