@@ -30,13 +30,6 @@ func (w *rawTracked) fields(r *reader, most int, fallback string) []field {
 	}
 }
 
-// own is the weight that counts where a track says nothing.
-func (w *rawTracked) own(name string, fallback int) VRRPTrack {
-	t := VRRPTrack{Name: name, Weight: fallback}
-	w.over(&t)
-	return t
-}
-
 // over lays what is said here over what t has.
 func (w *rawTracked) over(t *VRRPTrack) {
 	if w.weight.ok {
@@ -84,12 +77,33 @@ func (t *VRRPTrack) weigh(words []string, most int) error {
 	return nil
 }
 
-// known remembers what a track may name.
-func (p *vrrpReader) known(key string, at *yaml.Node, own VRRPTrack) {
-	if p.tracked[key] == nil {
-		p.tracked[key] = map[string]placed[VRRPTrack]{}
+// trackedEntry is how an entry of what may be tracked is read.
+type trackedEntry struct {
+	track    string // the key by which it is tracked, track_script
+	fields   []field
+	weights  *rawTracked
+	fallback int         // its weight unless it says otherwise
+	needs    **yaml.Node // where the key stands that it cannot be without
+	example  string      // of that
+}
+
+// entry reads one, and remembers it with its own weight for those that track it.
+func (p *vrrpReader) entry(key, value *yaml.Node, x trackedEntry) (own VRRPTrack, ok bool) {
+	what := sections[x.track] + " " + quote(key.Value)
+	if !p.mapping(value, what, x.fields, vrrpElsewhere()) {
+		return own, false
 	}
-	p.tracked[key][own.Name] = placed[VRRPTrack]{own, at}
+	if *x.needs == nil {
+		word, _, _ := strings.Cut(x.example, ":")
+		p.errorf(key, "%s has no %s; write %q", what, word, x.example)
+	}
+	own = VRRPTrack{Name: key.Value, Weight: x.fallback}
+	x.weights.over(&own)
+	if p.tracked[x.track] == nil {
+		p.tracked[x.track] = map[string]placed[VRRPTrack]{}
+	}
+	p.tracked[x.track][own.Name] = placed[VRRPTrack]{own, key}
+	return own, true
 }
 
 type rawScript struct {
@@ -116,20 +130,16 @@ func (raw *rawScript) fields(r *reader) []field {
 
 func (p *vrrpReader) script(key, value *yaml.Node) {
 	var raw rawScript
-	if !p.mapping(value, "vrrp_script "+quote(key.Value), raw.fields(p.reader), vrrpElsewhere()) {
+	own, ok := p.entry(key, value, trackedEntry{"track_script", raw.fields(p.reader), &raw.rawTracked, 0, &raw.command.at, "script: /usr/bin/killall -0 haproxy"})
+	if !ok {
 		return
 	}
-	if raw.command.at == nil {
-		p.errorf(key, "vrrp_script %s has no script; write \"script: /usr/bin/killall -0 haproxy\"", quote(key.Value))
-	}
-	own := raw.own(key.Value, 0)
 	s := VRRPScript{
 		Name: key.Value, Command: raw.command.v, Interval: raw.interval.or(DefaultScriptInterval),
 		Weight: own.Weight, Reverse: own.Reverse, Rise: raw.rise.or(1), Fall: raw.fall.or(1),
 		User: raw.user.or(p.global.user.or("")), InitFail: raw.initFail.or(false),
 	}
 	s.Timeout = raw.timeout.or(s.Interval)
-	p.known("track_script", key, own)
 	p.v.Scripts = append(p.v.Scripts, s)
 }
 
@@ -154,13 +164,10 @@ func (raw *rawProcess) fields(r *reader) []field {
 
 func (p *vrrpReader) process(key, value *yaml.Node) {
 	var raw rawProcess
-	if !p.mapping(value, "vrrp_track_process "+quote(key.Value), raw.fields(p.reader), vrrpElsewhere()) {
+	own, ok := p.entry(key, value, trackedEntry{"track_process", raw.fields(p.reader), &raw.rawTracked, 0, &raw.process.at, "process: haproxy"})
+	if !ok {
 		return
 	}
-	if raw.process.at == nil {
-		p.errorf(key, "vrrp_track_process %s has no process; write \"process: haproxy\"", quote(key.Value))
-	}
-	own := raw.own(key.Value, 0)
 	x := VRRPProcess{
 		Name: key.Value, Process: raw.process.v, Weight: own.Weight, Reverse: own.Reverse,
 		Quorum: raw.quorum.or(1), Most: raw.most.or(0), Delay: raw.delay.or(0), Full: raw.full.or(false),
@@ -171,7 +178,6 @@ func (p *vrrpReader) process(key, value *yaml.Node) {
 	if raw.process.ok && !x.Full && strings.Contains(x.Process[0], "/") {
 		p.errorf(raw.process.at, "%s is a path; write the name of the program alone, or add \"full_command: yes\"", quote(x.Process[0]))
 	}
-	p.known("track_process", key, own)
 	p.v.Processes = append(p.v.Processes, x)
 }
 
@@ -189,15 +195,10 @@ func (raw *rawFile) fields(r *reader) []field {
 
 func (p *vrrpReader) trackFile(key, value *yaml.Node) {
 	var raw rawFile
-	if !p.mapping(value, "track_file "+quote(key.Value), raw.fields(p.reader), vrrpElsewhere()) {
-		return
+	own, ok := p.entry(key, value, trackedEntry{"track_file", raw.fields(p.reader), &raw.rawTracked, 1, &raw.path.at, "file: /run/maintenance"})
+	if ok {
+		p.v.Files = append(p.v.Files, VRRPFile{Name: key.Value, Path: raw.path.v, Weight: own.Weight, Reverse: own.Reverse})
 	}
-	if raw.path.at == nil {
-		p.errorf(key, "track_file %s has no file; write \"file: /run/maintenance\"", quote(key.Value))
-	}
-	own := raw.own(key.Value, 1)
-	p.known("track_file", key, own)
-	p.v.Files = append(p.v.Files, VRRPFile{Name: key.Value, Path: raw.path.v, Weight: own.Weight, Reverse: own.Reverse})
 }
 
 // rawTracks are the tracks of an instance or a sync group.
