@@ -22,6 +22,7 @@ type idleHost struct {
 func (h *idleHost) Now() time.Time                                     { return time.Now() }
 func (h *idleHost) Announce(context.Context, *conf.VRRPInstance) error { return nil }
 func (h *idleHost) Release(*conf.VRRPInstance) error                   { return nil }
+func (h *idleHost) Strangers() []Stranger                              { return nil }
 func (h *idleHost) Links(changed func(string, bool)) (func(), error) {
 	changed("eth0", true)
 	return func() {}, nil

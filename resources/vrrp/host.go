@@ -29,6 +29,16 @@ type Endpoint interface {
 	Close() error
 }
 
+// Stranger is a virtual router that is heard where nobody has it: another pair's
+// on the same wire, or one of the two that should be a pair has the wrong VRID.
+type Stranger struct {
+	Interface string     `json:"interface"`
+	VRID      uint8      `json:"vrid"`
+	From      netip.Addr `json:"from"` // the last
+	At        time.Time  `json:"at"`
+	Count     uint64     `json:"count"`
+}
+
 // Host is what virtual routers need of the machine. Its methods may be called
 // from several goroutines. Errors name the instance's item that failed.
 type Host interface {
@@ -49,6 +59,9 @@ type Host interface {
 	// Links tells the state of all interfaces before it returns, and whenever one
 	// changes, until stop is called. What it has not told of is not there.
 	Links(changed func(name string, up bool)) (stop func(), err error)
+	// Strangers tells of virtual routers that were heard lately and nobody here
+	// has, by interface and VRID.
+	Strangers() []Stranger
 	// Now is the time by which intervals are counted (monotonic).
 	Now() time.Time
 }

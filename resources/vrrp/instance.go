@@ -71,8 +71,11 @@ func (i *instance) change(c *conf.VRRPInstance, p prepared, b *barrier, now time
 // sameHoldings tells whether two configurations put the same into the kernel.
 func sameHoldings(a, b *conf.VRRPInstance) bool {
 	return slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Excluded, b.Excluded) &&
-		slices.Equal(a.Routes, b.Routes) && slices.Equal(a.Rules, b.Rules) && a.Accept == b.Accept
+		slices.Equal(a.Routes, b.Routes) && slices.Equal(a.Rules, b.Rules) && accepts(a) == accepts(b)
 }
+
+// accepts tells whether packets to the addresses are taken: an owner always takes them.
+func accepts(i *conf.VRRPInstance) bool { return i.Accept || i.Priority == priorityOwner }
 
 // without returns an instance that has only what old has and c has not; nil if there is nothing.
 func without(old, c *conf.VRRPInstance) *conf.VRRPInstance {

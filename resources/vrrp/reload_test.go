@@ -229,3 +229,25 @@ func TestWhatCameLastGoesFirst(t *testing.T) {
 		gone("it stops")
 	})
 }
+
+func TestWhatAnInstanceHas(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*conf.VRRPInstance)
+		same   bool
+	}{
+		{"another priority", func(i *conf.VRRPInstance) { i.Priority = 90 }, true},
+		{"another address", func(i *conf.VRRPInstance) { i.Addresses = addresses("192.0.2.12/24") }, false},
+		{"packets are taken", func(i *conf.VRRPInstance) { i.Accept = true }, false},
+		{"they are, since it is the owner", func(i *conf.VRRPInstance) { i.Priority = 255 }, false},
+	} {
+		if got := sameHoldings(virtual(3, nil), virtual(3, c.change)); got != c.same {
+			t.Errorf("%s: the same %v", c.name, got)
+		}
+	}
+	// What is no more in the packet stays where it is.
+	old, excluded := virtual(3, nil), virtual(3, func(i *conf.VRRPInstance) { i.Excluded, i.Addresses = i.Addresses[1:], i.Addresses[:1] })
+	if gone := without(old, excluded); gone != nil {
+		t.Errorf("an address that is excluded is taken away: %+v", gone)
+	}
+}

@@ -137,6 +137,8 @@ func (h *fakeHost) freeze(d time.Duration) {
 	close(stopped)
 }
 
+func (h *fakeHost) Strangers() []Stranger { return nil }
+
 func (h *fakeHost) Links(changed func(string, bool)) (func(), error) {
 	h.s.mu.Lock()
 	h.changed = changed

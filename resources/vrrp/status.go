@@ -73,6 +73,7 @@ func (i *instance) announceFailed(err error) {
 // Status is what a Router knows.
 type Status struct {
 	Instances []InstanceStatus `json:"instances"`
+	Strangers []Stranger       `json:"strangers,omitempty"`
 	Lateness  Lateness         `json:"lateness"`
 }
 
@@ -122,9 +123,10 @@ type Note struct {
 // Status returns what is known now: instances in the order of the file, and
 // behind them, in state INIT, those out of it of which the kernel keeps something.
 func (r *Router) Status() Status {
+	strangers := r.cfg.Host.Strangers()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := Status{Instances: make([]InstanceStatus, 0, len(r.instances)), Lateness: r.lateness}
+	s := Status{Instances: make([]InstanceStatus, 0, len(r.instances)), Strangers: strangers, Lateness: r.lateness}
 	all := r.v.Instances
 	for n := range all {
 		if n%yieldEvery == yieldEvery-1 {

@@ -39,6 +39,9 @@ func VRRP(s site.Status, alone bool, now time.Time, o Options) string {
 		p.tracks(i)
 		p.notes(i, now)
 	}
+	for _, o := range s.Strangers {
+		p.wrapped(mild, "  ", "    ", fmt.Sprintf("VRID %d, which nobody has here, is heard on %s: %s the last, from %s", o.VRID, o.Interface, age(now, o.At), o.From))
+	}
 	p.pools(s)
 	return p.b.String()
 }
@@ -137,12 +140,15 @@ func (p *page) notes(i vrrp.InstanceStatus, now time.Time) {
 		if n.Count != 1 {
 			its = "their"
 		}
-		what, shade := "taken although "+its+" %s is not ours", mild
-		if n.Refused {
-			what, shade = "refused for "+its+" %s", bad
+		what, shade := fmt.Sprintf("taken although %s %s is not ours", its, n.Why), mild
+		switch {
+		case n.Why == vrrp.ReasonRival:
+			what = "of another master, of lower priority"
+		case n.Refused:
+			what, shade = fmt.Sprintf("refused for %s %s", its, n.Why), bad
 		}
-		p.wrapped(shade, "  ", "    ", fmt.Sprintf("%s: %s "+what+", %s the last, from %s",
-			i.Name, count(int(n.Count), "advertisement", "advertisements"), n.Why, age(now, n.At), n.From))
+		p.wrapped(shade, "  ", "    ", fmt.Sprintf("%s: %s %s, %s the last, from %s",
+			i.Name, count(int(n.Count), "advertisement", "advertisements"), what, age(now, n.At), n.From))
 	}
 }
 

@@ -28,10 +28,11 @@ func TestVirtualRoutersOnAScreen(t *testing.T) {
 		return i
 	}
 	for _, c := range []struct {
-		name     string
-		instance vrrp.InstanceStatus
-		trouble  []string
-		want     string
+		name      string
+		instance  vrrp.InstanceStatus
+		trouble   []string
+		strangers []vrrp.Stranger
+		want      string
 	}{
 		{"a master with a script that fails", instance(vrrp.Master, func(i *vrrp.InstanceStatus) {
 			i.Addresses = addresses("172.16.100.1/16", "172.16.100.2/32", "172.16.100.3/32", "172.16.100.4/32", "172.16.100.5/32")
@@ -41,7 +42,7 @@ func TestVirtualRoutersOnAScreen(t *testing.T) {
 				{Kind: "script", Name: "chk_down", Weight: -2, Known: true},
 				{Kind: "file", Name: "hold", Weight: 1, Reverse: true, Known: true, Value: 3},
 			}
-		}), nil, `All is well.
+		}), nil, nil, `All is well.
 
 VRRP instance  VRID        interface  state   for   priority  master
 VI_1           51 v2 IPv4  eth0       MASTER  30 s  99 (101)  this router
@@ -52,7 +53,7 @@ VI_1           51 v2 IPv4  eth0       MASTER  30 s  99 (101)  this router
 		{"a backup that took over nothing", instance(vrrp.Backup, func(i *vrrp.InstanceStatus) {
 			i.Master, i.Heard, i.HeardPriority, i.HeardAt = other, other, 103, now
 			i.Notes = []vrrp.Note{{Why: vrrp.ReasonAddresses, Count: 1, From: other, At: ago(70)}}
-		}), nil, `All is well.
+		}), nil, nil, `All is well.
 
 VRRP instance  VRID        interface  state   for   priority  master
 VI_1           51 v2 IPv4  eth0       BACKUP  30 s  101       172.16.100.12
@@ -63,7 +64,7 @@ VI_1           51 v2 IPv4  eth0       BACKUP  30 s  101       172.16.100.12
 		{"a fault, in which a master is heard", instance(vrrp.Fault, func(i *vrrp.InstanceStatus) {
 			i.Heard, i.HeardPriority, i.HeardAt = other, 103, ago(1)
 			i.Tracks = []vrrp.TrackStatus{{Kind: "file", Name: "hold", Known: true, Value: 1}}
-		}), []string{"vrrp_instance VI_1 is in state FAULT: file hold has 1"}, `1 PROBLEM
+		}), []string{"vrrp_instance VI_1 is in state FAULT: file hold has 1"}, nil, `1 PROBLEM
   - vrrp_instance VI_1 is in state FAULT: file hold has 1
 
 VRRP instance  VRID        interface  state  for   priority  master
@@ -73,7 +74,7 @@ VI_1           51 v2 IPv4  eth0       FAULT  30 s  101       172.16.100.12
 		{"a fault, in which a master was heard long ago", instance(vrrp.Fault, func(i *vrrp.InstanceStatus) {
 			i.Heard, i.HeardPriority, i.HeardAt = other, 103, ago(11)
 			i.Notes = []vrrp.Note{{Why: vrrp.ReasonPassword, Refused: true, Count: 5, From: other, At: ago(2)}}
-		}), nil, `All is well.
+		}), nil, nil, `All is well.
 
 VRRP instance  VRID        interface  state  for   priority  master
 VI_1           51 v2 IPv4  eth0       FAULT  30 s  101       not heard
@@ -81,8 +82,20 @@ VI_1           51 v2 IPv4  eth0       FAULT  30 s  101       not heard
   VI_1: 5 advertisements refused for their password, 2 s ago the last, from
     172.16.100.12
 `},
+		{"a master beside one with another VRID", instance(vrrp.Master, func(i *vrrp.InstanceStatus) {
+			i.Notes = []vrrp.Note{{Why: vrrp.ReasonRival, Count: 2, From: other, At: ago(70)}}
+		}), nil, []vrrp.Stranger{{Interface: "eth0", VRID: 15, From: other, At: ago(1), Count: 30}}, `All is well.
+
+VRRP instance  VRID        interface  state   for   priority  master
+VI_1           51 v2 IPv4  eth0       MASTER  30 s  101       this router
+  VI_1: 172.16.100.1/16
+  VI_1: 2 advertisements of another master, of lower priority, 70 s ago the
+    last, from 172.16.100.12
+  VRID 15, which nobody has here, is heard on eth0: 1 s ago the last, from
+    172.16.100.12
+`},
 	} {
-		s := site.Status{Status: vrrp.Status{Instances: []vrrp.InstanceStatus{c.instance}}, Trouble: c.trouble}
+		s := site.Status{Status: vrrp.Status{Instances: []vrrp.InstanceStatus{c.instance}, Strangers: c.strangers}, Trouble: c.trouble}
 		if got := VRRP(s, true, now, Options{Width: 80}); got != c.want {
 			t.Errorf("%s:\n%s\nwant\n%s", c.name, got, c.want)
 		}

@@ -25,8 +25,7 @@ type Endpoint struct {
 	out     *outlet
 	vmac    *vmac // nil: none
 
-	way                atomic.Pointer[way]
-	sent, full, failed atomic.Uint64
+	way atomic.Pointer[way]
 
 	sending sync.Mutex // held while sending: the addresses in way are written to by their use
 
@@ -46,13 +45,6 @@ type way struct {
 type destination struct {
 	addr netip.Addr
 	raw  unix.Sockaddr
-}
-
-// Counts is what became of the messages of an endpoint.
-type Counts struct {
-	Sent   uint64
-	Full   uint64 // lost: the socket's buffer was full
-	Failed uint64 // lost: the kernel refused them
 }
 
 // Reasons why nothing can be sent.
@@ -183,13 +175,8 @@ func (e *Endpoint) silence() {
 // Local is the address that others see; invalid while there is none.
 func (e *Endpoint) Local() netip.Addr { return e.way.Load().local }
 
-// Counts says what became of the messages so far.
-func (e *Endpoint) Counts() Counts {
-	return Counts{e.sent.Load(), e.full.Load(), e.failed.Load()}
-}
-
 // Send sends a message to the group or to a peer. It does not wait and does not
-// allocate: what does not fit the socket's buffer is lost and counted.
+// allocate: what does not fit the socket's buffer is lost, which is an error.
 func (e *Endpoint) Send(message []byte, to netip.Addr) error {
 	e.sending.Lock()
 	defer e.sending.Unlock()
@@ -198,16 +185,7 @@ func (e *Endpoint) Send(message []byte, to netip.Addr) error {
 	}
 	e.out.mu.RLock()
 	defer e.out.mu.RUnlock()
-	err := e.send(message, to)
-	switch err {
-	case nil:
-		e.sent.Add(1)
-	case unix.EAGAIN, unix.ENOBUFS:
-		e.full.Add(1)
-	default:
-		e.failed.Add(1)
-	}
-	return err
+	return e.send(message, to)
 }
 
 // send is Send for the holder of the locks.

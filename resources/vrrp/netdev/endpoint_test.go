@@ -184,6 +184,21 @@ func TestPacketsGoToTheirVirtualRouter(t *testing.T) {
 			}
 			ok(t, x.Close())
 			ok(t, end.Close())
+			strangers := hb.Strangers()
+			switch {
+			case c.want != "":
+				if len(strangers) > 0 {
+					t.Errorf("heard, and nobody's: %+v", strangers)
+				}
+			case len(strangers) != 1 || strangers[0].VRID != c.vrid || strangers[0].Count != 1 || strangers[0].Interface != "eth0" || strangers[0].From.String() != "10.0.0.1":
+				t.Errorf("heard, and nobody's: %+v", strangers)
+			default:
+				now := router4()
+				now.Name, now.VRID = "new", c.vrid
+				if listen(now); hb.Strangers() != nil {
+					t.Error("it is no stranger any more")
+				}
+			}
 		})
 	}
 }

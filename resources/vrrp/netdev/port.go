@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,8 +25,9 @@ type port struct {
 	fd     int
 	index  int
 
-	mu      sync.RWMutex // guards members; never held while a handler runs
-	members [256][]*Endpoint
+	mu        sync.RWMutex // guards members; never held while a handler runs
+	members   [256][]*Endpoint
+	strangers strangers
 }
 
 // membership is a group that virtual routers of a port share.
@@ -153,10 +155,13 @@ func (p *port) take(pk vrrp.Packet) {
 	p.mu.RUnlock()
 	if to != nil {
 		to.deliver(pk)
+	} else {
+		p.strangers.hear(p.at.dev, &pk, time.Now())
 	}
 }
 
 func (p *port) enter(e *Endpoint) {
+	p.strangers.forget(e.i.VRID)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.members[e.i.VRID] = append(p.members[e.i.VRID], e)
