@@ -172,7 +172,8 @@ func (a *air) announced(e *endpoint, message []byte, to netip.Addr) {
 		w.violate("%s announces VRID %d without a lease", e.m.name, e.vrid)
 	}
 	for _, o := range w.machines {
-		if o != e.m && o.kernel.answers(w.address(int(e.vrid)-1)) {
+		// Where the rule allows two owners, that was judged when the second began to answer.
+		if o != e.m && w.rule() != conf.QuorumPing && w.rule() != conf.QuorumUnsafe && o.kernel.answers(w.address(int(e.vrid)-1)) {
 			w.violate("%s announces VRID %d while %s answers for its address", e.m.name, e.vrid, o.name)
 		}
 	}
@@ -231,7 +232,7 @@ func (a *air) ordered(by *machine) {
 		w.violate("%s has %s fenced and has no lease", by.name, router9)
 	case silent > staleAfter:
 		w.violate("%s has %s fenced %v after it was heard last", by.name, router9, silent)
-	case !a.done.IsZero() && time.Since(a.done) > 2*time.Second:
+	case w.rule() == conf.QuorumMajority && !a.done.IsZero() && time.Since(a.done) > 2*time.Second: // of a pair, it may be lost with a log
 		w.violate("%s has %s fenced again %v after the log has it that it was", by.name, router9, time.Since(a.done))
 	}
 }
@@ -245,7 +246,7 @@ func (a *air) end() {
 	}
 }
 
-// applied is told what the log has decided, once.
+// applied is told what the log has decided, by everybody who learns of it.
 func (a *air) applied(cmd []byte, r state.Result) {
 	if r.Refused != "" || a.w.cfg.OnConflict != conf.ConflictFence {
 		return

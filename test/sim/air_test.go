@@ -81,6 +81,25 @@ func TestForeignMasters(t *testing.T) {
 	}
 }
 
+// A survivor has a quorum by its rule.
+func TestTheSurvivorOfAPairHasAForeignMasterFenced(t *testing.T) {
+	for _, rule := range []conf.Quorum{conf.QuorumFencing, conf.QuorumPing} {
+		for _, dies := range both {
+			t.Run(rule.String()+", without "+dies, func(t *testing.T) {
+				s := pairSchedule(rule,
+					event{At: sec, For: 40 * sec, Do: power, On: []string{dies}},
+					event{At: sec, For: 40 * sec, Do: noTieBreaker, On: []string{dies}},
+					event{At: 15 * sec, For: 15 * sec, Do: foreignMaster, Count: 2},
+				)
+				s.Announced, s.OnConflict = 2, conf.ConflictFence
+				if w := judge(t, s); w.air.fenced != 1 {
+					t.Errorf("fenced %d times\n%s", w.air.fenced, w.transcript.Bytes())
+				}
+			})
+		}
+	}
+}
+
 func TestForeignStories(t *testing.T) {
 	for name := range foreignStories {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {

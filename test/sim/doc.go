@@ -8,6 +8,10 @@
 //     of a kernel's table with all tables locked, which is every instant at
 //     which that can begin (kernel.go);
 //   - no address is on a machine outside of the guard;
+//   - no machine announces a VRID without a lease, or while another one answers
+//     for its address;
+//   - a foreign router is fenced only when the log has been asked to, by a node with a
+//     lease, while it is heard, and once;
 //   - replicated states are equal at equal indexes, epochs grow, and an epoch
 //     of a group belongs to one owner;
 //   - when the faults have ended every group answers on exactly one machine,

@@ -96,8 +96,8 @@ func (s *schedule) drawMajority(d dice) {
 // drawAir draws announcers and foreign masters, with dice of its own: the rest is as it is without.
 func (s *schedule) drawAir(end time.Duration) {
 	d := dice{rand.New(rand.NewPCG(s.Seed, 0x76727270))}
-	if s.Rule != 0 || s.Upgrade || d.IntN(3) > 0 {
-		return
+	if s.Rule == conf.QuorumUnsafe || s.Upgrade || d.IntN(3) > 0 {
+		return // under unsafe each owner is a foreign master to the other
 	}
 	s.Announced = 1 + d.IntN(s.Groups)
 	s.OnConflict = []conf.Conflict{conf.ConflictYield, conf.ConflictKeep, conf.ConflictFence, conf.ConflictFence}[d.IntN(4)]

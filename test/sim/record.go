@@ -95,6 +95,7 @@ func (r *recording) Called(c lease.Call) {
 // Applied implements consensus.Recorder.
 func (r *recording) Applied(index uint64, cmd []byte, res state.Result) {
 	r.add(call{Applied: &applied{index, cmd, res}})
+	r.w.air.applied(cmd, res)
 	r.w.mu.Lock()
 	told, first := r.w.applied, index > r.w.newest
 	r.w.newest = max(r.w.newest, index)
@@ -103,7 +104,6 @@ func (r *recording) Applied(index uint64, cmd []byte, res state.Result) {
 		return // somebody has applied it before, or it is read again
 	}
 	r.busy(cmd)
-	r.w.air.applied(cmd, res)
 	if told == nil {
 		return
 	}

@@ -200,8 +200,11 @@ func (s schedule) has(as ...action) bool {
 	return slices.ContainsFunc(s.Events, func(e event) bool { return slices.Contains(as, e.Do) })
 }
 
-// yields says whether groups may have failed since a foreign master was heard.
-func (s schedule) yields() bool { return s.OnConflict == conf.ConflictYield && s.has(foreignMaster) }
+// yields says whether groups may have failed since a foreign master was heard: a
+// second owner, where the rule allows that, is one as well.
+func (s schedule) yields() bool {
+	return s.OnConflict == conf.ConflictYield && s.has(foreignMaster, serviceCut)
+}
 
 // bound is how long after the last fault every group has to answer: 15 s, and
 // what must be waited for by design.
