@@ -43,7 +43,7 @@ func stop(t *testing.T, a *Announcer) {
 
 func TestABackupBelievesTheAnnouncer(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
-		b := hb.run(file(100, nil))
+		hb.run(file(100, nil))
 		a := ha.announcer(254, conf.ConflictYield)
 		start(t, a)
 		start(t, a)
@@ -64,13 +64,12 @@ func TestABackupBelievesTheAnnouncer(t *testing.T) {
 25s b gives back VI_1
 25s b: instance VI_1 is BACKUP`)
 		stop(t, a)
-		b.stop()
 	})
 }
 
 func TestAHandoverInTheClusterLeavesNoGap(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
-		backup := s.host("c", "192.0.2.7").run(file(100, nil))
+		s.host("c", "192.0.2.7").run(file(100, nil))
 		a, b := ha.announcer(254, conf.ConflictYield), hb.announcer(254, conf.ConflictYield)
 		start(t, a)
 		time.Sleep(10 * time.Second)
@@ -82,7 +81,6 @@ func TestAHandoverInTheClusterLeavesNoGap(t *testing.T) {
 0s c: instance VI_1 is BACKUP
 10s a leaves VI_1`)
 		stop(t, b)
-		backup.stop()
 	})
 }
 

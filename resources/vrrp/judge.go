@@ -96,7 +96,7 @@ func (j *judge) take(p Packet, local netip.Addr) (a Advert, remarks Reasons, ref
 	if !j.sameList(&m) {
 		remarks.add(ReasonAddresses)
 		j.scratch = m.Addresses(j.scratch[:0], j.i.IPv6)
-		a.Others = len(j.scratch) > 0 && !slices.ContainsFunc(j.scratch, func(x netip.Addr) bool { return slices.Contains(j.addresses, x) })
+		a.Others = len(j.scratch) > 0 && !slices.ContainsFunc(j.scratch, j.ours)
 	}
 	return a, remarks, 0
 }
@@ -125,6 +125,12 @@ func (j *judge) version(m *Message) Reason {
 		return ReasonInterval
 	}
 	return 0
+}
+
+// ours tells whether an address is one of ours.
+func (j *judge) ours(a netip.Addr) bool {
+	_, is := slices.BinarySearchFunc(j.addresses, a, netip.Addr.Compare)
+	return is
 }
 
 func (j *judge) sameList(m *Message) bool {

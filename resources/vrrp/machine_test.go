@@ -55,7 +55,9 @@ func TestEveryRowOfTheStateTables(t *testing.T) {
 			answer = Send
 		}
 		advert := func(p uint8, from netip.Addr) func(*Machine, time.Time) Actions {
-			return func(m *Machine, now time.Time) Actions { return m.Received(Advert{Priority: p, Interval: theirs, From: from}, local, now) }
+			return func(m *Machine, now time.Time) Actions {
+				return m.Received(Advert{Priority: p, Interval: theirs, From: from}, local, now)
+			}
 		}
 		expired := func(m *Machine, now time.Time) Actions { return m.Expired(now) }
 		rows := []struct {

@@ -48,9 +48,7 @@ func TestAReload(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
-				a, b := ha.run(file(200, nil)), hb.run(file(100, nil))
-				time.Sleep(10 * time.Second)
-				s.told()
+				a := pair(s, ha, hb)
 				next := conf.VRRP{}
 				if c.change != nil {
 					next = file(200, nil)
@@ -62,8 +60,6 @@ func TestAReload(t *testing.T) {
 				if c.check != nil {
 					c.check(t, ha, a)
 				}
-				a.stop()
-				b.stop()
 			})
 		})
 	}
@@ -89,7 +85,6 @@ func TestAReloadChangesHowOftenAMasterAnnounces(t *testing.T) {
 				t.Errorf("a round every %v: %d by now, want %d", c.every, got, rounds)
 			}
 		}
-		a.stop()
 	})
 }
 
@@ -111,7 +106,6 @@ func TestAnAddressMovesToAnotherInstance(t *testing.T) {
 				t.Errorf("%s is nowhere", address)
 			}
 		}
-		a.stop()
 	})
 }
 
@@ -132,7 +126,6 @@ func TestAVMACGoesAndComesWithItsAddresses(t *testing.T) {
 		if ha.has("192.0.2.10/24") == 0 {
 			t.Error("the addresses have not come back")
 		}
-		a.stop()
 	})
 }
 
@@ -148,7 +141,6 @@ func TestAReloadWhileTheKernelIsBusy(t *testing.T) {
 		if ha.has("192.0.2.10/24") > 0 || ha.has("192.0.2.11/24") == 0 || ha.has("192.0.2.12/24") == 0 {
 			t.Error("the addresses are not those of the new configuration")
 		}
-		a.stop()
 	})
 }
 
@@ -171,7 +163,6 @@ func TestAScriptThatIsTrackedAgainIsWaitedFor(t *testing.T) {
 		if got := a.Status().Instances[0]; got.State != Fault {
 			t.Errorf("then %s", got.State)
 		}
-		a.stop()
 	})
 }
 
@@ -185,7 +176,8 @@ func TestAReloadOpensTheNextSocketsFirst(t *testing.T) {
 				}
 			}
 		}
-		a, b := ha.run(file(200, peers(hb.addr))), hb.run(file(100, peers(ha.addr)))
+		a := ha.run(file(200, peers(hb.addr)))
+		hb.run(file(100, peers(ha.addr)))
 		time.Sleep(time.Second)
 		s.told()
 		ha.set(func() { ha.opening = time.Second })
@@ -195,8 +187,6 @@ func TestAReloadOpensTheNextSocketsFirst(t *testing.T) {
 		if got := a.Status().Instances[0]; got.SendErrors > 0 || got.Sent < 390 {
 			t.Errorf("%d advertisements were sent, %d were not", got.Sent, got.SendErrors)
 		}
-		b.stop()
-		a.stop()
 	})
 }
 

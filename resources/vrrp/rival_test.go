@@ -183,7 +183,7 @@ func TestARestartOfTheDaemonMakesNobodyMaster(t *testing.T) {
 		return func(i *conf.VRRPInstance) { i.Version, i.Interval = uint8(v), 100*time.Millisecond }
 	}
 	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
-		b := hb.run(file(100, fast(3)))
+		hb.run(file(100, fast(3)))
 		a := ha.announcer(254, conf.ConflictYield)
 		fast(3)(&a.cfg.Announcer.Instance)
 		a = NewAnnouncer(a.cfg)
@@ -203,13 +203,12 @@ func TestARestartOfTheDaemonMakesNobodyMaster(t *testing.T) {
 		s.expect(`
 28.411s b has VI_1
 28.411s b: instance VI_1 is MASTER`)
-		b.stop()
 	})
 }
 
 func TestARestartThatFailsGoesOnAsBefore(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
-		b := hb.run(file(100, func(i *conf.VRRPInstance) { i.Version = 3 }))
+		hb.run(file(100, func(i *conf.VRRPInstance) { i.Version = 3 }))
 		a := ha.announcer(254, conf.ConflictYield)
 		a.cfg.Announcer.Instance.Version = 3
 		a = NewAnnouncer(a.cfg)
@@ -223,6 +222,5 @@ func TestARestartThatFailsGoesOnAsBefore(t *testing.T) {
 0s b: instance VI_1 is BACKUP
 22.609s b has VI_1
 22.609s b: instance VI_1 is MASTER`)
-		b.stop()
 	})
 }

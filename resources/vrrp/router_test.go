@@ -15,7 +15,19 @@ func story(t *testing.T, tell func(t *testing.T, s *segment, a, b *fakeHost)) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSegment(t)
 		tell(t, s, s.host("a", "192.0.2.5"), s.host("b", "192.0.2.6"))
+		for _, r := range s.running {
+			r.stop()
+		}
 	})
+}
+
+// pair runs a as the better one of two until it has been master for a while.
+func pair(s *segment, ha, hb *fakeHost) *runner {
+	a := ha.run(file(200, nil))
+	hb.run(file(100, nil))
+	time.Sleep(10 * time.Second)
+	s.told()
+	return a
 }
 
 func TestTheBetterOneIsMasterWhenBothStart(t *testing.T) {
@@ -42,9 +54,9 @@ func TestTheBetterOneIsMasterWhenBothStart(t *testing.T) {
 
 func TestTheBetterOneTakesOverWhenItStartsLater(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
-		a := ha.run(file(100, nil))
+		ha.run(file(100, nil))
 		time.Sleep(10 * time.Second)
-		b := hb.run(file(200, nil))
+		hb.run(file(200, nil))
 		time.Sleep(10 * time.Second)
 		s.expect(`
 0s a: instance VI_1 is BACKUP
@@ -57,8 +69,6 @@ func TestTheBetterOneTakesOverWhenItStartsLater(t *testing.T) {
 13.219s a: instance VI_1 is BACKUP`)
 		// From the first advertisement of the one to the last address of the other.
 		s.neverTwice("VI_1", time.Millisecond)
-		a.stop()
-		b.stop()
 	})
 }
 
@@ -66,7 +76,7 @@ func TestItDoesNotTakeOverWithoutPreemption(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
 		a := ha.run(file(100, nil))
 		time.Sleep(10 * time.Second)
-		b := hb.run(file(200, func(i *conf.VRRPInstance) { i.Preempt = false }))
+		hb.run(file(200, func(i *conf.VRRPInstance) { i.Preempt = false }))
 		time.Sleep(10 * time.Second)
 		s.expect(`
 0s a: instance VI_1 is BACKUP
@@ -81,16 +91,15 @@ func TestItDoesNotTakeOverWithoutPreemption(t *testing.T) {
 20s a: instance VI_1 is INIT
 20.219s b has VI_1
 20.219s b: instance VI_1 is MASTER`)
-		b.stop()
 	})
 }
 
 func TestItTakesOverAfterTheDelay(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
-		a := ha.run(file(100, nil))
+		ha.run(file(100, nil))
 		time.Sleep(10 * time.Second)
 		s.told()
-		b := hb.run(file(200, func(i *conf.VRRPInstance) { i.PreemptDelay = 20 * time.Second }))
+		hb.run(file(200, func(i *conf.VRRPInstance) { i.PreemptDelay = 20 * time.Second }))
 		time.Sleep(40 * time.Second)
 		s.expect(`
 10s b: instance VI_1 is BACKUP
@@ -98,15 +107,14 @@ func TestItTakesOverAfterTheDelay(t *testing.T) {
 32.828s b: instance VI_1 is MASTER
 32.828s a gives back VI_1
 32.828s a: instance VI_1 is BACKUP`)
-		a.stop()
-		b.stop()
 	})
 }
 
 func TestTheOtherTakesOverWhenTheMasterDies(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
 		fast := func(i *conf.VRRPInstance) { i.Interval = 10 * time.Millisecond }
-		a, b := ha.run(file(200, fast)), hb.run(file(100, fast))
+		a := ha.run(file(200, fast))
+		hb.run(file(100, fast))
 		time.Sleep(time.Second)
 		s.told()
 		a.die()
@@ -115,16 +123,12 @@ func TestTheOtherTakesOverWhenTheMasterDies(t *testing.T) {
 1s a dies
 1.028s b has VI_1
 1.028s b: instance VI_1 is MASTER`)
-		a.stop()
-		b.stop()
 	})
 }
 
 func TestAMasterThatIsStoppedHandsOver(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
-		a, b := ha.run(file(200, nil)), hb.run(file(100, nil))
-		time.Sleep(10 * time.Second)
-		s.told()
+		a := pair(s, ha, hb)
 		a.stop()
 		time.Sleep(10 * time.Second)
 		s.expect(`
@@ -134,13 +138,13 @@ func TestAMasterThatIsStoppedHandsOver(t *testing.T) {
 10.609s b has VI_1
 10.609s b: instance VI_1 is MASTER`)
 		s.neverTwice("VI_1", 0)
-		b.stop()
 	})
 }
 
 func TestOfThreeTheSecondBestFollows(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
-		a, b := ha.run(file(200, nil)), hb.run(file(100, nil))
+		a := ha.run(file(200, nil))
+		hb.run(file(100, nil))
 		c := s.host("c", "192.0.2.7").run(file(150, nil))
 		time.Sleep(10 * time.Second)
 		s.told()
@@ -158,14 +162,13 @@ func TestOfThreeTheSecondBestFollows(t *testing.T) {
 20.609s b has VI_1
 20.609s b: instance VI_1 is MASTER`)
 		s.neverTwice("VI_1", 0)
-		a.stop()
-		b.stop()
 	})
 }
 
 func TestBetweenEqualsTheHigherAddressIsMaster(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
-		a, b := ha.run(file(100, nil)), hb.run(file(100, nil))
+		ha.run(file(100, nil))
+		hb.run(file(100, nil))
 		time.Sleep(20 * time.Second)
 		s.expect(`
 0s a: instance VI_1 is BACKUP
@@ -177,8 +180,6 @@ func TestBetweenEqualsTheHigherAddressIsMaster(t *testing.T) {
 3.609s a gives back VI_1
 3.609s a: instance VI_1 is BACKUP`)
 		s.neverTwice("VI_1", 2*time.Millisecond)
-		a.stop()
-		b.stop()
 	})
 }
 
@@ -187,13 +188,12 @@ func TestUnicastPeersTalk(t *testing.T) {
 		peer := func(h *fakeHost) func(*conf.VRRPInstance) {
 			return func(i *conf.VRRPInstance) { i.Peers = []conf.VRRPPeer{{Address: h.addr, MaxTTL: 255}} }
 		}
-		a, b := ha.run(file(200, peer(hb))), hb.run(file(100, peer(ha)))
+		ha.run(file(200, peer(hb)))
+		b := hb.run(file(100, peer(ha)))
 		time.Sleep(10 * time.Second)
 		if got := b.Status().Instances[0]; got.State != Backup || got.Master != ha.addr || got.Received == 0 || got.Notes != nil {
 			t.Errorf("the backup: %+v", got)
 		}
-		a.stop()
-		b.stop()
 	})
 }
 
@@ -227,8 +227,6 @@ func TestAScriptDecides(t *testing.T) {
 30.613s a has VI_1
 30.613s a: instance VI_1 is MASTER`)
 		s.neverTwice("VI_1", time.Millisecond)
-		a.stop()
-		b.stop()
 	})
 }
 
@@ -273,8 +271,6 @@ func TestASyncGroupMovesAsOne(t *testing.T) {
 		for _, name := range []string{"VI_1", "VI_2"} {
 			s.neverTwice(name, 2*time.Millisecond)
 		}
-		a.stop()
-		b.stop()
 	})
 }
 
@@ -303,7 +299,8 @@ func TestAdvertisementsDoNotWaitForTheKernel(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
 		ha.slow = 5 * time.Second
 		fast := func(i *conf.VRRPInstance) { i.Interval = 10 * time.Millisecond }
-		a, b := ha.run(file(200, fast)), hb.run(file(100, fast))
+		a := ha.run(file(200, fast))
+		hb.run(file(100, fast))
 		time.Sleep(20 * time.Second)
 		s.expect(`
 0s a: instance VI_1 is BACKUP
@@ -313,8 +310,6 @@ func TestAdvertisementsDoNotWaitForTheKernel(t *testing.T) {
 		if late := a.Status().Lateness; late.Max != 0 || late.Counts[0] < 1900 {
 			t.Errorf("lateness %+v", late)
 		}
-		a.stop()
-		b.stop()
 	})
 }
 
@@ -322,22 +317,20 @@ func TestAnnouncingEndsWhenTheMasterYields(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
 		// The fake host fails the test if it is to announce what it has given back.
 		slowly := func(i *conf.VRRPInstance) { i.GARP.Interval = time.Second }
-		a := ha.run(file(100, slowly))
+		ha.run(file(100, slowly))
 		time.Sleep(4 * time.Second)
-		b := hb.run(file(200, slowly))
+		hb.run(file(200, slowly))
 		time.Sleep(30 * time.Second)
 		if a, b := ha.rounds("VI_1"), hb.rounds("VI_1"); a >= 5 || b < 5 {
 			t.Errorf("announced %d and %d times", a, b)
 		}
 		s.neverTwice("VI_1", time.Millisecond)
-		a.stop()
-		b.stop()
 	})
 }
 
 func TestANewMasterAnnouncesTwice(t *testing.T) {
 	story(t, func(t *testing.T, _ *segment, ha, _ *fakeHost) {
-		a := ha.run(file(200, func(i *conf.VRRPInstance) { i.GARP.Refresh, i.GARP.RefreshRepeat = 20*time.Second, 1 }))
+		ha.run(file(200, func(i *conf.VRRPInstance) { i.GARP.Refresh, i.GARP.RefreshRepeat = 20*time.Second, 1 }))
 		for _, c := range []struct {
 			after time.Duration
 			want  int
@@ -348,20 +341,17 @@ func TestANewMasterAnnouncesTwice(t *testing.T) {
 				t.Errorf("%d rounds, want %d", got, c.want)
 			}
 		}
-		a.stop()
 	})
 }
 
 func TestWhatIsRefusedIsCountedAndShown(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
 		a := ha.run(file(200, nil))
-		b := hb.run(file(100, func(i *conf.VRRPInstance) { i.Version = 2 }))
+		hb.run(file(100, func(i *conf.VRRPInstance) { i.Version = 2 }))
 		time.Sleep(10 * time.Second)
 		got := a.Status().Instances[0]
 		if len(got.Notes) != 1 || got.Notes[0].Why != ReasonVersion || got.Notes[0].Count < 6 || got.Notes[0].From != hb.addr {
 			t.Errorf("notes %+v", got.Notes)
 		}
-		a.stop()
-		b.stop()
 	})
 }

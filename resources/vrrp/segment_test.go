@@ -24,6 +24,7 @@ type segment struct {
 
 	mu      sync.Mutex
 	hosts   []*fakeHost
+	running []*runner // what was run, and may have been stopped
 	story   []string
 	began   time.Time
 	double  map[string]time.Time     // since when an instance has two masters
@@ -330,7 +331,9 @@ func (h *fakeHost) run(v conf.VRRP) *runner {
 			h.s.t.Error(err)
 		}
 	}()
-	return &runner{r, h, func() { cancel(); <-done }}
+	running := &runner{r, h, func() { cancel(); <-done }}
+	h.set(func() { h.s.running = append(h.s.running, running) })
+	return running
 }
 
 // die is a host that loses power: nothing is said any more, and nothing held.

@@ -30,14 +30,13 @@ func TestAMasterThatWasStoppedFindsItsSuccessor(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
 				preempt := func(i *conf.VRRPInstance) { i.Preempt = c.preempt }
-				a, b := ha.run(file(200, preempt)), hb.run(file(100, nil))
+				ha.run(file(200, preempt))
+				hb.run(file(100, nil))
 				time.Sleep(10 * time.Second)
 				s.told()
 				ha.freeze(20 * time.Second)
 				time.Sleep(5 * time.Second)
 				s.expect(c.story)
-				a.stop()
-				b.stop()
 			})
 		})
 	}
@@ -45,23 +44,17 @@ func TestAMasterThatWasStoppedFindsItsSuccessor(t *testing.T) {
 
 func TestABackupThatWasStoppedDoesNotTakeOver(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
-		a, b := ha.run(file(200, nil)), hb.run(file(100, nil))
-		time.Sleep(10 * time.Second)
-		s.told()
+		pair(s, ha, hb)
 		hb.freeze(20 * time.Second)
 		time.Sleep(5 * time.Second)
 		s.expect(``)
 		s.neverTwice("VI_1", 0)
-		a.stop()
-		b.stop()
 	})
 }
 
 func TestAMasterWithoutItsLinkIsInFault(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
-		a, b := ha.run(file(200, nil)), hb.run(file(100, nil))
-		time.Sleep(10 * time.Second)
-		s.told()
+		a := pair(s, ha, hb)
 		ha.link("eth0", false)
 		time.Sleep(10 * time.Second)
 		if got := a.Status().Instances[0]; got.State != Fault || got.Lacks != "interface eth0 is down" {
@@ -80,16 +73,12 @@ func TestAMasterWithoutItsLinkIsInFault(t *testing.T) {
 23.219s b gives back VI_1
 23.219s b: instance VI_1 is BACKUP`)
 		s.neverTwice("VI_1", time.Millisecond)
-		a.stop()
-		b.stop()
 	})
 }
 
 func TestAMasterThatLosesItsOwnAddressIsInFault(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
-		a, b := ha.run(file(200, nil)), hb.run(file(100, nil))
-		time.Sleep(10 * time.Second)
-		s.told()
+		a := pair(s, ha, hb)
 		own := ha.addr
 		ha.set(func() { ha.addr = netip.Addr{} })
 		time.Sleep(10 * time.Second)
@@ -109,15 +98,13 @@ func TestAMasterThatLosesItsOwnAddressIsInFault(t *testing.T) {
 23.438s b gives back VI_1
 23.438s b: instance VI_1 is BACKUP`)
 		s.neverTwice("VI_1", time.Millisecond)
-		a.stop()
-		b.stop()
 	})
 }
 
 func TestAnInterfaceThatIsNotThereYetIsAFault(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, _ *fakeHost) {
 		ha.links["eth0"] = false
-		a := ha.run(file(255, nil))
+		ha.run(file(255, nil))
 		time.Sleep(10 * time.Second)
 		ha.link("eth0", true)
 		time.Sleep(10 * time.Second)
@@ -125,7 +112,6 @@ func TestAnInterfaceThatIsNotThereYetIsAFault(t *testing.T) {
 0s a: instance VI_1 is FAULT
 10s a has VI_1
 10s a: instance VI_1 is MASTER`)
-		a.stop()
 	})
 }
 
@@ -142,7 +128,6 @@ func TestWhatTheKernelRefusesIsTriedAgain(t *testing.T) {
 		if got := a.Status().Instances[0]; ha.has("192.0.2.10/24") == 0 || got.Failure != "" {
 			t.Errorf("failure %q", got.Failure)
 		}
-		a.stop()
 	})
 }
 
@@ -159,7 +144,6 @@ func TestAMasterThatCannotSendShowsIt(t *testing.T) {
 				t.Errorf("cut off %v: failure %q", c.cut, got.Failure)
 			}
 		}
-		a.stop()
 	})
 }
 
@@ -176,7 +160,6 @@ func TestAMasterTellsOfAnotherOne(t *testing.T) {
 			t.Errorf("its addresses were announced %d times", n)
 		}
 		stop(t, rival)
-		a.stop()
 	})
 }
 
@@ -188,9 +171,9 @@ func TestWhoHasYieldedWhileItWaitedForTheKernelTakesNothing(t *testing.T) {
 			v.SyncGroups = nil
 			return v
 		}
-		a := ha.run(two(100))
+		ha.run(two(100))
 		time.Sleep(time.Second)
-		b := hb.run(two(200))
+		hb.run(two(200))
 		time.Sleep(20 * time.Second)
 		had := 0
 		for _, l := range lines(s.told()) {
@@ -201,8 +184,6 @@ func TestWhoHasYieldedWhileItWaitedForTheKernelTakesNothing(t *testing.T) {
 		if had != 1 {
 			t.Errorf("%d times it took addresses, want the one that had begun before it yielded", had)
 		}
-		a.stop()
-		b.stop()
 	})
 }
 
@@ -268,7 +249,6 @@ func TestWhatTheKernelKeepsIsTakenAwayLater(t *testing.T) {
 						t.Errorf("in the end %s is %s, failure %q", i.Name, i.State, i.Failure)
 					}
 				}
-				a.stop()
 			})
 		})
 	}
