@@ -9,10 +9,11 @@ import (
 // time of preempt_delay. What is long does not end within the test.
 func delays() []instance {
 	second, quarter := [2]time.Duration{time.Second, time.Second}, [2]time.Duration{time.Second / 4, time.Second / 4}
-	const short, long = 3 * time.Second, 15 * time.Minute
+	// Each longer than a backup waits without it.
+	const short, more, long = 3 * time.Second, 5 * time.Second, 15 * time.Minute
 	return []instance{
 		{name: "short", vrid: 55, version: 3, script: true, delay: short, interval: quarter, priority: [2]int{110, 100}},
-		{name: "short-v2", vrid: 56, version: 2, script: true, delay: short, interval: second, priority: [2]int{110, 100}},
+		{name: "short-v2", vrid: 56, version: 2, script: true, delay: more, interval: second, priority: [2]int{110, 100}},
 		{name: "short-IPv6", vrid: 57, version: 3, six: true, script: true, delay: short, interval: quarter, priority: [2]int{110, 100}},
 		{name: "long", vrid: 58, version: 2, delay: long, interval: second, priority: [2]int{110, 100}},
 	}

@@ -54,7 +54,6 @@ type scene struct {
 	hears     map[bool]*observer // by instance.eth1
 	asks      *net.UDPConn
 	results   []result
-	late      func() time.Duration // of the machine, up to now
 }
 
 // result is what an event did to an instance.
@@ -76,14 +75,12 @@ func (s *scene) String() string { return fmt.Sprintf("%s and %s", s.cast[0], s.c
 func stage(t *testing.T, casts [][2]program, instances func(cast [2]program) []instance, play func(*scene)) []*scene {
 	t.Helper()
 	began := time.Now()
-	late := func() time.Duration { return clock.worst(began) }
 	scenes := make([]*scene, len(casts))
 	t.Run("casts", func(t *testing.T) {
 		for n, cast := range casts {
 			t.Run(fmt.Sprintf("%s-%s", cast[0], cast[1]), func(t *testing.T) {
 				t.Parallel()
 				s := newScene(t, cast, instances(cast))
-				s.late = late
 				play(s)
 				scenes[n] = s
 			})
@@ -92,7 +89,7 @@ func stage(t *testing.T, casts [][2]program, instances func(cast [2]program) []i
 	if t.Failed() || slices.Contains(scenes, nil) {
 		return nil
 	}
-	compare(t, scenes, late())
+	compare(t, scenes, clock.worst(began))
 	return scenes
 }
 
@@ -291,9 +288,10 @@ func (s *scene) staysQuiet(event string, router int, since time.Time, some []*in
 			}
 			return n
 		}
-		s.Eventually(limit, fmt.Sprintf("%s: six advertisements of %s", event, i.name), func() bool { return after()[1-router] >= 6 })
-		if n := after()[router]; n > 0 && s.late() > 3*i.interval[router]/2 {
-			s.Logf("%s: router%d took itself for the master of %s; the machine was late by %v", event, router, i.name, s.late())
+		starved := func() bool { return after()[router] > 0 && clock.worst(since) > 3*i.interval[router]/2 }
+		s.Eventually(limit, fmt.Sprintf("%s: six advertisements of %s", event, i.name), func() bool { return after()[1-router] >= 6 || starved() })
+		if n := after()[router]; n > 0 && starved() {
+			s.Logf("%s: router%d took itself for the master of %s; the machine was late by %v", event, router, i.name, clock.worst(since))
 		} else if n > 0 {
 			s.t.Errorf("%s: router%d (%s) advertised %d times as master of %s; heard:\n%s", event, router, s.cast[router], n, i.name, s.story(i, since))
 		}

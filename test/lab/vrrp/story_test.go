@@ -141,9 +141,9 @@ func TestTheHaproxyPairOfKeepalived(t *testing.T) {
 
 			answers(b.lb1, browser.From)
 			b.told("backup", "master")
-			if out := b.lb1.Run("ip", "-o", "address", "show", "label", "eth0:0"); !strings.Contains(out, vip1+"/16") {
-				t.Errorf("eth0:0 has %q", out)
-			}
+			b.Eventually(limit, "eth0:0 to have "+vip1, func() bool {
+				return strings.Contains(b.lb1.Run("ip", "-o", "address", "show", "label", "eth0:0"), vip1+"/16")
+			})
 
 			at := b.haproxy[b.lb1].Kill()
 			answers(b.lb2, at)
