@@ -184,8 +184,12 @@ func (n *Node) stillAccused(f state.Fence) error {
 
 // askOwner asks the owner of the group whether it still hears the router.
 func (n *Node) askOwner(ctx context.Context, f state.Fence) error {
-	owner := n.State().Groups[f.Group].Owner
-	if owner == n.self {
+	st := n.State()
+	owner := st.Groups[f.Group].Owner
+	switch {
+	case n.named(st, f.Node):
+		return fmt.Errorf("%s is a node", f.Node)
+	case owner == n.self:
 		return n.stillAccused(f)
 	}
 	ctx, cancel := context.WithTimeout(ctx, stillTimeout)
@@ -200,7 +204,7 @@ func (n *Node) operateForeign(ctx context.Context, r state.FenceRequest) {
 	var o fencing.Outcome
 	err := n.askOwner(ctx, r.Fence)
 	if err != nil {
-		err = fmt.Errorf("no device was asked, since the owner of the group does not say that it still hears it: %w", err)
+		err = fmt.Errorf("no device was asked: %w", err)
 	}
 	st := n.State()
 	now, pending := st.Fencing[r.Node]
