@@ -24,6 +24,29 @@ func AddAddress(a Address) Change {
 // RemoveAddress takes an address from its interface; EADDRNOTAVAIL when it is not there.
 func RemoveAddress(a Address) Change { return Change{unix.RTM_DELADDR, 0, a.Encode(true)} }
 
+// AddAddresses is AddAddress for many.
+func AddAddresses(all []Address) []Change {
+	return encodeAll(all, Change{unix.RTM_NEWADDR, unix.NLM_F_CREATE | unix.NLM_F_EXCL, nil}, false)
+}
+
+// RemoveAddresses is RemoveAddress for many.
+func RemoveAddresses(all []Address) []Change {
+	return encodeAll(all, Change{unix.RTM_DELADDR, 0, nil}, true)
+}
+
+// encodeAll encodes all of them into one piece of memory.
+func encodeAll(all []Address, like Change, remove bool) []Change {
+	changes := make([]Change, len(all))
+	room := make([]byte, 0, len(all)*addressSize/2)
+	for n := range all {
+		from := len(room)
+		room = all[n].append(room, remove)
+		like.body = room[from:len(room):len(room)]
+		changes[n] = like
+	}
+	return changes
+}
+
 const (
 	// batchChanges go to the kernel in one call. It spends up to 100 µs on an
 	// address, and a kernel without preemption leaves the processor to nobody

@@ -86,7 +86,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(make([]byte, 20), uint16(0))
 	f.Add(make([]byte, 40), uint16(nlmFlagAckTLVs))
 	f.Fuzz(func(t *testing.T, b []byte, flags uint16) {
-		_, err, ok := answer(Message{unix.NLMSG_ERROR, flags, b}, 1)
+		_, err, ok := answer(Message{Type: unix.NLMSG_ERROR, Flags: flags, Body: b}, 1)
 		if ok && err != nil {
 			_ = err.Error()
 		}

@@ -67,6 +67,7 @@ var errShort = errors.New("netlink message is cut off")
 type Message struct {
 	Type  uint16
 	Flags uint16
+	Port  uint32 // of the socket by which somebody asked for it; 0: the kernel's own doing
 	Body  []byte
 }
 
@@ -78,7 +79,7 @@ func Messages(b []byte) iter.Seq[Message] {
 			if n < unix.SizeofNlMsghdr || n > len(b) {
 				return
 			}
-			m := Message{binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:]), b[unix.SizeofNlMsghdr:n]}
+			m := Message{binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:]), binary.NativeEndian.Uint32(b[12:]), b[unix.SizeofNlMsghdr:n]}
 			if !yield(m) {
 				return
 			}

@@ -11,7 +11,7 @@ import (
 // refuse drops what comes in for the addresses.
 func (h *Host) refuse(i *conf.VRRPInstance, hold *holding, p *problems) {
 	var all, fresh []netip.Addr
-	for _, a := range addressesOf(i) {
+	for a := range addressesOf(i) {
 		ip := a.Address.Addr()
 		all = append(all, ip)
 		if _, ok := hold.drop[ip]; !ok {
@@ -36,7 +36,7 @@ func (h *Host) admit(i *conf.VRRPInstance, hold *holding, p *problems) {
 	if i == nil {
 		all = slices.Collect(maps.Keys(hold.drop))
 	} else {
-		for _, a := range addressesOf(i) {
+		for a := range addressesOf(i) {
 			if _, ok := hold.drop[a.Address.Addr()]; ok {
 				all = append(all, a.Address.Addr())
 			}

@@ -50,7 +50,7 @@ func (h *Host) Acquire(i *conf.VRRPInstance) error {
 	hold.mu.Lock()
 	defer hold.mu.Unlock()
 	var p problems
-	add, err := h.missing(i, hold, &p)
+	add, spots, err := h.missing(i, hold, &p)
 	if err != nil {
 		return fmt.Errorf("%s: %w", title(i), err)
 	}
@@ -61,8 +61,8 @@ func (h *Host) Acquire(i *conf.VRRPInstance) error {
 	}
 	rules := rulesOf(i)
 	// A route that is held and not in i stays held: Release is what takes it back.
-	h.write(i.Name, hold, add, union(hold.routes, i.Routes), union(hold.rules, rules), &p)
-	h.addAddresses(hold, add, &p)
+	h.write(hold, add, spots, union(hold.routes, i.Routes), union(hold.rules, rules), &p)
+	h.addAddresses(hold, add, spots, &p)
 	for _, r := range i.Routes {
 		h.addRoute(hold, r, &p)
 	}
@@ -72,48 +72,40 @@ func (h *Host) Acquire(i *conf.VRRPInstance) error {
 	return p.err(title(i))
 }
 
-// missing returns the addresses of the instance that are to be added.
-func (h *Host) missing(i *conf.VRRPInstance, hold *holding, p *problems) (add []rtnl.Address, err error) {
+// missing returns the addresses of the instance that are to be added, and where
+// the configuration has them.
+func (h *Host) missing(i *conf.VRRPInstance, hold *holding, p *problems) (add []rtnl.Address, spots []spot, err error) {
 	if err := h.view(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer h.mu.Unlock()
 	h.prune(hold)
-	index := map[string]int{}
-	for _, a := range addressesOf(i) {
-		dev := device(i, &a)
-		n, ok := index[dev]
+	n := len(i.Addresses) + len(i.Excluded)
+	add, spots = make([]rtnl.Address, 0, n), make([]spot, 0, n)
+	for a := range addressesOf(i) {
+		here := spotOf(i, a)
+		l, ok := h.seen.link(here.dev)
 		if !ok {
-			if l, there := h.seen.link(dev); there {
-				n = l.Index
-			}
-			index[dev] = n
-		}
-		if n == 0 {
-			p.add("address %s: %s: no such interface", a.Address, dev)
+			p.add("address %s: %s: no such interface", a.Address, here.dev)
 			continue
 		}
-		at := standing{n, a.Address.Addr()}
-		_, held := hold.on[at]
-		if there, ok := h.seen.addrs[at]; ok && there.Proto != Mark && !held {
-			h.log.Info("an address stands already and is left as it is", "instance", i.Name, "address", there.Prefix, "interface", dev)
+		held, is := hold.addrs[here]
+		at := standing{l.Index, here.addr}
+		if there, ok := h.seen.addrs[at]; ok && there.Proto != Mark && (!is || held.Index != l.Index) {
+			h.log.Info("an address stands already and is left as it is", "instance", i.Name, "address", there.Prefix, "interface", here.dev)
 			continue
 		}
-		add = append(add, address(&a, n))
+		add, spots = append(add, address(a, l.Index)), append(spots, here)
 	}
-	return add, nil
+	return add, spots, nil
 }
 
 // addAddresses adds what is missing; what stands already because we hold it is no error.
-func (h *Host) addAddresses(hold *holding, add []rtnl.Address, p *problems) {
-	changes := make([]rtnl.Change, len(add))
-	for n, a := range add {
-		changes[n] = rtnl.AddAddress(a)
-	}
+func (h *Host) addAddresses(hold *holding, add []rtnl.Address, spots []spot, p *problems) {
 	refused := map[int]bool{}
-	err := h.k.Apply(changes, func(n int, err error) {
+	err := h.k.Apply(rtnl.AddAddresses(add), func(n int, err error) {
 		a := add[n]
-		if errors.Is(err, unix.EEXIST) && h.ours(hold, a) {
+		if errors.Is(err, unix.EEXIST) && h.ours(hold, a, spots[n]) {
 			return
 		}
 		refused[n] = true
@@ -132,11 +124,9 @@ func (h *Host) addAddresses(hold *holding, add []rtnl.Address, p *problems) {
 		if refused[n] {
 			continue
 		}
-		at := standing{a.Index, a.Prefix.Addr()}
-		if _, held := hold.on[at]; !held {
-			hold.on[at] = struct{}{}
-			hold.addrs = append(hold.addrs, a)
-		}
+		hold.addrs[spots[n]] = a
+		at := standingOf(a)
+		h.minds[at] = hold
 		// The kernel tells of an IPv6 address later, when it gets round to
 		// not looking for duplicates; Announce is called before.
 		if _, told := h.seen.addrs[at]; !told {
@@ -146,16 +136,15 @@ func (h *Host) addAddresses(hold *holding, add []rtnl.Address, p *problems) {
 }
 
 // ours says of an address that stands already whether we have put it there.
-func (h *Host) ours(hold *holding, a rtnl.Address) bool {
-	at := standing{a.Index, a.Prefix.Addr()}
-	if _, held := hold.on[at]; held {
+func (h *Host) ours(hold *holding, a rtnl.Address, at spot) bool {
+	if held, is := hold.addrs[at]; is && held.Index == a.Index {
 		return true
 	}
 	if h.view() != nil {
 		return false
 	}
 	defer h.mu.Unlock()
-	return h.seen.addrs[at].Proto == Mark
+	return h.seen.addrs[standingOf(a)].Proto == Mark
 }
 
 // Release takes back, of what Acquire did for the instance of this name, what i
@@ -174,28 +163,21 @@ func (h *Host) Release(i *conf.VRRPInstance) error {
 		}
 	}
 	for _, r := range slices.Backward(i.Routes) {
-		if n := slices.Index(hold.routes, r); n >= 0 && h.removeRoute(r, &p) {
+		if n := slices.Index(hold.routes, r); n >= 0 && h.removeRoute(r, hold.links[r], &p) {
 			hold.routes = slices.Delete(hold.routes, n, n+1)
+			delete(hold.links, r)
 		}
 	}
-	gone, err := h.leaving(i, hold)
-	if err != nil {
-		p.add("addresses: %w", err)
-		return p.err(title(i))
-	}
+	gone, spots := h.leaving(i, hold)
 	before := p.n
 	h.removeAddresses(gone, &p)
 	if p.n == before {
-		for _, a := range gone {
-			delete(hold.on, standing{a.Index, a.Prefix.Addr()})
+		for _, at := range spots {
+			delete(hold.addrs, at)
 		}
-		hold.addrs = slices.DeleteFunc(hold.addrs, func(a rtnl.Address) bool {
-			_, held := hold.on[standing{a.Index, a.Prefix.Addr()}]
-			return !held
-		})
 	}
 	h.admit(i, hold, &p)
-	h.write(i.Name, hold, nil, hold.routes, hold.rules, &p)
+	h.write(hold, nil, nil, hold.routes, hold.rules, &p)
 	return p.err(title(i))
 }
 
@@ -210,20 +192,18 @@ func (h *Host) removeAddresses(all []rtnl.Address, p *problems) {
 		return
 	}
 	others := h.secondaries(all)
-	primary := map[standing]bool{}
-	for _, a := range all {
-		at := standing{a.Index, a.Prefix.Addr()}
-		primary[at] = h.seen.addrs[at].Flags&unix.IFA_F_SECONDARY == 0
+	primary := map[standing]bool{} // of those on which others hang
+	for n := range all {
+		at := standingOf(all[n])
+		if len(others[networkOf(all[n])]) > 0 && h.seen.addrs[at].Flags&unix.IFA_F_SECONDARY == 0 {
+			primary[at] = true
+		}
 	}
 	h.mu.Unlock()
 
-	var batch []rtnl.Address
+	batch := make([]rtnl.Address, 0, len(all))
 	flush := func() {
-		changes := make([]rtnl.Change, len(batch))
-		for n, a := range batch {
-			changes[n] = rtnl.RemoveAddress(a)
-		}
-		if err := h.k.Apply(changes, func(n int, err error) {
+		if err := h.k.Apply(rtnl.RemoveAddresses(batch), func(n int, err error) {
 			if !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
 				p.add("removing address %s from %s: %w", batch[n].Prefix, h.linkName(batch[n].Index), err)
 			}
@@ -233,13 +213,12 @@ func (h *Host) removeAddresses(all []rtnl.Address, p *problems) {
 		batch = batch[:0]
 	}
 	for _, a := range slices.Backward(all) {
-		hanging := others[network{a.Index, a.Prefix.Masked()}]
-		if len(hanging) == 0 || !primary[standing{a.Index, a.Prefix.Addr()}] {
+		if !primary[standingOf(a)] {
 			batch = append(batch, a)
 			continue
 		}
 		flush()
-		if err := h.k.RemovePrimary(a, h.linkName(a.Index), hanging); err != nil {
+		if err := h.k.RemovePrimary(a, h.linkName(a.Index), others[networkOf(a)]); err != nil {
 			p.add("removing address %s from %s: %w", a.Prefix, h.linkName(a.Index), err)
 		}
 	}
@@ -252,15 +231,20 @@ type network struct {
 	prefix netip.Prefix
 }
 
+func networkOf(a rtnl.Address) network { return network{a.Index, a.Prefix.Masked()} }
+
 // secondaries finds those that hang on others and are not to be removed
 // themselves. The caller holds mu.
 func (h *Host) secondaries(gone []rtnl.Address) map[network][]rtnl.Address {
-	going := make(map[standing]struct{}, len(gone))
-	networks := map[network][]rtnl.Address{}
+	var going map[standing]struct{}
+	var networks map[network][]rtnl.Address
 	for _, a := range gone {
 		if a.Prefix.Addr().Is4() && a.Prefix.Bits() < 32 {
-			going[standing{a.Index, a.Prefix.Addr()}] = struct{}{}
-			networks[network{a.Index, a.Prefix.Masked()}] = nil
+			if going == nil {
+				going, networks = make(map[standing]struct{}, len(gone)), map[network][]rtnl.Address{}
+			}
+			going[standingOf(a)] = struct{}{}
+			networks[networkOf(a)] = nil
 		}
 	}
 	if len(networks) == 0 {
@@ -270,12 +254,11 @@ func (h *Host) secondaries(gone []rtnl.Address) map[network][]rtnl.Address {
 		if a.Flags&unix.IFA_F_SECONDARY == 0 || !at.addr.Is4() {
 			continue
 		}
-		n := network{a.Index, a.Prefix.Masked()}
-		if _, ok := networks[n]; !ok {
+		if _, ok := networks[networkOf(a)]; !ok {
 			continue
 		}
 		if _, ok := going[at]; !ok {
-			networks[n] = append(networks[n], a)
+			networks[networkOf(a)] = append(networks[networkOf(a)], a)
 		}
 	}
 	return networks

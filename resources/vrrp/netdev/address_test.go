@@ -209,7 +209,9 @@ func TestDamagedJournalIsNoObstacle(t *testing.T) {
 	dir := t.TempDir()
 	ok(t, os.MkdirAll(dir+"/vrrp", 0o700))
 	ok(t, os.WriteFile(dir+"/vrrp/i-web.json", []byte(`{"version":1,`), 0o600))
-	ok(t, a.host("").Acquire(router4("10.0.0.5/24")))
+	h := a.host("")
+	ok(t, h.Acquire(router4("10.0.0.5/24")))
+	ok(t, h.Close())
 	a.host(dir)
 	if strings.Contains(a.shown("eth0"), "10.0.0.5") {
 		t.Error("an address with our mark was left")
@@ -387,8 +389,13 @@ func TestPacketsAreNotTakenWithoutAcceptMode(t *testing.T) {
 		}
 		reached(t, a, ip)
 	}
-	run(t, "ip", "netns", "exec", a.name, "nft", "flush", "ruleset")
-	ok(t, h.Acquire(i)) // puts the table back
+	for _, command := range []string{"flush ruleset", "delete table inet keepbeat-vrrp", "flush set inet keepbeat-vrrp addresses4", "flush chain inet keepbeat-vrrp input"} {
+		run(t, "ip", append([]string{"netns", "exec", a.name, "nft"}, strings.Fields(command)...)...)
+		eventually(t, "after nft "+command+" it is refused again", func() bool {
+			rules := run(t, "ip", "netns", "exec", a.name, "nft", "list", "ruleset")
+			return strings.Contains(rules, "10.0.0.5") && strings.Contains(rules, "ip daddr @addresses4 drop")
+		})
+	}
 	if dial(b, "10.0.0.5", 300*time.Millisecond) {
 		t.Error("10.0.0.5 answers")
 	}

@@ -66,8 +66,8 @@ func (h *Host) Announce(ctx context.Context, i *conf.VRRPInstance) error {
 	if err := h.view(); err != nil {
 		return fmt.Errorf("%s: %w", title(i), err)
 	}
-	for _, a := range addressesOf(i) {
-		l, ok := h.seen.link(device(i, &a))
+	for a := range addressesOf(i) {
+		l, ok := h.seen.link(device(i, a))
 		if !ok || !l.Announces() {
 			continue
 		}

@@ -3,6 +3,7 @@ package netdev
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 	"sync"
@@ -101,7 +102,7 @@ func (h *Host) enter(e *Endpoint) (err error) {
 		}
 		return err
 	}
-	for _, a := range addressesOf(i) {
+	for a := range addressesOf(i) {
 		h.virtual[a.Address.Addr()]++
 	}
 	h.open[e] = struct{}{}
@@ -160,7 +161,7 @@ func (e *Endpoint) silence() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.open, e)
-	for _, a := range addressesOf(e.i) {
+	for a := range addressesOf(e.i) {
 		if h.virtual[a.Address.Addr()]--; h.virtual[a.Address.Addr()] == 0 {
 			delete(h.virtual, a.Address.Addr())
 		}
@@ -323,6 +324,14 @@ func (e *Endpoint) rank(a rtnl.Address, far bool) int {
 }
 
 // addressesOf are all virtual addresses of an instance.
-func addressesOf(i *conf.VRRPInstance) []conf.VRRPAddress {
-	return slices.Concat(i.Addresses, i.Excluded)
+func addressesOf(i *conf.VRRPInstance) iter.Seq[*conf.VRRPAddress] {
+	return func(yield func(*conf.VRRPAddress) bool) {
+		for _, all := range [][]conf.VRRPAddress{i.Addresses, i.Excluded} {
+			for n := range all {
+				if !yield(&all[n]) {
+					return
+				}
+			}
+		}
+	}
 }

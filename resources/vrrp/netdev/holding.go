@@ -13,13 +13,29 @@ import (
 
 // holding is what Acquire has put into the kernel for an instance.
 type holding struct {
-	mu     sync.Mutex // held while it changes; guards the rest
-	addrs  []rtnl.Address
-	on     map[standing]struct{} // addrs, to find one
+	instance string
+
+	mu     sync.Mutex // held while it changes; guards the rest. Taken before Host.mu
+	addrs  map[spot]rtnl.Address
 	routes []conf.VRRPRoute
+	links  map[conf.VRRPRoute]int // index of the interface that a route went to
 	rules  []rule
 	drop   map[netip.Addr]struct{}
 }
+
+// spot is an address where the configuration wants it. Of an interface that has
+// another name by now it is still taken away.
+type spot struct {
+	dev  string
+	addr netip.Addr
+}
+
+func spotOf(i *conf.VRRPInstance, a *conf.VRRPAddress) spot {
+	return spot{device(i, a), a.Address.Addr()}
+}
+
+// standingOf is where the kernel has an address.
+func standingOf(a rtnl.Address) standing { return standing{a.Index, a.Prefix.Addr()} }
 
 // problems are errors, of which a thousand would help nobody.
 type problems struct {
@@ -52,54 +68,58 @@ func (h *Host) holding(name string) *holding {
 	defer h.mu.Unlock()
 	hold := h.holdings[name]
 	if hold == nil {
-		hold = &holding{on: map[standing]struct{}{}, drop: map[netip.Addr]struct{}{}}
+		hold = &holding{instance: name, addrs: map[spot]rtnl.Address{}, links: map[conf.VRRPRoute]int{}, drop: map[netip.Addr]struct{}{}}
 		h.holdings[name] = hold
 	}
 	return hold
 }
 
-// leaving are the addresses of i that are held, in the order in which they came.
-func (h *Host) leaving(i *conf.VRRPInstance, hold *holding) ([]rtnl.Address, error) {
-	if err := h.view(); err != nil {
-		return nil, err
-	}
+// leaving are the addresses of i that are held, in i's order. From here on
+// nobody puts them back.
+func (h *Host) leaving(i *conf.VRRPInstance, hold *holding) (gone []rtnl.Address, spots []spot) {
+	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.prune(hold)
-	wanted := map[standing]struct{}{}
-	for _, a := range addressesOf(i) {
-		if l, ok := h.seen.link(device(i, &a)); ok {
-			wanted[standing{l.Index, a.Address.Addr()}] = struct{}{}
+	gone, spots = make([]rtnl.Address, 0, len(hold.addrs)), make([]spot, 0, len(hold.addrs))
+	for a := range addressesOf(i) {
+		at := spotOf(i, a)
+		if held, ok := hold.addrs[at]; ok {
+			gone, spots = append(gone, held), append(spots, at)
+			if h.minds[standingOf(held)] == hold {
+				delete(h.minds, standingOf(held))
+			}
 		}
 	}
-	var gone []rtnl.Address
-	for _, a := range hold.addrs {
-		if _, ok := wanted[standing{a.Index, a.Prefix.Addr()}]; ok {
-			gone = append(gone, a)
-		}
-	}
-	return gone, nil
+	return gone, spots
 }
 
 // prune forgets what went with its interface. The caller holds mu.
 func (h *Host) prune(hold *holding) {
-	hold.addrs = slices.DeleteFunc(hold.addrs, func(a rtnl.Address) bool {
-		_, there := h.seen.links[a.Index]
-		if !there {
-			delete(hold.on, standing{a.Index, a.Prefix.Addr()})
+	for at, a := range hold.addrs {
+		if _, there := h.seen.links[a.Index]; !there {
+			delete(hold.addrs, at)
+			delete(h.minds, standingOf(a))
 		}
-		return !there
-	})
+	}
 }
 
 // write writes down what is held, and what is about to be: what is written down
 // before it is done is known after a crash.
-func (h *Host) write(instance string, hold *holding, add []rtnl.Address, routes []conf.VRRPRoute, rules []rule, p *problems) {
+func (h *Host) write(hold *holding, add []rtnl.Address, spots []spot, routes []conf.VRRPRoute, rules []rule, p *problems) {
+	if h.journal.dir == "" {
+		return
+	}
 	all := make([]recordedAddress, 0, len(hold.addrs)+len(add))
-	for _, a := range slices.Concat(hold.addrs, add) {
-		all = append(all, recordedAddress{h.linkName(a.Index), a.Prefix})
+	for at, a := range hold.addrs {
+		all = append(all, recordedAddress{at.dev, a.Prefix})
+	}
+	for n, a := range add {
+		if _, held := hold.addrs[spots[n]]; !held {
+			all = append(all, recordedAddress{spots[n].dev, a.Prefix})
+		}
 	}
 	routes, rules = slices.Clone(routes), slices.Clone(rules)
-	if err := h.journal.update(instance, func(r *record) { r.Addresses, r.Routes, r.Rules = all, routes, rules }); err != nil {
+	if err := h.journal.update(hold.instance, func(r *record) { r.Addresses, r.Routes, r.Rules = all, routes, rules }); err != nil {
 		p.add("%w", err)
 	}
 }

@@ -48,6 +48,7 @@ type Host struct {
 	announced atomic.Uint64
 
 	wake chan struct{} // what the kernel has told waits for the worker
+	tear chan struct{} // something is missing, for the mender
 	done chan struct{} // closed by Close
 	wg   sync.WaitGroup
 	// readers end with the sockets that they read.
@@ -68,8 +69,10 @@ type Host struct {
 	vmacs    map[string]*vmac
 	bases    map[string]*base
 	open     map[*Endpoint]struct{}
-	virtual  map[netip.Addr]int  // addresses of open instances: not to be taken for the machine's own
-	holdings map[string]*holding // by name of the instance
+	virtual  map[netip.Addr]int    // addresses of open instances: not to be taken for the machine's own
+	holdings map[string]*holding   // by name of the instance
+	minds    map[standing]*holding // what is put back when somebody takes it away
+	torn     map[*holding]struct{} // who may miss something of that
 }
 
 // place is where sockets are: an interface, by name, and a family.
@@ -94,12 +97,13 @@ func New(cfg Config) (*Host, error) {
 		return nil, fmt.Errorf("vrrp: %w", err)
 	}
 	h := &Host{
-		log: cfg.Logger, k: k, wake: make(chan struct{}, 1), done: make(chan struct{}),
+		log: cfg.Logger, k: k, wake: make(chan struct{}, 1), tear: make(chan struct{}, 1), done: make(chan struct{}),
 		ports: map[place]*port{}, outlets: map[place]*outlet{}, vmacs: map[string]*vmac{}, bases: map[string]*base{},
 		open: map[*Endpoint]struct{}{}, virtual: map[netip.Addr]int{}, holdings: map[string]*holding{},
+		minds: map[standing]*holding{}, torn: map[*holding]struct{}{},
 	}
 	h.subscribe()
-	h.drops = newDrops(k)
+	h.drops = newDrops(k, h.log, h.tear)
 	if h.journal, err = openJournal(cfg.RunDir); err == nil && !cfg.Beside {
 		err = h.clean()
 	}
@@ -112,6 +116,7 @@ func New(cfg Config) (*Host, error) {
 	}
 	h.mu.Unlock()
 	h.wg.Go(h.worker)
+	h.wg.Go(h.mender)
 	return h, nil
 }
 

@@ -209,7 +209,7 @@ func (h *Host) takeBack(r *record) error {
 		h.removeRule(o, &p)
 	}
 	for _, o := range slices.Backward(r.Routes) {
-		h.removeRoute(o, &p)
+		h.removeRoute(o, 0, &p)
 	}
 	if err := h.view(); err != nil {
 		return err

@@ -48,9 +48,12 @@ func (h *Host) addRoute(hold *holding, r conf.VRRPRoute, p *problems) {
 		err = h.k.Do(rtnl.AddRoute(k))
 	}
 	switch {
-	case err == nil && !held:
-		hold.routes = append(hold.routes, r)
-	case err == nil, errors.Is(err, unix.EEXIST) && held:
+	case err == nil:
+		if !held {
+			hold.routes = append(hold.routes, r)
+		}
+		hold.links[r] = k.Index
+	case errors.Is(err, unix.EEXIST) && held:
 	case errors.Is(err, unix.EEXIST):
 		p.add("route %s: there is one to this destination already that keepbeat has not added; remove it, or give this one another metric", routeText(r))
 	default:
@@ -58,9 +61,16 @@ func (h *Host) addRoute(hold *holding, r conf.VRRPRoute, p *problems) {
 	}
 }
 
-// removeRoute tells whether it is gone.
-func (h *Host) removeRoute(r conf.VRRPRoute, p *problems) bool {
+// removeRoute tells whether it is gone. index is that of the interface it went
+// to, which may have another name by now; 0: it goes by the name.
+func (h *Host) removeRoute(r conf.VRRPRoute, index int, p *problems) bool {
+	if index != 0 {
+		r.Interface = ""
+	}
 	k, err := h.route(r)
+	if index != 0 {
+		k.Index = index
+	}
 	if err == nil {
 		err = h.k.Do(rtnl.RemoveRoute(k))
 	}

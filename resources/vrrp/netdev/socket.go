@@ -1,6 +1,7 @@
 package netdev
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -100,12 +101,18 @@ func (h *Host) receiveSocket(dev string, ipv6 bool) (int, error) {
 }
 
 // join makes the socket hear a group on the interface.
+//
+// One socket is for all groups of an interface, and few machines have more than
+// one: 224.0.0.18. The kernel's limit of 20 is the administrator's to raise.
 func join(fd int, group netip.Addr, index int) error {
 	o := options{fd: fd}
 	if group.Is6() {
 		o.bytes(unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, mreq6(group, index), "joining "+group.String())
 	} else {
 		o.bytes(unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, mreqn(group, index), "joining "+group.String())
+	}
+	if errors.Is(o.err, unix.ENOBUFS) && group.Is4() {
+		return fmt.Errorf("%w: a socket cannot join more groups; raise the sysctl net.ipv4.igmp_max_memberships, or let virtual routers share a group", o.err)
 	}
 	return o.err
 }

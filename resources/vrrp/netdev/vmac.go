@@ -53,8 +53,8 @@ func (h *Host) openVMAC(i *conf.VRRPInstance) (*vmac, error) {
 		return nil, fmt.Errorf("%s is the virtual interface of %s already; give it another name", i.VMAC, other.instance)
 	}
 	v := &vmac{instance: i.Name, name: i.VMAC, parent: i.Interface, mac: virtualMAC(i), ipv4: !i.IPv6, ipv6: i.IPv6}
-	for _, a := range addressesOf(i) {
-		if device(i, &a) == v.name {
+	for a := range addressesOf(i) {
+		if device(i, a) == v.name {
 			v.ipv6 = v.ipv6 || a.Address.Addr().Is6()
 			v.ipv4 = v.ipv4 || a.Address.Addr().Is4()
 		}
@@ -185,9 +185,10 @@ func (h *Host) settleBase(v *vmac) error {
 			changed = append(changed, recordedSysctl{want.Name, now, want.Set})
 		}
 	}
-	if len(changed) > 0 {
-		b.changed = changed
+	for _, s := range changed { // what somebody has set since is what comes back
+		b.changed = slices.DeleteFunc(b.changed, func(o recordedSysctl) bool { return o.Name == s.Name })
 	}
+	b.changed = append(b.changed, changed...)
 	if err := h.journal.update(v.instance, func(r *record) { r.Sysctls = b.changed }); err != nil {
 		return err
 	}

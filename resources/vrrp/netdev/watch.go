@@ -106,7 +106,10 @@ func (h *Host) subscribe() {
 	h.watch = rtnl.Watch{
 		Kernel: h.k, Groups: []uint{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR},
 		Lock: &h.mu, Read: h.dump, Apply: h.apply,
-		Lost:   func() { h.log.Warn("kernel events were lost, reading the state anew") },
+		Lost: func() {
+			h.log.Warn("kernel events were lost, reading the state anew")
+			h.deafen(0) // it may have been said there that an interface went and came back
+		},
 		Failed: func(error) { h.stir() }, // the worker says it, and tries again
 	}
 }
@@ -122,6 +125,7 @@ func (h *Host) dump() error {
 		return err
 	}
 	h.seen = p
+	h.lookFor(0)
 	h.stir()
 	return nil
 }
@@ -136,7 +140,11 @@ func (h *Host) apply(m rtnl.Message) {
 		}
 		if m.Type == unix.RTM_DELLINK {
 			delete(h.seen.links, l.Index)
+			h.deafen(l.Index)
 		} else {
+			if h.seen.links[l.Index].Flags&unix.IFF_UP == 0 && l.Flags&unix.IFF_UP != 0 {
+				h.lookFor(l.Index) // the kernel takes IPv6 addresses from an interface that is set down
+			}
 			h.seen.links[l.Index] = l
 		}
 		h.seen.names = nil
@@ -151,19 +159,36 @@ func (h *Host) apply(m rtnl.Message) {
 			if a.Proto != Mark {
 				h.stir()
 			}
-		} else if h.seen.remove(a) {
+			return
+		}
+		if h.seen.remove(a) {
 			h.stir()
 		}
+		h.missed(standingOf(a))
+	}
+}
+
+// deafen closes the sockets that hear an interface which has gone; 0: any. It may
+// be back, with the index that it had, before the worker looks, and is in none of
+// the groups that were joined on it. The caller holds mu.
+func (h *Host) deafen(index int) {
+	for _, p := range h.ports {
+		if p.file == nil || index != 0 && p.index != index {
+			continue
+		}
+		// The descriptor is closed when its reader has let go of it. Memberships
+		// that it had by then would be taken from who has the index now.
+		for group, m := range p.groups {
+			if m.joined {
+				leave(p.fd, group, p.index)
+			}
+		}
+		p.detach()
 	}
 }
 
 // stir wakes the worker.
-func (h *Host) stir() {
-	select {
-	case h.wake <- struct{}{}:
-	default:
-	}
-}
+func (h *Host) stir() { ring(h.wake) }
 
 // worker does what events ask for: sockets follow their interfaces, endpoints
 // their addresses, and then subscribers are told.
