@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,6 +48,21 @@ type VRRPFiles struct {
 	// Resolver and Try are those of Files, for the pools.
 	Resolver Resolver
 	Try      func(Check) error
+
+	parsed *parsedYAML // of Data; nil: not yet
+}
+
+// parsedYAML is a file of which no more is known than that it is YAML, or why it is not.
+type parsedYAML struct {
+	root  *yaml.Node // nil: it is not
+	errs  []*Error
+	warns []Warning
+}
+
+func parseYAML(name string, data []byte) *parsedYAML {
+	r := &reader{file: name}
+	root := r.document(data)
+	return &parsedYAML{root, r.errs, r.warns}
 }
 
 // vrrpReader reads one vrrp.yaml. What others refer to is read before them,
@@ -61,6 +77,9 @@ type vrrpReader struct {
 	instances map[string]*rawInstance
 	broken    map[string]bool // instances with a fault: what is missed elsewhere may be in it
 	hosts     *names
+
+	next *rawInstance // what keys read into
+	keys []field      // of an instance
 }
 
 // rawVRRP is vrrp.yaml as it is written.
@@ -75,6 +94,9 @@ func ParseVRRP(files VRRPFiles) (*VRRP, []Warning, error) {
 	files.Name = cmp.Or(files.Name, VRRPName)
 	if files.Secret == nil {
 		files.Secret = ReadSecret
+	}
+	if files.parsed == nil {
+		files.parsed = parseYAML(files.Name, files.Data)
 	}
 	resolver := files.Resolver
 	if resolver == nil {
@@ -94,11 +116,11 @@ func ParseVRRP(files VRRPFiles) (*VRRP, []Warning, error) {
 // parseVRRP is ParseVRRP with what is known of names.
 func parseVRRP(files VRRPFiles, hosts *names) (*VRRP, []Warning, error) {
 	p := &vrrpReader{
-		reader: &reader{file: files.Name}, files: files,
-		v:       &VRRP{Places: map[string]Place{}},
+		reader: &reader{file: files.Name, errs: slices.Clone(files.parsed.errs), warns: slices.Clone(files.parsed.warns)}, files: files,
+		v:       &VRRP{Places: Places{files.Name, map[netip.Addr]LineColumn{}, map[string]LineColumn{}}},
 		tracked: map[string]map[string]placed[VRRPTrack]{}, instances: map[string]*rawInstance{}, broken: map[string]bool{}, hosts: hosts,
 	}
-	if root := p.document(files.Data); root != nil {
+	if root := files.parsed.root; root != nil {
 		p.read(root)
 	}
 	err := asError(p.errs, func(file string) int {
@@ -142,6 +164,9 @@ func (p *vrrpReader) read(root *yaml.Node) {
 	p.section(raw.files2, "vrrp_track_file", p.trackFile)
 	if raw.instances == nil && p.odd == 0 {
 		p.errorf(root, "\"vrrp_instance\" is missing; write \"vrrp_instance: {VI_1: {interface: eth0, virtual_router_id: 51, virtual_ipaddress: [192.168.56.200/24]}}\"")
+	}
+	if raw.instances != nil {
+		p.v.Instances = make([]VRRPInstance, 0, min(len(raw.instances.Content)/2, maxSection))
 	}
 	p.section(raw.instances, "vrrp_instance", p.instance)
 	if raw.instances != nil && len(p.instances) == 0 && len(p.errs) == 0 {
@@ -194,7 +219,7 @@ func vrrpNameOK(name string) bool {
 
 // place remembers where something stands, for what is found later.
 func (p *vrrpReader) place(what string, n *yaml.Node) {
-	p.v.Places[what] = Place{File: p.file, Line: n.Line, Column: n.Column}
+	p.v.Places.Others[what] = LineColumn{int32(n.Line), int32(n.Column)}
 }
 
 // LoadVRRP reads vrrp.yaml and the pools beside it.
@@ -212,19 +237,16 @@ func LoadVRRP(path string) (*VRRP, []Warning, error) {
 
 // ReadVRRPFiles reads vrrp.yaml, the pools that it names and the files that
 // these execute, unchecked. A pool that does not exist is left out; ParseVRRP
-// says where it is named.
+// says where it is named. Data is not to be changed any more.
 func ReadVRRPFiles(path string) (VRRPFiles, error) {
-	files := VRRPFiles{Name: path, Pools: map[string][]byte{}}
-	var err error
-	if files.Data, err = readFile(path); err != nil {
+	data, err := readFile(path)
+	if err != nil {
 		return VRRPFiles{}, err
 	}
-	files.Pools, err = readPools(filepath.Dir(path), namedVRRPPools(files.Data))
+	files := VRRPFiles{Name: path, Data: data, parsed: parseYAML(path, data)}
+	files.Pools, err = readPools(filepath.Dir(path), namedVRRPPools(files.parsed.root))
 	return files, err
 }
-
-// String is how a message names a place: FILE:LINE:COLUMN.
-func (p Place) String() string { return place(p.File, p.Line, p.Column) }
 
 // Key is what has to be unique on a machine: two with the same one would answer
 // for the same virtual router.

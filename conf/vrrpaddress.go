@@ -249,6 +249,7 @@ func (r *reader) room(n *yaml.Node) bool {
 
 func (r *reader) vrrpAddresses(key string, to *[]placed[VRRPAddress]) func(*yaml.Node) {
 	return func(n *yaml.Node) {
+		*to = slices.Grow(*to, max(1, min(len(r.resolve(n).Content), maxItems-r.items)))
 		r.oneOrList(n, key, func(n *yaml.Node) {
 			if a, ok := r.vrrpAddress(n); ok && r.room(n) {
 				*to = append(*to, placed[VRRPAddress]{a, n})

@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -13,7 +14,12 @@ import (
 func (p *vrrpReader) together() {
 	vrids := map[string]*rawInstance{}
 	vmacs := map[string]string{}
-	addresses := map[string]placed[string]{}
+	many := 0
+	for _, raw := range p.instances {
+		many += len(raw.addresses) + len(raw.excluded)
+	}
+	addresses := make(map[addressKey]placed[string], many)
+	p.v.Places.Addresses = make(map[netip.Addr]LineColumn, many)
 	used := map[string]bool{}
 	interfaces := p.interfaces()
 	for i := range p.v.Instances {
@@ -95,27 +101,31 @@ func (p *vrrpReader) unused(used map[string]bool, key, name string) {
 
 // ownAddresses claims the addresses of an instance: one that two have would be
 // taken from one by the other.
-func (p *vrrpReader) ownAddresses(raw *rawInstance, x *VRRPInstance, taken map[string]placed[string]) {
-	for _, a := range slices.Concat(raw.addresses, raw.excluded) {
-		ip := a.v.Address.Addr()
-		key := ip.String()
-		if ip.IsLinkLocalUnicast() { // the same one may stand on each interface
-			dev := a.v.Interface
-			if dev == "" {
-				dev = x.Interface
+func (p *vrrpReader) ownAddresses(raw *rawInstance, x *VRRPInstance, taken map[addressKey]placed[string]) {
+	for _, all := range [][]placed[VRRPAddress]{raw.addresses, raw.excluded} {
+		for _, a := range all {
+			ip := a.v.Address.Addr()
+			key := addressKey{ip: ip}
+			if ip.IsLinkLocalUnicast() { // the same one may stand on each interface
+				key.dev = cmp.Or(a.v.Interface, x.Interface)
 			}
-			key += " on " + dev
+			if first, ok := taken[key]; ok {
+				p.errorf(a.at, "duplicate address %s; vrrp_instance %s has it in line %d", ip, quote(first.v), first.at.Line)
+				continue
+			}
+			taken[key] = placed[string]{raw.name, a.at}
+			p.v.Places.Addresses[plain(ip)] = LineColumn{int32(a.at.Line), int32(a.at.Column)}
 		}
-		if first, ok := taken[key]; ok {
-			p.errorf(a.at, "duplicate address %s; vrrp_instance %s has it in line %d", ip, quote(first.v), first.at.Line)
-			continue
-		}
-		taken[key] = placed[string]{raw.name, a.at}
-		p.place(placeOf(ip), a.at)
 	}
 }
 
-func placeOf(a netip.Addr) string { return "address " + a.Unmap().WithZone("").String() }
+// addressKey is what an address is told by; dev is empty unless it is link-local.
+type addressKey struct {
+	ip  netip.Addr
+	dev string
+}
+
+func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 
 // CheckWorlds refuses what stands in both worlds: an address, a VRID or a
 // virtual service of vrrp.yaml that is the cluster's, too. VRRP alone decides
@@ -136,7 +146,7 @@ func CheckWorlds(v *VRRP, spec *Spec) error {
 			where := fmt.Sprintf("group %s, resource %s of %s", quote(g.Name), quote(r.Name), HaresourcesName)
 			switch {
 			case r.VIP != nil:
-				vips[r.VIP.Address.Unmap().WithZone("")] = where
+				vips[plain(r.VIP.Address)] = where
 			case r.VRRP != nil:
 				vrids[vrid{r.VRRP.Instance.VRID, r.VRRP.Instance.IPv6}] = where
 			}
@@ -148,29 +158,25 @@ func CheckWorlds(v *VRRP, spec *Spec) error {
 		}
 	}
 	var errs []*Error
-	say := func(key, format string, args ...any) {
-		at := v.Places[key]
-		if at.File == "" {
-			at.File = VRRPName
-		}
-		errs = append(errs, &Error{File: at.File, Line: at.Line, Column: at.Column, Msg: fmt.Sprintf(format, args...)})
+	say := func(at LineColumn, format string, args ...any) {
+		errs = append(errs, &Error{File: cmp.Or(v.Places.File, VRRPName), Line: int(at.Line), Column: int(at.Column), Msg: fmt.Sprintf(format, args...)})
 	}
 	for i := range v.Instances {
 		x := &v.Instances[i]
 		for _, a := range slices.Concat(x.Addresses, x.Excluded) {
-			ip := a.Address.Addr().Unmap().WithZone("")
+			ip := plain(a.Address.Addr())
 			if where, both := vips[ip]; both {
-				say(placeOf(ip), "address %s of vrrp_instance %s is the cluster's, too: %s; an address belongs to one of the two: take it out here or there", ip, quote(x.Name), where)
+				say(v.Places.Addresses[ip], "address %s of vrrp_instance %s is the cluster's, too: %s; an address belongs to one of the two: take it out here or there", ip, quote(x.Name), where)
 			}
 		}
 		if where, both := vrids[vrid{x.VRID, x.IPv6}]; both {
-			say(x.Key(), "%s of vrrp_instance %s is the cluster's, too: %s; the guard silences it on every interface of a node without a lease: write another virtual_router_id here or there", x.Key(), quote(x.Name), where)
+			say(v.Places.Others[x.Key()], "%s of vrrp_instance %s is the cluster's, too: %s; the guard silences it on every interface of a node without a lease: write another virtual_router_id here or there", x.Key(), quote(x.Name), where)
 		}
 	}
 	for _, pool := range v.Pools {
 		for _, s := range pool.Pool.Virtuals {
 			if where, both := services[s.String()]; both {
-				say("pool "+pool.File, "virtual %s of pool %s is the cluster's, too: %s; a virtual service belongs to one of the two: take it out here or there", s, pool.File, where)
+				say(v.Places.Others["pool "+pool.File], "virtual %s of pool %s is the cluster's, too: %s; a virtual service belongs to one of the two: take it out here or there", s, pool.File, where)
 			}
 		}
 	}
@@ -295,12 +301,11 @@ func (p *vrrpReader) has(name string, a netip.Addr) bool {
 
 // namedVRRPPools returns the plain names of the pools that a vrrp.yaml names,
 // as far as it can be understood.
-func namedVRRPPools(data []byte) []string {
-	r := &reader{}
-	root := r.document(data)
+func namedVRRPPools(root *yaml.Node) []string {
 	if root == nil {
 		return nil
 	}
+	r := &reader{}
 	var names []string
 	r.pairs(root, VRRPName, func(key, value *yaml.Node) {
 		if key.Value != "pools" || value.Kind != yaml.SequenceNode {

@@ -91,7 +91,7 @@ func FuzzParseVRRP(f *testing.F) {
 		if (v == nil) != (err != nil) {
 			t.Fatal(v, err)
 		}
-		for _, name := range namedVRRPPools(data) {
+		for _, name := range namedVRRPPools((&reader{}).document(data)) {
 			if name == "" || name != filepath.Base(name) || strings.HasPrefix(name, ".") {
 				t.Errorf("pool %q", name)
 			}

@@ -15,8 +15,7 @@ type rawInstance struct {
 	// otherFamily is where an address goes that is not of the first one's family.
 	otherFamily string
 
-	at    *yaml.Node // its name
-	built VRRPInstance
+	at *yaml.Node // its name
 
 	master                      opt[bool]
 	iface                       opt[string]
@@ -120,17 +119,22 @@ func (r *reader) vmacName(n *yaml.Node) (string, bool) {
 }
 
 func (p *vrrpReader) instance(key, value *yaml.Node) {
-	raw := &rawInstance{name: key.Value, what: "vrrp_instance " + quote(key.Value), at: key, otherFamily: "put it into virtual_ipaddress_excluded, or into an instance of its own"}
+	if p.next == nil { // hundreds of instances have the same keys
+		p.next = &rawInstance{}
+		p.keys = p.next.fields(p)
+	}
+	*p.next = rawInstance{name: key.Value, what: "vrrp_instance " + quote(key.Value), at: key, otherFamily: "put it into virtual_ipaddress_excluded, or into an instance of its own"}
 	before := len(p.errs)
-	if !p.mapping(value, "vrrp_instance "+quote(raw.name), raw.fields(p), vrrpElsewhere()) {
-		p.broken[raw.name] = true
+	if !p.mapping(value, p.next.what, p.keys, vrrpElsewhere()) {
+		p.broken[key.Value] = true
 		return
 	}
+	raw := new(rawInstance)
+	*raw = *p.next
 	i := p.resolveInstance(raw)
 	if len(p.errs) > before {
 		p.broken[raw.name] = true
 	}
-	raw.built = i
 	p.instances[raw.name] = raw
 	p.v.Instances = append(p.v.Instances, i)
 }

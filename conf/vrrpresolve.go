@@ -118,6 +118,7 @@ func (p *vrrpReader) family(raw *rawInstance, i *VRRPInstance) {
 	}
 	i.IPv6 = raw.addresses[0].v.Address.Addr().Is6()
 	most := MaxVRRPAddresses(i.IPv6)
+	i.Addresses = make([]VRRPAddress, 0, min(most, len(raw.addresses)))
 	var beyond []string
 	for _, a := range raw.addresses {
 		switch {

@@ -26,16 +26,20 @@ type VRRP struct {
 
 	Pools []VRRPPool `json:"pools,omitempty"`
 
-	// Places are where things of the file stand, for messages: "address
-	// 192.168.56.200", VRRPInstance.Key, "pool ldirectord.yaml".
-	Places map[string]Place `json:"-"`
+	// Places are where things of the file stand, for messages: addresses,
+	// VRRPInstance.Key, "pool ldirectord.yaml".
+	Places Places `json:"-"`
 }
 
-// Place is where something is written.
-type Place struct {
-	File         string
-	Line, Column int
+// Places are where things of a file stand.
+type Places struct {
+	File      string
+	Addresses map[netip.Addr]LineColumn
+	Others    map[string]LineColumn // "pool NAME", VRRPInstance.Key
 }
+
+// LineColumn is a place in a file, from 1.
+type LineColumn struct{ Line, Column int32 }
 
 // VRRPInstance is a virtual router: a VRID on an interface for one family.
 type VRRPInstance struct {
