@@ -37,9 +37,14 @@ const (
 func prepareCluster(t *testing.T, vip string, o scenario.Options, more string) *clusterScene {
 	t.Helper()
 	t.Parallel()
-	o.Profile = "calm" // a busy machine is no story of this one
 	o.Groups = "  web:\n    prefer: [director1, director2]\n    resources:\n      - vip: " + vip + "/eth0\n" +
 		fmt.Sprintf("      - vrrp: {virtual_router_id: %d%s}\n", announcedVRID, more)
+	return newClusterScene(t, vip, o)
+}
+
+func newClusterScene(t *testing.T, vip string, o scenario.Options) *clusterScene {
+	t.Helper()
+	o.Profile = "calm" // a busy machine is no story of this one
 	c := &clusterScene{Trio: scenario.NewTrio(t, o), t: t, vip: vip}
 	c.router9 = c.Lab.Host("router9")
 	c.router9.Attach(c.Service, "eth0", "192.168.56.99/24", "fd56::99/64")
