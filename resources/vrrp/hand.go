@@ -298,10 +298,10 @@ func (i *instance) announce() {
 	} else {
 		i.slot(func() { err = i.r.cfg.Host.Announce(ctx, c) })
 	}
-	if err != nil && ctx.Err() == nil {
+	if ctx.Err() == nil {
 		i.r.mu.Lock()
 		defer i.r.mu.Unlock()
-		i.announceFailed(err)
+		i.announced(err)
 	}
 }
 

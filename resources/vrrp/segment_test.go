@@ -97,6 +97,7 @@ type fakeHost struct {
 	opening   time.Duration // what Open takes
 	refuse    error         // by Acquire
 	keeps     error         // by Release
+	mute      error         // of Announce
 	announced map[string]int
 	stopped   chan struct{} // the process is, until it is closed
 }
@@ -225,7 +226,7 @@ func (h *fakeHost) Announce(ctx context.Context, i *conf.VRRPInstance) error {
 		h.s.t.Errorf("%s announces %s, which it has not", h.name, i.Name)
 	}
 	h.announced[i.Name]++
-	return nil
+	return h.mute
 }
 
 func (h *fakeHost) Open(i *conf.VRRPInstance, receive func(Packet)) (Endpoint, error) {

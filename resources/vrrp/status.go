@@ -63,9 +63,13 @@ func (c *counters) attempt(log *slog.Logger, err error) {
 	}
 }
 
-func (i *instance) announceFailed(err error) {
-	if text := err.Error(); text != i.announceError {
-		i.announceError = text
+// announced notes whether the network was told of the addresses.
+func (i *instance) announced(err error) {
+	before := i.announceError
+	if i.announceError = ""; err == nil {
+		return
+	}
+	if i.announceError = err.Error(); i.announceError != before {
 		i.log.Error("the addresses were not announced", "err", err)
 	}
 }
@@ -154,8 +158,13 @@ func (i *instance) status() InstanceStatus {
 	}
 	s.State, s.Since = i.machine.State()
 	s.Programs = i.working
-	if s.Failure == "" && i.unsent && s.State == Master {
-		s.Failure = "advertisements are not sent: " + i.sendError
+	if s.Failure == "" && s.State == Master {
+		switch {
+		case i.unsent:
+			s.Failure = "advertisements are not sent: " + i.sendError
+		case i.announceError != "":
+			s.Failure = "the addresses were not announced: " + i.announceError
+		}
 	}
 	if !i.gone {
 		s.Lacks, s.Waits = i.group.sync.Lacks(), i.group.sync.Waits()

@@ -100,3 +100,82 @@ func TestAMemberThatIsNewInAGroupMayTakeItBack(t *testing.T) {
 		t.Errorf("a better one is heard: %q", got)
 	}
 }
+
+// Whatever happens to its members: all of them are master or none, and all of
+// them in state FAULT or none.
+func FuzzSyncGroup(f *testing.F) {
+	f.Add([]byte{0, 3, 0, 3, 1, 3, 2, 4, 0, 120, 0, 3, 0, 3, 1, 3, 2, 1, 1, 2, 1, 3, 0})
+	f.Add([]byte{7, 5, 0, 5, 1, 5, 2, 4, 1, 200, 9, 4, 2, 50, 9, 3, 1, 0, 2, 2, 2})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		next := func() byte {
+			if len(b) == 0 {
+				return 0
+			}
+			c := b[0]
+			b = b[1:]
+			return c
+		}
+		flags := next()
+		s := Settings{Version: 3, Priority: 100, Interval: time.Second, DownAdverts: 3, Preempt: flags&1 == 0, LowerAdvert: true, Grouped: true}
+		if flags&2 != 0 {
+			s.PreemptDelay = 2 * time.Second
+		}
+		if flags&4 != 0 {
+			s.Priority = 255
+		}
+		g := NewSyncGroup(NewMachine(s, epoch), NewMachine(s, epoch), NewMachine(s, epoch))
+		now, did := epoch, [3]Actions{}
+		do := func(i int, a Actions) { did[i] |= a }
+		for i := range g.Members {
+			g.Stand(i, Standing{Priority: s.Priority}, now, do)
+		}
+		for len(b) > 0 {
+			event, i := next()%6, int(next())%3
+			m := g.Members[i]
+			var a Actions
+			did = [3]Actions{}
+			switch event {
+			case 0:
+				g.Stand(i, Standing{Priority: s.Priority, Waits: next()&1 == 0}, now, do)
+			case 1:
+				g.Stand(i, Standing{Priority: s.Priority, Lacks: "something"}, now, do)
+			case 2:
+				now = now.Add(time.Duration(next()) * 37 * time.Millisecond)
+				a = m.Expired(now)
+			case 3: // what is due first, of whomever
+				for n, o := range g.Members {
+					if d := o.Deadline(); !d.IsZero() && (m.Deadline().IsZero() || d.Before(m.Deadline())) {
+						i, m = n, o
+					}
+				}
+				if m.Deadline().After(now) {
+					now = m.Deadline()
+				}
+				a = m.Expired(now)
+			default:
+				from := upper
+				if event == 5 {
+					from = lower
+				}
+				a = m.Received(Advert{Priority: next(), Interval: time.Duration(1+int(next())) * 10 * time.Millisecond, From: from}, local, now)
+			}
+			do(i, a)
+			g.Follow(i, a, now, do)
+			masters, faults, timers := 0, 0, 0
+			for _, o := range g.Members {
+				switch state, _ := o.State(); state {
+				case Master:
+					masters++
+				case Fault:
+					faults++
+				}
+				if !o.Deadline().IsZero() {
+					timers++
+				}
+			}
+			if masters%3 != 0 || faults%3 != 0 || faults == 0 && (timers == 0 || g.Lacks() != "") {
+				t.Fatalf("event %d of member %d: %d are master, %d in fault, %d have a timer; it lacks %q", event, i, masters, faults, timers, g.Lacks())
+			}
+		}
+	})
+}

@@ -52,17 +52,16 @@ func TestABackupThatWasStoppedDoesNotTakeOver(t *testing.T) {
 	})
 }
 
-func TestAMasterWithoutItsLinkIsInFault(t *testing.T) {
-	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
-		a := pair(s, ha, hb)
-		ha.link("eth0", false)
-		time.Sleep(10 * time.Second)
-		if got := a.Status().Instances[0]; got.State != Fault || got.Lacks != "interface eth0 is down" {
-			t.Errorf("status %s, lacks %q", got.State, got.Lacks)
-		}
-		ha.link("eth0", true)
-		time.Sleep(10 * time.Second)
-		s.expect(`
+func TestAMasterThatLacksSomethingIsInFault(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		lose  func(*fakeHost)
+		back  func(*fakeHost)
+		lacks string
+		story string
+	}{
+		{"its link", func(h *fakeHost) { h.link("eth0", false) }, func(h *fakeHost) { h.link("eth0", true) },
+			"interface eth0 is down", `
 10s a gives back VI_1
 10s a: instance VI_1 is FAULT
 12.828s b has VI_1
@@ -71,23 +70,9 @@ func TestAMasterWithoutItsLinkIsInFault(t *testing.T) {
 23.219s a has VI_1
 23.219s a: instance VI_1 is MASTER
 23.219s b gives back VI_1
-23.219s b: instance VI_1 is BACKUP`)
-		s.neverTwice("VI_1", time.Millisecond)
-	})
-}
-
-func TestAMasterThatLosesItsOwnAddressIsInFault(t *testing.T) {
-	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
-		a := pair(s, ha, hb)
-		own := ha.addr
-		ha.set(func() { ha.addr = netip.Addr{} })
-		time.Sleep(10 * time.Second)
-		if got := a.Status().Instances[0]; got.Lacks != "interface eth0 has no address to send from" {
-			t.Errorf("lacks %q", got.Lacks)
-		}
-		ha.set(func() { ha.addr = own })
-		time.Sleep(10 * time.Second)
-		s.expect(`
+23.219s b: instance VI_1 is BACKUP`},
+		{"an address of its own", func(h *fakeHost) { h.set(func() { h.addr = netip.Addr{} }) }, func(h *fakeHost) { h.set(func() { h.addr = local }) },
+			"interface eth0 has no address to send from", `
 10.219s a gives back VI_1
 10.219s a: instance VI_1 is FAULT
 12.828s b has VI_1
@@ -96,9 +81,23 @@ func TestAMasterThatLosesItsOwnAddressIsInFault(t *testing.T) {
 23.438s a has VI_1
 23.438s a: instance VI_1 is MASTER
 23.438s b gives back VI_1
-23.438s b: instance VI_1 is BACKUP`)
-		s.neverTwice("VI_1", time.Millisecond)
-	})
+23.438s b: instance VI_1 is BACKUP`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+				a := pair(s, ha, hb)
+				c.lose(ha)
+				time.Sleep(10 * time.Second)
+				if got := a.Status().Instances[0]; got.State != Fault || got.Lacks != c.lacks {
+					t.Errorf("status %s, lacks %q", got.State, got.Lacks)
+				}
+				c.back(ha)
+				time.Sleep(10 * time.Second)
+				s.expect(c.story)
+				s.neverTwice("VI_1", time.Millisecond)
+			})
+		})
+	}
 }
 
 func TestAnInterfaceThatIsNotThereYetIsAFault(t *testing.T) {
@@ -131,20 +130,33 @@ func TestWhatTheKernelRefusesIsTriedAgain(t *testing.T) {
 	})
 }
 
-func TestAMasterThatCannotSendShowsIt(t *testing.T) {
-	story(t, func(t *testing.T, _ *segment, ha, _ *fakeHost) {
-		a := ha.run(file(255, nil))
-		for _, c := range []struct {
-			cut  bool
-			want string
-		}{{false, ""}, {true, "advertisements are not sent: network is down"}, {false, ""}} {
-			ha.set(func() { ha.cut = c.cut })
-			time.Sleep(1500 * time.Millisecond)
-			if got := a.Status().Instances[0]; got.Failure != c.want {
-				t.Errorf("cut off %v: failure %q", c.cut, got.Failure)
+func TestAMasterThatIsNotHeardShowsIt(t *testing.T) {
+	for name, c := range map[string]struct {
+		trouble func(*fakeHost)
+		want    string
+	}{
+		"advertisements": {func(h *fakeHost) { h.cut = !h.cut }, "advertisements are not sent: network is down"},
+		"gratuitous ARP": {func(h *fakeHost) {
+			if h.mute == nil {
+				h.mute = errors.New("no buffer space")
+			} else {
+				h.mute = nil
 			}
-		}
-	})
+		}, "the addresses were not announced: no buffer space"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(t *testing.T, _ *segment, ha, _ *fakeHost) {
+				a := ha.run(file(255, func(i *conf.VRRPInstance) { i.GARP.Refresh, i.GARP.RefreshRepeat = time.Second, 1 }))
+				for _, want := range []string{"", c.want, ""} {
+					time.Sleep(1500 * time.Millisecond)
+					if got := a.Status().Instances[0].Failure; got != want {
+						t.Errorf("failure %q, want %q", got, want)
+					}
+					ha.set(func() { c.trouble(ha) })
+				}
+			})
+		})
+	}
 }
 
 func TestAMasterTellsOfAnotherOne(t *testing.T) {
