@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/keepbeat/keepbeat/conf"
 	"github.com/keepbeat/keepbeat/program"
+	"github.com/keepbeat/keepbeat/resources/rtnl"
 )
 
 // routers checks vrrp.yaml and its pools; spec is the cluster's beside it, nil
@@ -27,9 +29,51 @@ func (k *checker) routers(path string, spec *conf.Spec) {
 		k.unseen = k.unseen || len(programs) > 0
 		return
 	}
+	k.interfaces(path, v)
 	for _, p := range programs {
 		if err := p.usable(); err != nil {
 			fmt.Fprintf(k.stderr, "%s: warning: %s: %v\n", path, p.what, err)
+		}
+	}
+}
+
+// interfaces warns of those that are not there: a name may be misspelt. It is no
+// fault, since an interface may come later.
+func (k *checker) interfaces(path string, v *conf.VRRP) {
+	kernel, err := rtnl.Open("")
+	if err != nil {
+		return
+	}
+	defer kernel.Close()
+	known, names := map[string]bool{}, []string{}
+	if err := kernel.Links(func(l rtnl.Link) {
+		names = append(names, l.Name)
+		for _, n := range append(l.Alt, l.Name) {
+			known[n] = true
+		}
+	}); err != nil {
+		return
+	}
+	slices.Sort(names)
+	look := func(what, name string) {
+		if name != "" && !known[name] {
+			fmt.Fprintf(k.stderr, "%s: warning: %s: %s: no such interface; this machine has %s\n", path, what, name, strings.Join(names, ", "))
+			known[name] = true
+		}
+	}
+	for i := range v.Instances {
+		c := &v.Instances[i]
+		look("vrrp_instance "+c.Name, c.Interface)
+		for _, a := range slices.Concat(c.Addresses, c.Excluded) {
+			look("vrrp_instance "+c.Name+", address "+a.Address.Addr().String(), a.Interface)
+		}
+		for _, t := range c.TrackInterfaces {
+			look("vrrp_instance "+c.Name+", track_interface", t.Name)
+		}
+	}
+	for _, g := range v.SyncGroups {
+		for _, t := range g.TrackInterfaces {
+			look("vrrp_sync_group "+g.Name+", track_interface", t.Name)
 		}
 	}
 }

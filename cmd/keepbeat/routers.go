@@ -375,7 +375,11 @@ func (a *app) vrrpCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stdout, "vrrp.yaml was read: %d instances\n", len(v.Routers.Instances))
+			what := "virtual routers"
+			if len(v.Routers.Instances) == 1 {
+				what = "virtual router"
+			}
+			fmt.Fprintf(a.stdout, "vrrp.yaml was read: %d %s\n", len(v.Routers.Instances), what)
 			return nil
 		},
 	})

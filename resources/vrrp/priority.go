@@ -71,7 +71,11 @@ func (s *sum254) links(w *world, items []conf.VRRPTrack, weights bool) {
 			s.waits = s.waits || t.Weight == 0
 			continue
 		}
-		s.item(t, up, weights, "interface %s is down", "interface %s is up")
+		ill := "interface %s is down"
+		if !known {
+			ill = "interface %s is not there"
+		}
+		s.item(t, up, weights, ill, "interface %s is up")
 	}
 }
 

@@ -41,7 +41,8 @@ func TestHowAnInstanceStands(t *testing.T) {
 		want   Standing
 	}{
 		{"nothing is tracked", nil, nil, world{true, up, nil}, Standing{Priority: 100}},
-		{"its interface is down", nil, nil, world{true, nil, nil}, Standing{Priority: 100, Lacks: "interface eth0 is down"}},
+		{"its interface is down", nil, nil, world{true, map[string]bool{"eth0": false}, nil}, Standing{Priority: 100, Lacks: "interface eth0 is down"}},
+		{"its interface is not there", nil, nil, world{true, nil, nil}, Standing{Priority: 100, Lacks: "interface eth0 is not there"}},
 		{"its interface is not known yet", nil, nil, world{false, nil, nil}, Standing{Priority: 100, Waits: true}},
 		{"its interface is down and not tracked", func(i *conf.VRRPInstance) { i.DontTrack = true }, nil, world{true, nil, nil}, Standing{Priority: 100}},
 		{"another interface is down", link(0, false), nil, world{true, cut, nil}, Standing{Priority: 100, Lacks: "interface eth1 is down"}},

@@ -2,6 +2,7 @@ package site
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/keepbeat/keepbeat/resources/vrrp"
@@ -18,7 +19,7 @@ func troubles(all []vrrp.InstanceStatus, interval map[string]time.Duration, now 
 		case i.Lacks != "":
 			lines = append(lines, fmt.Sprintf("vrrp_instance %s is in state FAULT: %s", i.Name, i.Lacks))
 		case i.Failure != "":
-			lines = append(lines, fmt.Sprintf("vrrp_instance %s: %s", i.Name, i.Failure))
+			lines = append(lines, fmt.Sprintf("vrrp_instance %s: %s", i.Name, strings.TrimPrefix(i.Failure, "vrrp "+i.Name+": ")))
 		}
 		for _, n := range i.Notes {
 			if n.From == i.Heard && i.HeardAt.After(n.At) {

@@ -24,6 +24,7 @@ func TestTroubleOfInstances(t *testing.T) {
 		{"none", vrrp.InstanceStatus{}, time.Second, nil},
 		{"fault", vrrp.InstanceStatus{Lacks: "interface eth0 is down"}, time.Second, []string{"vrrp_instance VI_1 is in state FAULT: interface eth0 is down"}},
 		{"the kernel refuses", vrrp.InstanceStatus{Failure: "no such device"}, time.Second, []string{"vrrp_instance VI_1: no such device"}},
+		{"the kernel refuses, and names the instance", vrrp.InstanceStatus{Failure: "vrrp VI_1: address 10.0.0.1: eth8: no such interface"}, time.Second, []string{"vrrp_instance VI_1: address 10.0.0.1: eth8: no such interface"}},
 		{"another password on the wire", vrrp.InstanceStatus{Notes: refused(time.Second)}, time.Second, []string{mistake}},
 		{"that was put right", vrrp.InstanceStatus{Notes: refused(11 * time.Second)}, time.Second, nil},
 		{"that was put right just now", vrrp.InstanceStatus{Notes: refused(2 * time.Second), Heard: netip.MustParseAddr("10.0.0.2"), HeardAt: now.Add(-time.Second)}, time.Second, nil},
