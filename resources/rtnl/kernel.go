@@ -286,24 +286,33 @@ func (k *Kernel) Settle(index int) {
 func (k *Kernel) Announce(l Link, ip netip.Addr, router bool) error {
 	err := k.Tell(l, ip, router)
 	if ip.Is4() {
-		err = errors.Join(err, k.transmit(l.Index, unix.ETH_P_ARP, BroadcastMAC, GARP(ARPReply, l.MAC, ip)))
+		var room [packetSize]byte
+		err = errors.Join(err, k.transmit(l.Index, unix.ETH_P_ARP, BroadcastMAC, appendGARP(room[:0], ARPReply, l.MAC, ip)))
 	}
 	return err
 }
 
 // Tell is Announce by one packet: a neighbour advertisement, or a gratuitous ARP
-// request. It does not wait: ENOBUFS or EAGAIN when the interface has no room.
+// request. It does not wait and does not allocate: ENOBUFS or EAGAIN when the
+// interface has no room.
 func (k *Kernel) Tell(l Link, ip netip.Addr, router bool) error {
+	var room [packetSize]byte
 	if ip.Is6() {
-		return k.transmit(l.Index, unix.ETH_P_IPV6, AllNodesMAC, Advertisement(l.MAC, ip, router))
+		return k.transmit(l.Index, unix.ETH_P_IPV6, AllNodesMAC, appendAdvertisement(room[:0], l.MAC, ip, router))
 	}
-	return k.transmit(l.Index, unix.ETH_P_ARP, BroadcastMAC, GARP(ARPRequest, l.MAC, ip))
+	return k.transmit(l.Index, unix.ETH_P_ARP, BroadcastMAC, appendGARP(room[:0], ARPRequest, l.MAC, ip))
 }
 
+// transmit sends a packet to a link-layer address. unix.Sendto would allocate.
 func (k *Kernel) transmit(index int, protocol uint16, to string, p []byte) error {
-	sa := &unix.SockaddrLinklayer{Ifindex: index, Halen: 6, Protocol: NetworkOrder(protocol)}
+	sa := unix.RawSockaddrLinklayer{Family: unix.AF_PACKET, Ifindex: int32(index), Halen: 6, Protocol: NetworkOrder(protocol)}
 	copy(sa.Addr[:], to)
-	return unix.Sendto(k.packets, p, unix.MSG_DONTWAIT, sa)
+	_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(k.packets), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
+		unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&sa)), unix.SizeofSockaddrLinklayer)
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // NetworkOrder is htons.

@@ -13,26 +13,30 @@ const (
 	ARPReply   = 2
 )
 
+// packetSize (bytes) is that of the longest announcement.
+const packetSize = 72
+
 // GARP is a gratuitous ARP packet (without link-layer header): whoever knows ip
 // now finds it at mac. Some devices believe requests only and some replies
 // only, so both forms are sent.
-func GARP(op uint16, mac string, ip netip.Addr) []byte {
-	b := []byte{
+func GARP(op uint16, mac string, ip netip.Addr) []byte { return appendGARP(nil, op, mac, ip) }
+
+func appendGARP(b []byte, op uint16, mac string, ip netip.Addr) []byte {
+	b = append(b,
 		0, 1, // Ethernet
 		8, 0, // IPv4
-		6, 4,
-		0, 0,
-	}
-	binary.BigEndian.PutUint16(b[6:], op)
+		6, 4)
+	b = binary.BigEndian.AppendUint16(b, op)
+	address := ip.As4()
 	b = append(b, mac...)
-	b = append(b, ip.AsSlice()...)
+	b = append(b, address[:]...)
 	if op == ARPReply {
 		// RFC 5944, 4.6: in a reply the target hardware address too is the one to learn.
 		b = append(b, mac...)
 	} else {
 		b = append(b, 0, 0, 0, 0, 0, 0)
 	}
-	return append(b, ip.AsSlice()...)
+	return append(b, address[:]...)
 }
 
 // Link-layer addresses of those to whom it is said.
@@ -47,21 +51,24 @@ var (
 // target's link-layer address. router says whether this machine forwards:
 // without that flag hosts strike the address from their default routers.
 func Advertisement(mac string, ip netip.Addr, router bool) []byte {
+	return appendAdvertisement(nil, mac, ip, router)
+}
+
+func appendAdvertisement(b []byte, mac string, ip netip.Addr, router bool) []byte {
 	const payload = 32
-	b := make([]byte, 40, 40+payload)
-	b[0] = 6 << 4
-	binary.BigEndian.PutUint16(b[4:], payload)
-	b[6] = 58  // ICMPv6
-	b[7] = 255 // receivers drop anything less
-	copy(b[8:], ip.AsSlice())
-	copy(b[24:], allNodes.AsSlice())
+	source, group := ip.As16(), allNodes.As16()
+	b = append(b, 6<<4, 0, 0, 0, 0, payload,
+		58,  // ICMPv6
+		255) // receivers drop anything less
+	b = append(b, source[:]...)
+	b = append(b, group[:]...)
 
 	flags := byte(0x20) // override
 	if router {
 		flags |= 0x80
 	}
 	b = append(b, 136, 0, 0, 0, flags, 0, 0, 0)
-	b = append(b, ip.AsSlice()...)
+	b = append(b, source[:]...)
 	b = append(b, 2, 1) // target link-layer address, in units of 8 bytes
 	b = append(b, mac...)
 	binary.BigEndian.PutUint16(b[42:], icmp.Checksum6(b))

@@ -132,3 +132,27 @@ func TestASubscriptionThatFailedIsOpenedAgain(t *testing.T) {
 		t.Errorf("after its end: %v, failed %d times", err, s.failed)
 	}
 }
+
+func TestNothingThatComesByTheThousandAllocates(t *testing.T) {
+	n := nstest.New(t, "kbrtnl")
+	n.IP("link add eth0 type veth peer name eth1\nlink set eth0 up\nlink set eth1 up")
+	k := n.Kernel()
+	var eth0 rtnl.Link
+	if err := k.Links(func(l rtnl.Link) {
+		if l.Name == "eth0" {
+			eth0 = l
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, ip := range []string{"10.0.0.5", "fd00::5"} {
+		a := netip.MustParseAddr(ip)
+		if got := testing.AllocsPerRun(100, func() {
+			if err := k.Tell(eth0, a, false); err != nil {
+				t.Fatal(err)
+			}
+		}); got != 0 {
+			t.Errorf("announcing %s allocates %v times", ip, got)
+		}
+	}
+}

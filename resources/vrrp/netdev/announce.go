@@ -49,6 +49,12 @@ const (
 	fullTries = 100
 )
 
+// announcer is an interface by which addresses are announced.
+type announcer struct {
+	link          rtnl.Link
+	router, asked bool // whether it forwards IPv6, and whether that has been asked
+}
+
 // Announce sends a gratuitous ARP request (RFC 3768, 6.4.1) or an unsolicited
 // neighbour advertisement for each address of the instance that stands. It
 // returns when the last has been sent, which GARP.Interval delays, and sends none
@@ -57,12 +63,11 @@ func (h *Host) Announce(ctx context.Context, i *conf.VRRPInstance) error {
 	h.use.RLock()
 	defer h.use.RUnlock()
 	type packet struct {
-		link   rtnl.Link
-		ip     netip.Addr
-		router bool
+		from *announcer
+		ip   netip.Addr
 	}
-	var all []packet
-	routers := map[int]bool{}
+	all := make([]packet, 0, len(i.Addresses)+len(i.Excluded))
+	announcers := map[int]*announcer{}
 	if err := h.view(); err != nil {
 		return fmt.Errorf("%s: %w", title(i), err)
 	}
@@ -72,23 +77,24 @@ func (h *Host) Announce(ctx context.Context, i *conf.VRRPInstance) error {
 			continue
 		}
 		if _, there := h.seen.addrs[standing{l.Index, a.Address.Addr()}]; there {
-			all = append(all, packet{link: l, ip: a.Address.Addr()})
+			p := announcers[l.Index]
+			if p == nil {
+				p = &announcer{link: l}
+				announcers[l.Index] = p
+			}
+			all = append(all, packet{p, a.Address.Addr()})
 		}
 	}
 	h.mu.Unlock()
 
 	var p problems
 	for _, a := range all {
-		if a.ip.Is6() {
-			router, known := routers[a.link.Index]
-			if !known {
-				router = h.k.Forwards(a.link.Name)
-				routers[a.link.Index] = router
-			}
-			a.router = router
+		link := &a.from.link
+		if a.ip.Is6() && !a.from.asked {
+			a.from.router, a.from.asked = h.k.Forwards(link.Name), true
 		}
 		if i.GARP.Interval > 0 {
-			h.until(ctx, h.paces.slot(a.link.Index, i.GARP.Interval, time.Now()))
+			h.until(ctx, h.paces.slot(link.Index, i.GARP.Interval, time.Now()))
 		}
 		err := ctx.Err()
 		select {
@@ -99,18 +105,18 @@ func (h *Host) Announce(ctx context.Context, i *conf.VRRPInstance) error {
 		if err != nil {
 			return fmt.Errorf("%s: announcing: %w", title(i), err)
 		}
-		err = h.k.Tell(a.link, a.ip, a.router)
+		err = h.k.Tell(*link, a.ip, a.from.router)
 		for try := 0; try < fullTries && (errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EAGAIN)); try++ {
 			if h.until(ctx, time.Now().Add(fullPause)); ctx.Err() != nil {
 				break
 			}
-			err = h.k.Tell(a.link, a.ip, a.router)
+			err = h.k.Tell(*link, a.ip, a.from.router)
 		}
 		if h.announced.Add(1)%burst == 0 {
 			h.until(ctx, time.Now().Add(burstPause))
 		}
 		if err != nil {
-			p.add("announcing %s on %s: %w", a.ip, a.link.Name, err)
+			p.add("announcing %s on %s: %w", a.ip, link.Name, err)
 		}
 	}
 	return p.err(title(i))

@@ -82,3 +82,23 @@ func BenchmarkLateness(b *testing.B) {
 		b.Logf("programmed and announced in %v; lateness %+v", took, l)
 	}
 }
+
+// BenchmarkAnnounce announces 5,000 addresses of 200 instances once.
+func BenchmarkAnnounce(b *testing.B) {
+	a, _ := pair(b)
+	h := a.host("")
+	all := many()
+	for n := range all {
+		if err := h.Acquire(&all[n]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		for n := range all {
+			if err := h.Announce(b.Context(), &all[n]); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
