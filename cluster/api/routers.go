@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/keepbeat/keepbeat/resources/vrrp/site"
 )
@@ -41,7 +42,23 @@ func (s *server) reloadRouters(w http.ResponseWriter, _ *http.Request) {
 	s.vrrp(w, nil)
 }
 
+// instead is what does for virtual routers alone what a request would do in a
+// cluster, by the first word of the request.
+var instead = map[string]string{
+	"standby":  "a track_file without weight takes a virtual router out, as does `systemctl stop keepbeat`",
+	"takeover": "a higher priority in vrrp.yaml and `keepbeat vrrp reload` take the addresses",
+	"apply":    "`keepbeat vrrp reload` reads vrrp.yaml and its pools again",
+	"real":     "a file in maintenancedir takes a real server out, a weight in the pool's file counts after `keepbeat vrrp reload`",
+	"why":      "`keepbeat vrrp` says what is, and `journalctl -u keepbeat` what was",
+	"history":  "`journalctl -u keepbeat` has what was",
+}
+
 // alone answers what only a node of a cluster knows.
 func (s *server) alone(w http.ResponseWriter, r *http.Request) {
-	s.answer(w, http.StatusConflict, Error{Error: "this machine runs virtual routers alone (vrrp.yaml) and is no node of a cluster (ha.yaml): it knows no " + r.Method + " " + r.URL.Path})
+	word, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v1/"), "/")
+	text := "this is for a node of a cluster (ha.yaml), and this machine runs virtual routers alone (vrrp.yaml)"
+	if way := instead[word]; way != "" {
+		text += ": " + way
+	}
+	s.answer(w, http.StatusConflict, Error{Error: text})
 }

@@ -16,7 +16,10 @@ import (
 // pool shows the virtual services of an IPVS pool as its owner reports them.
 func (p *page) pool(now time.Time, g cluster.GroupStatus, d ipvs.Detail) {
 	p.b.WriteByte('\n')
-	title := "Services of " + d.Pool + " on " + g.Owner
+	title := "Services of " + d.Pool
+	if g.Owner != "" { // virtual routers alone have their pools here
+		title += " on " + g.Owner
+	}
 	if !d.Started {
 		title += " (not in the kernel's table)"
 	}

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keepbeat/keepbeat/cluster"
+	"github.com/keepbeat/keepbeat/resources/ipvs"
 	"github.com/keepbeat/keepbeat/resources/vrrp"
 	"github.com/keepbeat/keepbeat/resources/vrrp/site"
 )
@@ -99,5 +101,13 @@ VI_1           51 v2 IPv4  eth0       MASTER  30 s  101       this router
 		if got := VRRP(s, true, now, Options{Width: 80}); got != c.want {
 			t.Errorf("%s:\n%s\nwant\n%s", c.name, got, c.want)
 		}
+	}
+}
+
+func TestServicesOfAMachineWithoutACluster(t *testing.T) {
+	p := newPage(Options{Width: 80})
+	p.pool(time.Time{}, cluster.GroupStatus{}, ipvs.Detail{Pool: "ldirectord.yaml"})
+	if got := p.b.String(); got != "\nServices of ldirectord.yaml (not in the kernel's table)\n" {
+		t.Errorf("%q", got)
 	}
 }
