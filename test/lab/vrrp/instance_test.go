@@ -25,6 +25,7 @@ type instance struct {
 	synced   bool          // of the sync group
 	mailed   bool          // changes of router0 are
 	more     bool          // has another address
+	beyond   bool          // has one of the other family, which is not in the packet
 	delay    time.Duration // preempt_delay
 	older    bool          // router1 has version 2
 	minTTL   int           // of a peer
@@ -55,32 +56,44 @@ func (i *instance) own(router int) string {
 	return fmt.Sprintf("%s%d", lans[i.eth1].four, router+1)
 }
 
-// addresses are the virtual ones. Two of them at least: their order is part of the message.
-func (i *instance) addresses() []netip.Addr {
-	all := []netip.Addr{i.address(0), i.address(1)}
+// packed are the virtual addresses of the packet. Two of them at least: their order is part of the message.
+func (i *instance) packed() []netip.Addr {
+	all := []netip.Addr{i.address(0, i.six), i.address(1, i.six)}
 	if i.more {
-		all = append(all, i.address(2))
+		all = append(all, i.address(2, i.six))
 	}
 	return all
 }
 
-func (i *instance) address(n int) netip.Addr {
-	if i.six {
+// addresses are all that the master has.
+func (i *instance) addresses() []netip.Addr {
+	all := i.packed()
+	if i.beyond {
+		all = append(all, i.address(0, !i.six))
+	}
+	return all
+}
+
+func (i *instance) address(n int, six bool) netip.Addr {
+	if six {
 		return netip.MustParseAddr(fmt.Sprintf("%s%d:%x", lans[i.eth1].six, n+1, i.vrid))
 	}
 	return netip.MustParseAddr(fmt.Sprintf("%s%d", lans[i.eth1].four, int(i.vrid)+100*n))
 }
 
 func (i *instance) prefixes() []string {
-	bits := 24
-	if i.six {
-		bits = 64
-	}
 	var all []string
-	for _, a := range i.addresses() {
-		all = append(all, netip.PrefixFrom(a, bits).String())
+	for _, a := range i.packed() {
+		all = append(all, prefix(a))
 	}
 	return all
+}
+
+func prefix(a netip.Addr) string {
+	if a.Is6() {
+		return netip.PrefixFrom(a, 64).String()
+	}
+	return netip.PrefixFrom(a, 24).String()
 }
 
 func (i *instance) state(router int) string {
@@ -148,6 +161,9 @@ func keepalivedConf(all []instance, router int) string {
 		if i.port {
 			line("\ttrack_interface {\n\t\teth1 weight %d\n\t}", weight)
 		}
+		if i.beyond {
+			line("\tvirtual_ipaddress_excluded {\n\t\t%s\n\t}", prefix(i.address(0, !i.six)))
+		}
 		line("\tvirtual_ipaddress {\n\t\t%s\n\t}\n}", strings.Join(i.prefixes(), "\n\t\t"))
 	}
 	if names := syncedNames(all); len(names) > 0 {
@@ -211,6 +227,9 @@ func keepbeatConf(all []instance, router int) string {
 		}
 		if i.port {
 			line("    track_interface: eth1 weight %d", weight)
+		}
+		if i.beyond {
+			line("    virtual_ipaddress_excluded: %q", prefix(i.address(0, !i.six)))
 		}
 		line(`    virtual_ipaddress: ["%s"]`, strings.Join(i.prefixes(), `", "`))
 	}

@@ -54,7 +54,7 @@ func reloads(s *scene) {
 	one.more = false
 	s.reload(second)
 	s.reload(first)
-	s.Eventually(limit, "the address to be taken away", func() bool { return !s.routers[first].HasAddress(one.address(2).String()) })
+	s.Eventually(limit, "the address to be taken away", func() bool { return !s.routers[first].HasAddress(one.address(2, false).String()) })
 	s.becomes("an address less", first, at, false, changes)
 	s.staysQuiet("an address less", second, at, all)
 

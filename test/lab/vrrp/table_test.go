@@ -23,6 +23,8 @@ func wires() []instance {
 		{name: "v3-unicast", vrid: 62, version: 3, unicast: true, interval: quarter, priority: priority},
 		{name: "v3-unicast-TTL", vrid: 67, version: 3, unicast: true, interval: quarter, minTTL: 64, ttl: [2]int{64, 64}, priority: priority},
 		{name: "v3-owner", vrid: 64, version: 3, interval: quarter, priority: [2]int{255, 100}},
+		{name: "v3-excluded", vrid: 68, version: 3, beyond: true, interval: quarter, priority: priority},
+		{name: "v2-VMAC", vrid: 55, version: 2, vmac: true, interval: second, priority: priority},
 		{name: "v3-VMAC", vrid: 65, version: 3, vmac: true, interval: quarter, priority: priority},
 		{name: "v3-IPv6-VMAC", vrid: 75, version: 3, six: true, vmac: true, interval: quarter, priority: priority},
 		{name: "v3-IPv6-multicast", vrid: 71, version: 3, six: true, interval: quarter, priority: priority},
