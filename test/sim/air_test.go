@@ -54,6 +54,7 @@ func TestForeignMasters(t *testing.T) {
 		"fence: who works the device dies":                      {conf.ConflictFence, []event{{At: 2 * sec, For: 80 * sec, Do: foreignMaster, Count: 1}, {At: sec, For: 40 * sec, Do: diesAsking}}, "", 2},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			t.Parallel()
 			var owner string
 			s := announced(c.do, c.events...)
 			w := play(t, s.Config, func(w *world) {
@@ -81,6 +82,21 @@ func TestForeignMasters(t *testing.T) {
 	}
 }
 
+// The programs of the nodes are replaced one by one while a foreign master is heard:
+// before the last of them nobody would know what the request means.
+func TestAForeignMasterIsFencedWhenEveryNodeKnowsHow(t *testing.T) {
+	s := announced(conf.ConflictFence,
+		event{At: 2 * sec, For: 60 * sec, Do: foreignMaster, Count: 1},
+		event{At: 20 * sec, Do: upgrade},
+	)
+	s.Upgrade, s.From = true, 3
+	w := judge(t, s)
+	before, _, fenced := strings.Cut(w.transcript.String(), " has "+router9+" fenced")
+	if n := strings.Count(before, "has the newest program"); !fenced || n == 0 || n < strings.Count(w.transcript.String(), "has the newest program") || w.air.fenced != 1 {
+		t.Errorf("fenced %d times, when %d nodes had the newest program\n%s", w.air.fenced, n, w.transcript.Bytes())
+	}
+}
+
 // A survivor has a quorum by its rule.
 func TestTheSurvivorOfAPairHasAForeignMasterFenced(t *testing.T) {
 	for _, rule := range []conf.Quorum{conf.QuorumFencing, conf.QuorumPing} {
@@ -103,6 +119,7 @@ func TestTheSurvivorOfAPairHasAForeignMasterFenced(t *testing.T) {
 func TestForeignStories(t *testing.T) {
 	for name := range foreignStories {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			t.Parallel()
 			for seed := range uint64(3) {
 				judge(t, newSchedule(seed, name))
 			}

@@ -28,9 +28,10 @@ func TestReplay(t *testing.T) {
 	}
 	majority := newSchedule(1, "leftovers")
 	for name, s := range map[string]schedule{
-		"a majority":      majority,
-		"a fencing pair":  pairSchedule(conf.QuorumFencing, event{At: sec, For: 5 * sec, Do: partition, On: []string{"director1"}}),
-		"a pair and ping": pairSchedule(conf.QuorumPing, event{At: sec, For: 5 * sec, Do: crash, On: []string{"director1"}}),
+		"a majority":       majority,
+		"a foreign master": newSchedule(1, "a foreign master"),
+		"a fencing pair":   pairSchedule(conf.QuorumFencing, event{At: sec, For: 5 * sec, Do: partition, On: []string{"director1"}}),
+		"a pair and ping":  pairSchedule(conf.QuorumPing, event{At: sec, For: 5 * sec, Do: crash, On: []string{"director1"}}),
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
 			w := playSchedule(t, s)

@@ -48,8 +48,10 @@ type Config struct {
 	Fabric bool
 	// Told makes the device say so before it is used.
 	Told bool
-	// Upgrade starts some nodes with a program that knows only the first format of the state.
+	// Upgrade starts some nodes with a program that knows only an earlier format of
+	// the state, From; 0: the first.
 	Upgrade bool
+	From    int
 	Dir     string // for journals
 	// GuardIgnored makes the guard of every machine have no effect.
 	GuardIgnored bool
@@ -132,7 +134,7 @@ func newWorld(cfg Config) *world {
 			m.disk.belongElsewhere(m.name)
 		}
 		if cfg.Upgrade && (i == 0 || w.rand.IntN(3) > 0) {
-			m.format = 1
+			m.format = max(1, cfg.From)
 		}
 		w.machines = append(w.machines, m)
 	}
