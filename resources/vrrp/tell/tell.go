@@ -25,7 +25,7 @@ const (
 	// program that hangs does not keep notify_stop from running.
 	patience = lastTime / 2
 	// most programs of an instance or group may wait. What a router that flaps
-	// has been is not worth more.
+	// has been is not worth more; behind one that hung only what it is now is.
 	most = 100
 )
 
@@ -94,11 +94,29 @@ type Teller struct {
 }
 
 // queue is what waits for one instance or group; it exists while something runs.
-type queue struct{ waiting []run }
+type queue struct {
+	waiting []run
+	changes int // so far
+	leftOut int // programs that were not run, of which the journal has not the number yet
+}
 
 type run struct {
 	user    string
 	command []string
+	change  int // of which it is
+}
+
+// drop leaves out the first of those that wait. It is said when that begins, and
+// how many there were at the end.
+func (q *queue) drop(n int, name, why string, log *slog.Logger) {
+	if n <= 0 {
+		return
+	}
+	if q.leftOut == 0 {
+		log.Error("notify programs are left out: "+why, "of", name)
+	}
+	q.leftOut += n
+	q.waiting = slices.Delete(q.waiting, 0, n)
 }
 
 // New returns a Teller. Close ends it.
@@ -128,22 +146,28 @@ func (t *Teller) Tell(n *conf.VRRPNotify, c Change) {
 		}
 		q = &queue{}
 		t.queues[key] = q
-		t.done.Go(func() { t.work(key, q) })
+		t.done.Go(func() { t.work(key, c.Name, q) })
 	}
+	q.changes++
 	for _, command := range all {
-		q.waiting = append(q.waiting, run{n.User, command})
+		q.waiting = append(q.waiting, run{n.User, command, q.changes})
 	}
-	if over := len(q.waiting) - most; over > 0 {
-		t.cfg.Logger.Error("notify programs are left out: the state changes faster than they end", "of", c.Name, "left_out", over)
-		q.waiting = slices.Delete(q.waiting, 0, over)
-	}
+	q.drop(len(q.waiting)-most, c.Name, "the state changes faster than they end", t.cfg.Logger)
 }
 
 // work runs what waits in a queue until nothing does.
-func (t *Teller) work(key string, q *queue) {
+func (t *Teller) work(key, name string, q *queue) {
+	hung := false
 	for {
 		t.mu.Lock()
+		if hung {
+			last := func(r run) bool { return r.change == q.changes }
+			q.drop(max(0, slices.IndexFunc(q.waiting, last)), name, "one before them has hung, and only the last change is told", t.cfg.Logger)
+		}
 		if len(q.waiting) == 0 || t.ctx.Err() != nil {
+			if q.leftOut > 0 {
+				t.cfg.Logger.Error("so many notify programs were left out", "of", name, "left_out", q.leftOut)
+			}
 			for _, r := range q.waiting {
 				t.cfg.Logger.Error("notify program is not run: keepbeat stops", "program", strings.Join(r.command, " "))
 			}
@@ -164,6 +188,7 @@ func (t *Teller) work(key string, q *queue) {
 		ctx, cancel := context.WithTimeout(within, runTime)
 		begin := time.Now()
 		err := t.cfg.Run(ctx, r.user, r.command)
+		hung = ctx.Err() != nil
 		cancel()
 		log := t.cfg.Logger.With("program", strings.Join(r.command, " "), "took", time.Since(begin).Round(time.Millisecond))
 		if err != nil {

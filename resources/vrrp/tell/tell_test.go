@@ -85,7 +85,7 @@ func TestOneProgramAtATimeRunsForEachInstance(t *testing.T) {
 		if took := time.Since(begin); took > lastTime {
 			t.Errorf("the end took %v", took)
 		}
-		if got := strings.Join(log, ", "); strings.Count(got, "begin") != 4 || !strings.HasSuffix(got, "killed /m") {
+		if got := strings.Join(log, ", "); got != "begin u /m, end /m, begin u /m, killed /m, begin u /m, end /m" {
 			t.Errorf("at the end: %s", got)
 		}
 		teller.Tell(n, Change{Name: "A", State: "MASTER"})
@@ -120,6 +120,36 @@ func TestAProgramThatHangsDoesNotKeepNotifyStopFromRunning(t *testing.T) {
 		}
 		if took := time.Since(begin); took > lastTime || strings.Join(log, " ") != "/hangs /stop" {
 			t.Errorf("run %v in %v", log, took)
+		}
+	})
+}
+
+// Whoever repairs a program that hung does not wait an hour for what it missed.
+func TestBehindAProgramThatHungOnlyTheLastChangeIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ran []string
+		var journal strings.Builder
+		teller := New(Config{Logger: slog.New(slog.NewTextHandler(&journal, nil)), Run: func(ctx context.Context, _ string, command []string) error {
+			ran = append(ran, strings.Join(command, " "))
+			if len(ran) == 1 {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		}})
+		defer teller.Close()
+		n := &conf.VRRPNotify{Master: []string{"/m"}, Backup: []string{"/b"}, Notify: []string{"/n"}}
+		for _, state := range []string{"MASTER", "BACKUP", "MASTER", "BACKUP"} {
+			teller.Tell(n, Change{Name: "A", State: state})
+			time.Sleep(time.Second)
+		}
+		time.Sleep(runTime)
+		synctest.Wait()
+		if got := strings.Join(ran, ", "); got != "/m, /b, /n INSTANCE A BACKUP 0" {
+			t.Errorf("run: %s", got)
+		}
+		if got := journal.String(); strings.Count(got, "left out") != 2 || !strings.Contains(got, "left_out=5") {
+			t.Errorf("said: %s", got)
 		}
 	})
 }
