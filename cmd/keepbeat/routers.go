@@ -176,6 +176,7 @@ func besideCluster(configPath string, local *conf.Local, registry resources.Regi
 	if err != nil {
 		return nil, err
 	}
+	collectSeldom(v)
 	return &routers{Site: s, path: vrrpPath(configPath), spec: func() *conf.Spec { return node.State().Spec }, logger: logger, v: v}, nil
 }
 
@@ -283,6 +284,7 @@ func runAlone(path string, logger *slog.Logger) error {
 		return err
 	}
 	r := &routers{Site: s, path: path, logger: logger, v: v}
+	collectSeldom(v)
 
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
