@@ -4,6 +4,7 @@ package screen
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -106,6 +107,11 @@ func fold(s string, first, rest int) []string {
 	return lines
 }
 
+// cut tells whether a word, an address perhaps, is longer than a line of room runes.
+func cut(s string, room int) bool {
+	return slices.ContainsFunc(strings.Fields(s), func(w string) bool { return utf8.RuneCountInString(w) > room })
+}
+
 // cell is one field of a table.
 type cell struct {
 	text  string
@@ -122,7 +128,7 @@ func (c cell) toRight() cell   { c.right = true; return c }
 
 // table writes rows whose columns line up. The last column takes what is left
 // of the width and goes on beneath itself; a text that would make a long thin
-// stripe there goes on lines of its own.
+// stripe there, or be cut within a word, goes on lines of its own.
 func (p *page) table(indent string, rows [][]cell) {
 	var widths []int
 	for _, r := range rows {
@@ -147,7 +153,7 @@ func (p *page) table(indent string, rows [][]cell) {
 		for i, c := range r {
 			if i == last {
 				lines := fold(c.text, room, room)
-				if len(lines) > 2 && room < most || len(lines) > 1 && room < least {
+				if len(lines) > 2 && room < most || len(lines) > 1 && room < least || cut(c.text, room) {
 					below = fold(c.text, p.o.Width-len(indent)-gap, p.o.Width-len(indent)-gap)
 					break
 				}

@@ -63,6 +63,16 @@ VI_1           51 v2 IPv4  eth0       BACKUP  30 s  101       172.16.100.12
   VI_1: 1 advertisement taken although its address list is not ours, 70 s ago
     the last, from 172.16.100.12
 `},
+		{"a master whose address is long", instance(vrrp.Backup, func(i *vrrp.InstanceStatus) {
+			i.Version, i.IPv6, i.Addresses = 3, true, addresses("fd00::61/64")
+			i.Master = netip.MustParseAddr("fe80::7087:31ff:fe8a:1e65")
+		}), nil, nil, `All is well.
+
+VRRP instance  VRID        interface  state   for   priority  master
+VI_1           51 v3 IPv6  eth0       BACKUP  30 s  101
+  fe80::7087:31ff:fe8a:1e65
+  VI_1: fd00::61/64
+`},
 		{"a fault, in which a master is heard", instance(vrrp.Fault, func(i *vrrp.InstanceStatus) {
 			i.Heard, i.HeardPriority, i.HeardAt = other, 103, ago(1)
 			i.Tracks = []vrrp.TrackStatus{{Kind: "file", Name: "hold", Known: true, Value: 1}}
