@@ -83,6 +83,9 @@ func (p *vrrpReader) readGlobals(n *yaml.Node) {
 // maxName is more than any name of a machine or of a group has (useradd(8), hostname(7)).
 const maxName = 255
 
+// maxRunDir leaves room for the name of the control socket (unix(7), sun_path).
+const maxRunDir = 107 - len("/control.sock")
+
 func (r *reader) short(n *yaml.Node) (string, bool) {
 	s, ok := r.text(n)
 	if ok && len(s) > maxName {
@@ -94,8 +97,8 @@ func (r *reader) short(n *yaml.Node) (string, bool) {
 
 func (r *reader) runDir(n *yaml.Node) (string, bool) {
 	s, ok := r.path(n)
-	if ok && len(s) > maxPath {
-		r.errorf(n, "run_dir has %d bytes; the kernel allows a path %d", len(s), maxPath)
+	if ok && len(s) > maxRunDir {
+		r.errorf(n, "run_dir has %d bytes; the path of the control socket in it may have 107 (unix(7)): write at most %d", len(s), maxRunDir)
 		return "", false
 	}
 	return s, ok
