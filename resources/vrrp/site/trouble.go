@@ -15,11 +15,16 @@ const recent = 10 * time.Second
 // troubles are what an operator has to know of the instances; interval is that of each, by name.
 func troubles(all []vrrp.InstanceStatus, interval map[string]time.Duration, now time.Time) (lines []string) {
 	for _, i := range all {
-		switch {
-		case i.Lacks != "":
+		if i.Lacks != "" {
 			lines = append(lines, fmt.Sprintf("vrrp_instance %s is in state FAULT: %s", i.Name, i.Lacks))
-		case i.Failure != "":
-			lines = append(lines, fmt.Sprintf("vrrp_instance %s: %s", i.Name, strings.TrimPrefix(i.Failure, "vrrp "+i.Name+": ")))
+		}
+		failure := strings.TrimPrefix(i.Failure, "vrrp "+i.Name+": ")
+		switch {
+		case failure == "":
+		case i.State == vrrp.Initialize: // a reload has taken it out
+			lines = append(lines, fmt.Sprintf("vrrp_instance %s has been stopped, and what it had is still in the kernel, while another machine may have it: %s", i.Name, failure))
+		default:
+			lines = append(lines, fmt.Sprintf("vrrp_instance %s: %s", i.Name, failure))
 		}
 		for _, n := range i.Notes {
 			if n.From == i.Heard && i.HeardAt.After(n.At) {

@@ -23,7 +23,11 @@ func TestTroubleOfInstances(t *testing.T) {
 	}{
 		{"none", vrrp.InstanceStatus{}, time.Second, nil},
 		{"fault", vrrp.InstanceStatus{Lacks: "interface eth0 is down"}, time.Second, []string{"vrrp_instance VI_1 is in state FAULT: interface eth0 is down"}},
-		{"the kernel refuses", vrrp.InstanceStatus{Failure: "no such device"}, time.Second, []string{"vrrp_instance VI_1: no such device"}},
+		{"the kernel refuses", vrrp.InstanceStatus{State: vrrp.Master, Failure: "no such device"}, time.Second, []string{"vrrp_instance VI_1: no such device"}},
+		{"the kernel keeps what is out of the file", vrrp.InstanceStatus{State: vrrp.Initialize, Failure: "vrrp VI_1: 10.0.0.1: busy"}, time.Second,
+			[]string{"vrrp_instance VI_1 has been stopped, and what it had is still in the kernel, while another machine may have it: 10.0.0.1: busy"}},
+		{"the kernel keeps what a fault has to give up", vrrp.InstanceStatus{State: vrrp.Fault, Lacks: "script a fails", Failure: "busy"}, time.Second,
+			[]string{"vrrp_instance VI_1 is in state FAULT: script a fails", "vrrp_instance VI_1: busy"}},
 		{"the kernel refuses, and names the instance", vrrp.InstanceStatus{Failure: "vrrp VI_1: address 10.0.0.1: eth8: no such interface"}, time.Second, []string{"vrrp_instance VI_1: address 10.0.0.1: eth8: no such interface"}},
 		{"another password on the wire", vrrp.InstanceStatus{Notes: refused(time.Second)}, time.Second, []string{mistake}},
 		{"that was put right", vrrp.InstanceStatus{Notes: refused(11 * time.Second)}, time.Second, nil},
