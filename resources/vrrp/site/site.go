@@ -257,9 +257,7 @@ type Status struct {
 // Status returns what is known now.
 func (s *Site) Status() Status {
 	st := Status{Status: s.router.Status(), Pools: s.pools.Status()}
-	for name, err := range s.pools.Failed() {
-		st.Trouble = append(st.Trouble, fmt.Sprintf("pool %s does not run: %v", name, err))
-	}
+	st.Trouble = poolTroubles(st.Pools, s.pools.Failed())
 	for name, why := range s.tracker.Trouble() {
 		st.Trouble = append(st.Trouble, fmt.Sprintf("vrrp_script %s was not run to its end, which counts as a failure: %s", name, why))
 	}

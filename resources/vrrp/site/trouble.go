@@ -5,12 +5,31 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keepbeat/keepbeat/resources"
 	"github.com/keepbeat/keepbeat/resources/vrrp"
 )
 
 // recent is how long an advertisement that was refused is a problem: others send
 // more often, and what has been put right is forgotten soon.
 const recent = 10 * time.Second
+
+// poolTroubles are what an operator has to know of pools; failed is why one does not run that should.
+func poolTroubles(pools []resources.GroupStatus, failed map[string]error) (lines []string) {
+	for name, err := range failed {
+		lines = append(lines, fmt.Sprintf("pool %s does not run: %v", name, err))
+	}
+	for _, p := range pools {
+		if p.Phase != "stuck" {
+			continue
+		}
+		for _, r := range p.Resources {
+			if r.Error != "" {
+				lines = append(lines, fmt.Sprintf("pool %s does not stop, and its services are still in the kernel: %s", p.Name, r.Error))
+			}
+		}
+	}
+	return lines
+}
 
 // troubles are what an operator has to know of the instances; interval is that of each, by name.
 func troubles(all []vrrp.InstanceStatus, interval map[string]time.Duration, now time.Time) (lines []string) {

@@ -1,11 +1,13 @@
 package site
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/keepbeat/keepbeat/resources"
 	"github.com/keepbeat/keepbeat/resources/vrrp"
 )
 
@@ -41,5 +43,17 @@ func TestTroubleOfInstances(t *testing.T) {
 		if got := troubles([]vrrp.InstanceStatus{c.status}, map[string]time.Duration{"VI_1": c.interval}, now); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q", c.name, got)
 		}
+	}
+}
+
+func TestTroubleOfPools(t *testing.T) {
+	pools := []resources.GroupStatus{
+		{Name: "a.yaml", Phase: "stuck", Resources: []resources.ResourceStatus{{Name: "x"}, {Name: "y", Error: "busy"}}},
+		{Name: "b.yaml", Phase: "stopping", Resources: []resources.ResourceStatus{{Name: "z", Error: "not yet"}}},
+	}
+	got := poolTroubles(pools, map[string]error{"c.yaml": errors.New("no IPVS")})
+	want := []string{"pool c.yaml does not run: no IPVS", "pool a.yaml does not stop, and its services are still in the kernel: busy"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
 	}
 }
