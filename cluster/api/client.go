@@ -208,7 +208,7 @@ func (c *Client) explain(err error) error {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w (%s does not answer); start it with `systemctl start keepbeat` or `keepbeat run`", ErrNoDaemon, c.path)
 	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("%s: permission denied; be root, or a member of the group that socket_group: (to look) or admin_group: (to give orders) in ha.yaml names; a group counts from the next login on", c.path)
+		return fmt.Errorf("%s: permission denied; be root, or a member of the group that socket_group: (to look) or admin_group: (to give orders) names in ha.yaml, or in global_defs of vrrp.yaml; a group counts from the next login on", c.path)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return errors.New("the daemon ended before it answered; whether it was done shows `keepbeat status`")
 	case errors.Is(err, context.DeadlineExceeded):

@@ -27,8 +27,11 @@ func run(ctx context.Context, user string, command []string) error {
 	if err == nil {
 		return nil
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
 		err = errors.New("killed at its time-out")
+	case errors.Is(err, context.Canceled):
+		err = errors.New("killed, since keepbeat stops or has no use for it any more")
 	}
 	if text := oneLine(out); text != "" {
 		return fmt.Errorf("%w; it printed: %s", err, text)
