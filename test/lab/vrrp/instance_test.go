@@ -13,27 +13,29 @@ type instance struct {
 	name     string
 	vrid     uint8
 	version  int
-	six      bool // IPv6
-	unicast  bool
-	vmac     bool          // the addresses have the virtual router's MAC address
-	eth1     bool          // on the second network
-	fixed    bool          // nopreempt
-	script   bool          // tracks one that fails while the router's file exists
-	faulty   bool          // what makes it FAULT, and is no weight
-	file     bool          // tracks one with a number
-	port     bool          // tracks eth1, with a weight
-	synced   bool          // of the sync group
-	mailed   bool          // changes of router0 are
-	more     bool          // has another address
-	beyond   bool          // has one of the other family, which is not in the packet
-	delay    time.Duration // preempt_delay
-	older    bool          // router1 has version 2
-	minTTL   int           // of a peer
-	ttl      [2]int        // for peers; 0: the program's own
-	plain    [2]bool       // the checksum without pseudo-header, which keepalived 2.2.7 does not have
+	older    bool // router1 has version 2
 	interval [2]time.Duration
-	password [2]string
 	priority [2]int
+	password [2]string
+
+	six     bool // IPv6
+	unicast bool
+	ttl     [2]int  // for peers; 0: the program's own
+	minTTL  int     // of a peer
+	plain   [2]bool // the checksum without pseudo-header, which keepalived 2.2.7 does not have
+	vmac    bool    // the addresses have the virtual router's MAC address
+	eth1    bool    // on the second network
+	more    bool    // has another address
+	beyond  bool    // has one of the other family, which is not in the packet
+
+	fixed  bool          // nopreempt
+	delay  time.Duration // preempt_delay
+	script bool          // tracks one that fails while the router's file exists
+	faulty bool          // what makes it FAULT, and is no weight
+	file   bool          // tracks one with a number
+	port   bool          // tracks eth1, with a weight
+	synced bool          // of the sync group
+	mailed bool          // changes of router0 are
 }
 
 // lan is the addresses of a network of the scene: those of the routers end in 1 and 2.

@@ -138,7 +138,7 @@ func (p *postman) changes() map[string][]string {
 		}
 		subject := m.Header.Get("Subject")
 		if l.from != p.from || l.to != p.to || !strings.Contains(subject, p.name) {
-			p.t.Errorf("a mail of %s to %s, about %s; want %s, %s, and %s in the subject", l.from, l.to, subject, p.from, p.to, p.name)
+			p.t.Fatalf("a mail of %s to %s, about %s; want %s, %s, and %s in the subject", l.from, l.to, subject, p.from, p.to, p.name)
 		}
 		lines := []string{subject}
 		if m.Header.Get("Content-Transfer-Encoding") == "quoted-printable" {
@@ -152,7 +152,7 @@ func (p *postman) changes() map[string][]string {
 				want = fmt.Sprintf("%s: %d alerts, the first: %s", p.name, n, lines[0])
 			}
 			if subject != want {
-				p.t.Errorf("a mail has the subject %q; want %q", subject, want)
+				p.t.Fatalf("a mail has the subject %q; want %q", subject, want)
 			}
 		}
 		for _, line := range lines {
