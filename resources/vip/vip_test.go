@@ -15,9 +15,10 @@ import (
 
 	"github.com/keepbeat/keepbeat/conf"
 	"github.com/keepbeat/keepbeat/resources"
+	"github.com/keepbeat/keepbeat/resources/rtnl/nstest"
 )
 
-const plain = "ip addr add 10.0.0.1/24 brd 10.0.0.255 dev eth0\nip addr add fd00::1/64 dev eth0 nodad"
+const plain = "ip addr add 10.0.0.1/24 dev eth0\nip addr add fd00::1/64 dev eth0 nodad"
 
 func TestAddressComesAndGoes(t *testing.T) {
 	for _, c := range []struct{ vip, up string }{
@@ -28,7 +29,7 @@ func TestAddressComesAndGoes(t *testing.T) {
 	} {
 		t.Run(c.vip, func(t *testing.T) {
 			a, b := pair(t)
-			tap := b.tap("eth0")
+			tap := b.Tap("eth0")
 			v := make1(t, a.maker(), written(c.vip))
 			if err := v.Ready(); err != nil {
 				t.Fatal(err)
@@ -43,10 +44,10 @@ func TestAddressComesAndGoes(t *testing.T) {
 				if again := string(recorded(t, v)); again != first {
 					t.Errorf("the record of the started address is %s, before it was %s", again, first)
 				}
-				if !strings.Contains(a.shown("eth0"), c.up) {
-					t.Errorf("started, and eth0 has\n%s", a.shown("eth0"))
+				if !strings.Contains(a.Shown("eth0"), c.up) {
+					t.Errorf("started, and eth0 has\n%s", a.Shown("eth0"))
 				}
-				tap.announced(strings.Split(c.vip, "/")[0])
+				announced(tap, strings.Split(c.vip, "/")[0])
 				if err := v.Monitor(t.Context()); err != nil {
 					t.Error(err)
 				}
@@ -56,7 +57,7 @@ func TestAddressComesAndGoes(t *testing.T) {
 				for range 2 { // Stop too
 					stop(t, v)
 				}
-				same(t, "after stop", a.shown("eth0"), plain)
+				nstest.Same(t, "after stop", a.Shown("eth0"), plain)
 				if err := v.Monitor(t.Context()); err == nil {
 					t.Error("a stopped address passes for started")
 				}
@@ -67,7 +68,7 @@ func TestAddressComesAndGoes(t *testing.T) {
 
 func TestIPv6AddressIsUsableAtOnceAndNotChosenAsSource(t *testing.T) {
 	a, _ := pair(t)
-	a.sysctl("net/ipv6/conf/eth0/accept_dad", "1")
+	a.Sysctl("net/ipv6/conf/eth0/accept_dad", "1")
 	started(t, a.maker(), written("fd00::5"))
 	dial := func(from, to string) (local string, err error) {
 		s := unix.SockaddrInet6{Port: 9, Addr: netip.MustParseAddr(to).As16()}
@@ -91,19 +92,20 @@ func TestIPv6AddressIsUsableAtOnceAndNotChosenAsSource(t *testing.T) {
 		}
 		return netip.AddrFrom16(sa.(*unix.SockaddrInet6).Addr).String(), nil
 	}
-	a.inside(func() {
+	a.Inside(func() error {
 		if _, err := dial("fd00::5", "fd00::2"); err != nil {
 			t.Error("at once after Start:", err)
 		}
 		if got, err := dial("", "fd00::2"); err != nil || got != "fd00::1" {
 			t.Errorf("a connection of the director's own leaves from %s, %v", got, err)
 		}
+		return nil
 	})
 }
 
 func TestAnnouncementsEndWithOwnership(t *testing.T) {
 	a, b := pair(t)
-	tap, e := b.tap("eth0"), owned()
+	tap, e := b.Tap("eth0"), owned()
 	spec := written("10.0.0.5")
 	spec.ARPCount, spec.ARPInterval = 1000, time.Millisecond
 	v := makeOwned(t, a.maker(), spec, e)
@@ -111,21 +113,21 @@ func TestAnnouncementsEndWithOwnership(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		tap.announced("10.0.0.5")
+		announced(tap, "10.0.0.5")
 	}
 	e.Store(8)
-	eventually(t, "the burst is over", func() bool {
+	nstest.Eventually(t, "the burst is over", func() bool {
 		v.burst.mu.Lock() // no round is under way
 		defer v.burst.mu.Unlock()
 		before := v.Detail().(Detail).Announcements
 		return !v.announce() && v.Detail().(Detail).Announcements == before
 	})
 	e.Store(0)
-	a.ip("addr del 10.0.0.5/24 dev eth0")
+	a.IP("addr del 10.0.0.5/24 dev eth0")
 	if err := v.Monitor(t.Context()); err == nil {
 		t.Error("put back although the group is not owned")
 	}
-	same(t, "not owned", a.shown("eth0"), plain)
+	nstest.Same(t, "not owned", a.Shown("eth0"), plain)
 	stop(t, v)
 	if err := v.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "group web is not owned by this node") {
 		t.Error("started without ownership:", err)
@@ -139,17 +141,17 @@ func TestDeletedAddressIsPutBackByTheEvent(t *testing.T) {
 			spec := written(ip)
 			spec.ARPCount = 0
 			v := started(t, a.maker(), spec)
-			up := a.shown("eth0")
-			tap := b.tap("eth0")
+			up := a.Shown("eth0")
+			tap := b.Tap("eth0")
 			for n := range uint64(5) {
-				a.ip("addr del " + recordOf(v).Address.String() + " dev eth0")
+				a.IP("addr del " + recordOf(v).Address.String() + " dev eth0")
 				// Not by Monitor, which nobody calls here.
-				eventually(t, "address is back", func() bool { return v.Detail().(Detail).Restored == n+1 })
-				tap.announced(ip)
+				nstest.Eventually(t, "address is back", func() bool { return v.Detail().(Detail).Restored == n+1 })
+				announced(tap, ip)
 			}
-			same(t, "as before", a.shown("eth0"), up)
+			nstest.Same(t, "as before", a.Shown("eth0"), up)
 			stop(t, v)
-			same(t, "stopped", a.shown("eth0"), plain)
+			nstest.Same(t, "stopped", a.Shown("eth0"), plain)
 		})
 	}
 }
@@ -160,11 +162,11 @@ func TestWhoeverDeletesItWithoutEndIsNotFoughtWithoutEnd(t *testing.T) {
 	a, _ := pair(t)
 	v := started(t, a.maker(), written("10.0.0.5/32/eth0"))
 	for range 3 * fightLimit {
-		_, _ = a.try("addr del 10.0.0.5/32 dev eth0")
+		_, _ = a.Try("addr del 10.0.0.5/32 dev eth0")
 	}
-	eventually(t, "it is there in the end", func() bool { return strings.Contains(a.shown("eth0"), "10.0.0.5/32") })
+	nstest.Eventually(t, "it is there in the end", func() bool { return strings.Contains(a.Shown("eth0"), "10.0.0.5/32") })
 	stop(t, v)
-	same(t, "stopped", a.shown("eth0"), plain)
+	nstest.Same(t, "stopped", a.Shown("eth0"), plain)
 }
 
 func TestEveryAddressIsBackAfterEventsWereLost(t *testing.T) {
@@ -183,7 +185,7 @@ func TestEveryAddressIsBackAfterEventsWereLost(t *testing.T) {
 		for i := range 50 {
 			vips = append(vips, started(t, m, written(fmt.Sprintf("10.0.0.%d/32/eth0", 100+i))))
 		}
-		up := a.shown("eth0")
+		up := a.Shown("eth0")
 		m.mu.Lock()
 		if read := m.watch.Read; failing {
 			m.watch.Read = func() error {
@@ -191,13 +193,13 @@ func TestEveryAddressIsBackAfterEventsWereLost(t *testing.T) {
 				return errors.New("interrupted")
 			}
 		}
-		a.ip("addr flush dev eth0 to 10.0.0.128/25")
+		a.IP("addr flush dev eth0 to 10.0.0.128/25")
 		m.mu.Unlock()
-		eventually(t, "all are back", func() bool { return len(a.shown("eth0")) == len(up) })
+		nstest.Eventually(t, "all are back", func() bool { return len(a.Shown("eth0")) == len(up) })
 		for _, v := range vips {
 			stop(t, v)
 		}
-		same(t, "stopped", a.shown("eth0"), plain)
+		nstest.Same(t, "stopped", a.Shown("eth0"), plain)
 	}
 }
 
@@ -208,9 +210,9 @@ func TestLostCarrierIsAnAlarm(t *testing.T) {
 		mend func(a, b host)
 		want string
 	}{
-		{"carrier", func(_, b host) { b.ip("link set eth0 down") }, func(_, b host) { b.ip("link set eth0 up") }, "no carrier"},
-		{"interface down", func(a, _ host) { a.ip("link set eth0 down") }, func(a, _ host) { a.ip("link set eth0 up") }, "the interface is down"},
-		{"interface gone", func(a, _ host) { a.ip("link del eth0") }, nil, "the interface is gone"},
+		{"carrier", func(_, b host) { b.IP("link set eth0 down") }, func(_, b host) { b.IP("link set eth0 up") }, "no carrier"},
+		{"interface down", func(a, _ host) { a.IP("link set eth0 down") }, func(a, _ host) { a.IP("link set eth0 up") }, "the interface is down"},
+		{"interface gone", func(a, _ host) { a.IP("link del eth0") }, nil, "the interface is gone"},
 	} {
 		for _, ip := range []string{"10.0.0.5", "fd00::5"} {
 			t.Run(c.name+" "+ip, func(t *testing.T) {
@@ -223,7 +225,7 @@ func TestLostCarrierIsAnAlarm(t *testing.T) {
 				}
 				c.cut(a, b)
 				alarmed(t, v)
-				refused(t, v.Monitor(t.Context()), "vip "+ip+": eth0: "+c.want)
+				nstest.Refused(t, v.Monitor(t.Context()), "vip "+ip+": eth0: "+c.want)
 				if v.Detail().(Detail).Carrier {
 					t.Error("status shows a carrier")
 				}
@@ -242,7 +244,7 @@ func TestLostCarrierIsAnAlarm(t *testing.T) {
 				}
 				before := v.Detail().(Detail).Announcements
 				c.mend(a, b)
-				eventually(t, "announced again", func() bool { return v.Detail().(Detail).Announcements > before })
+				nstest.Eventually(t, "announced again", func() bool { return v.Detail().(Detail).Announcements > before })
 				if err := v.Monitor(t.Context()); err != nil {
 					t.Error(err)
 				}
@@ -254,12 +256,12 @@ func TestLostCarrierIsAnAlarm(t *testing.T) {
 
 func TestStartWithoutCarrierIsRefused(t *testing.T) {
 	a, b := pair(t)
-	b.ip("link set eth0 down")
+	b.IP("link set eth0 down")
 	v := make1(t, a.maker(), written("10.0.0.5/24/eth0"))
-	refused(t, v.Ready(), "vip 10.0.0.5/24: eth0: no carrier")
-	refused(t, v.Start(t.Context()), "vip 10.0.0.5/24: eth0: no carrier")
+	nstest.Refused(t, v.Ready(), "vip 10.0.0.5/24: eth0: no carrier")
+	nstest.Refused(t, v.Start(t.Context()), "vip 10.0.0.5/24: eth0: no carrier")
 	stop(t, v)
-	same(t, "untouched", a.shown("eth0"), plain)
+	nstest.Same(t, "untouched", a.Shown("eth0"), plain)
 }
 
 func TestDirectorThatIsARealServerSwapsItsLoopbackAddress(t *testing.T) {
@@ -270,8 +272,8 @@ func TestDirectorThatIsARealServerSwapsItsLoopbackAddress(t *testing.T) {
 	} {
 		t.Run(c.lo, func(t *testing.T) {
 			a, _ := pair(t)
-			a.ip("addr add " + c.lo)
-			same(t, "the lab", a.shown("lo"), c.shown)
+			a.IP("addr add " + c.lo)
+			nstest.Same(t, "the lab", a.Shown("lo"), c.shown)
 
 			spec := written(c.vip)
 			refusedStart := make1(t, a.maker(), spec)
@@ -283,15 +285,15 @@ func TestDirectorThatIsARealServerSwapsItsLoopbackAddress(t *testing.T) {
 			spec.LVSSupport = true
 			up := func(what string) {
 				t.Helper()
-				same(t, what+", lo", a.shown("lo"), "")
-				if !strings.Contains(a.shown("eth0"), c.vip) {
+				nstest.Same(t, what+", lo", a.Shown("lo"), "")
+				if !strings.Contains(a.Shown("eth0"), c.vip) {
 					t.Errorf("%s: eth0 lacks it", what)
 				}
 			}
 			down := func(what string) {
 				t.Helper()
-				same(t, what+", lo", a.shown("lo"), c.shown)
-				same(t, what+", eth0", a.shown("eth0"), plain)
+				nstest.Same(t, what+", lo", a.Shown("lo"), c.shown)
+				nstest.Same(t, what+", eth0", a.Shown("eth0"), plain)
 			}
 			m := a.maker()
 			v := started(t, m, spec)
@@ -353,12 +355,12 @@ func TestAddressOfTheMachineItselfIsRefusedAndLeftAlone(t *testing.T) {
 		{"fd00::1", "vip fd00::1: fd00::1/64 is already on eth0 and keepbeat did not put it there; take it out of this machine's network configuration (ip addr del fd00::1/64 dev eth0)"},
 	} {
 		v := make1(t, a.maker(), written(c.vip))
-		refused(t, v.Ready(), c.want)
+		nstest.Refused(t, v.Ready(), c.want)
 		_, err := v.Record()
-		refused(t, err, c.want)
-		refused(t, v.Start(t.Context()), c.want)
+		nstest.Refused(t, err, c.want)
+		nstest.Refused(t, v.Start(t.Context()), c.want)
 		stop(t, v)
-		same(t, "left alone", a.shown("eth0"), plain)
+		nstest.Same(t, "left alone", a.Shown("eth0"), plain)
 	}
 }
 
@@ -368,7 +370,7 @@ func TestWhatACrashLeftIsAdopted(t *testing.T) {
 		m := a.maker()
 		started(t, m, written(ip))
 		_ = m.Close()
-		up := a.shown("eth0")
+		up := a.Shown("eth0")
 
 		m = a.maker()
 		v := make1(t, m, written(ip)) // without the journal: known by its mark
@@ -378,19 +380,19 @@ func TestWhatACrashLeftIsAdopted(t *testing.T) {
 		if err := v.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		same(t, "as it was", a.shown("eth0"), up)
+		nstest.Same(t, "as it was", a.Shown("eth0"), up)
 		_ = m.Close()
 
 		// The administrator wrote another prefix meanwhile.
 		v = started(t, a.maker(), written(ip+"/30/eth0"))
-		if s := a.shown("eth0"); strings.Count(s, ip+"/") != 1 || !strings.Contains(s, ip+"/30") {
+		if s := a.Shown("eth0"); strings.Count(s, ip+"/") != 1 || !strings.Contains(s, ip+"/30") {
 			t.Errorf("eth0 has\n%s", s)
 		}
 		if n := v.Detail().(Detail).Restored; n != 0 {
 			t.Errorf("took it away itself and put it back %d times", n)
 		}
 		stop(t, v)
-		same(t, "stopped", a.shown("eth0"), plain)
+		nstest.Same(t, "stopped", a.Shown("eth0"), plain)
 	}
 }
 
@@ -402,12 +404,12 @@ func TestKernelWithoutMarksAdoptsByTheJournal(t *testing.T) {
 	m.mu.Lock()
 	m.k.Marks = false
 	m.mu.Unlock()
-	a.ip("addr add 10.0.0.5/24 brd 10.0.0.255 dev eth0") // as such a kernel shows one of ours
+	a.IP("addr add 10.0.0.5/24 brd 10.0.0.255 dev eth0") // as such a kernel shows one of ours
 	if err := v.Start(t.Context()); err == nil {
 		t.Error("adopted without a journal")
 	}
 	stop(t, v)
-	if !strings.Contains(a.shown("eth0"), "10.0.0.5/24") {
+	if !strings.Contains(a.Shown("eth0"), "10.0.0.5/24") {
 		t.Error("removed without a journal")
 	}
 	if err := v.Adopt(journal); err != nil {
@@ -417,7 +419,7 @@ func TestKernelWithoutMarksAdoptsByTheJournal(t *testing.T) {
 		t.Error(err)
 	}
 	stop(t, v)
-	same(t, "stopped", a.shown("eth0"), plain)
+	nstest.Same(t, "stopped", a.Shown("eth0"), plain)
 }
 
 func TestRecordAloneIsEnoughToStop(t *testing.T) {
@@ -438,7 +440,7 @@ func TestRecordAloneIsEnoughToStop(t *testing.T) {
 			journal := recorded(t, v)
 			_ = m.Close()
 			if c.then != "" {
-				a.ip(c.then)
+				a.IP(c.then)
 			}
 			r, err := a.maker().Recover(resources.Env{}, journal)
 			if err != nil {
@@ -449,7 +451,7 @@ func TestRecordAloneIsEnoughToStop(t *testing.T) {
 			}
 			stop(t, r)
 			if c.dev != "" {
-				same(t, "released", a.shown(c.dev), strings.ReplaceAll(plain, "eth0", c.dev))
+				nstest.Same(t, "released", a.Shown(c.dev), strings.ReplaceAll(plain, "eth0", c.dev))
 			}
 		})
 	}
@@ -461,7 +463,7 @@ func TestOthersOfItsNetworkSurviveTheStop(t *testing.T) {
 			a, _ := pair(t)
 			m := a.maker()
 			v := started(t, m, written("192.168.7.5/24/eth0")) // first of its network: primary
-			a.ip("addr add 192.168.7.6/24 dev eth0\naddr add 192.168.7.7/24 dev eth0 label eth0:x")
+			a.IP("addr add 192.168.7.6/24 dev eth0\naddr add 192.168.7.7/24 dev eth0 label eth0:x")
 			w := started(t, m, written("192.168.7.8/24/eth0"))
 			if c.readOnly != "" {
 				m.mu.Lock()
@@ -469,7 +471,7 @@ func TestOthersOfItsNetworkSurviveTheStop(t *testing.T) {
 				m.mu.Unlock()
 			}
 			stop(t, v)
-			same(t, "first stopped", strings.Join(sorted(a.shown("eth0")), "\n"), strings.Join(sorted(plain+`
+			nstest.Same(t, "first stopped", strings.Join(sorted(a.Shown("eth0")), "\n"), strings.Join(sorted(plain+`
 				ip addr add 192.168.7.6/24 dev eth0
 				ip addr add 192.168.7.7/24 dev eth0 label eth0:x
 				ip addr add 192.168.7.8/24 brd 192.168.7.255 dev eth0`), "\n"))
@@ -477,7 +479,7 @@ func TestOthersOfItsNetworkSurviveTheStop(t *testing.T) {
 			if n := w.Detail().(Detail).Restored; n > 1 {
 				t.Errorf("the other VIP was put back %d times", n)
 			}
-			if got := a.sysctl("net/ipv4/conf/eth0/promote_secondaries", ""); got != "0" {
+			if got := a.Sysctl("net/ipv4/conf/eth0/promote_secondaries", ""); got != "0" {
 				t.Errorf("promote_secondaries is left at %s", got)
 			}
 		})
@@ -506,15 +508,15 @@ func TestLoopbackAddressIsNotAnnounced(t *testing.T) {
 		t.Errorf("%d announcements on lo", n)
 	}
 	stop(t, v)
-	same(t, "lo", a.shown("lo"), "")
+	nstest.Same(t, "lo", a.Shown("lo"), "")
 }
 
 func TestLinkLocalAddressStandsOnSeveralInterfaces(t *testing.T) {
 	a, _ := pair(t)
-	a.ip("link add eth1 type veth peer name eth2\nlink set eth1 up\nlink set eth2 up")
+	a.IP("link add eth1 type veth peer name eth2\nlink set eth1 up\nlink set eth2 up")
 	m := a.maker()
 	eth1 := make1(t, m, written("fe80::99//eth1"))
-	eventually(t, "the carrier of eth1", func() bool { return eth1.Ready() == nil })
+	nstest.Eventually(t, "the carrier of eth1", func() bool { return eth1.Ready() == nil })
 	v, w := started(t, m, written("fe80::99//eth0")), started(t, m, written("fe80::99//eth1"))
 	stop(t, v)
 	if err := w.Monitor(t.Context()); err != nil {
@@ -557,7 +559,7 @@ func TestHundredGroupsStartAtOnce(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("and stopped in %v", time.Since(begin))
-	same(t, "stopped", a.shown("eth0"), plain)
+	nstest.Same(t, "stopped", a.Shown("eth0"), plain)
 }
 
 func TestEndedContextChangesNothing(t *testing.T) {
@@ -568,14 +570,14 @@ func TestEndedContextChangesNothing(t *testing.T) {
 	if err := v.Start(ctx); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	same(t, "untouched", a.shown("eth0"), plain)
+	nstest.Same(t, "untouched", a.Shown("eth0"), plain)
 }
 
 func TestMissingNamespaceIsNamed(t *testing.T) {
 	m := NewMaker(Config{Namespace: "/run/netns/kbvip-missing"})
 	defer m.Close()
 	v := make1(t, m, written("10.0.0.5"))
-	refused(t, v.Ready(), "vip 10.0.0.5: network namespace /run/netns/kbvip-missing: no such file or directory")
+	nstest.Refused(t, v.Ready(), "vip 10.0.0.5: network namespace /run/netns/kbvip-missing: no such file or directory")
 }
 
 func sorted(s string) []string {

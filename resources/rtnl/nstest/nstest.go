@@ -69,6 +69,12 @@ func (n NS) IP(commands string) string {
 	return out
 }
 
+// Try is IP for one command that may fail.
+func (n NS) Try(command string) (string, error) {
+	out, err := exec.Command("ip", append([]string{"-n", n.Name}, strings.Fields(command)...)...).CombinedOutput()
+	return string(out), err
+}
+
 // Run runs another program inside.
 func (n NS) Run(args ...string) string {
 	n.T.Helper()
@@ -124,8 +130,8 @@ func (n NS) Sysctl(name, value string) string {
 	return value
 }
 
-// Shown is the addresses of an interface as the commands that add them, in the
-// kernel's order; those that the kernel made are left out.
+// Shown is the addresses of an interface as the commands that add them,
+// sorted; those that the kernel made are left out.
 func (n NS) Shown(dev string) string {
 	n.T.Helper()
 	k := n.Kernel()
@@ -146,6 +152,7 @@ func (n NS) Shown(dev string) string {
 	if err != nil {
 		n.T.Fatal(err)
 	}
+	slices.Sort(all)
 	return strings.Join(all, "\n")
 }
 

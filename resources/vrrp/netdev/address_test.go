@@ -13,12 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/resources/rtnl/nstest"
 )
 
 func TestAcquirePutsAndReleaseTakesBack(t *testing.T) {
 	a, _ := pair(t)
 	h := a.host("")
-	before := a.shown("eth0")
+	before := a.Shown("eth0")
 	i := router4("10.0.0.5/24", "10.0.0.6/32")
 	i.Addresses[0].Broadcast = netip.MustParseAddr("10.0.0.255")
 	i.Addresses[0].Label = "eth0:web"
@@ -36,33 +37,33 @@ func TestAcquirePutsAndReleaseTakesBack(t *testing.T) {
 	}
 	for range 2 { // it is idempotent
 		ok(t, h.Acquire(i))
-		same(t, "addresses", a.shown("eth0"), `
+		nstest.Same(t, "addresses", a.Shown("eth0"), `
 			ip addr add 10.0.0.1/24 dev eth0
 			ip addr add 10.0.0.5/24 brd 10.0.0.255 dev eth0 label eth0:web
 			ip addr add 10.0.0.6/32 dev eth0
 			ip addr add 192.168.7.1/24 dev eth0 scope link
 			ip addr add fd00::1/64 dev eth0 nodad
 			ip addr add fd00::5/64 dev eth0 preferred_lft 0 nodad`)
-		if !strings.Contains(a.shown("lo"), "10.9.9.9/32") {
+		if !strings.Contains(a.Shown("lo"), "10.9.9.9/32") {
 			t.Error("not on lo")
 		}
-		same(t, "routes", a.ip("route show proto 108\nroute show table 1000\n-6 route show proto 108"), `
+		nstest.Same(t, "routes", a.IP("route show proto 108\nroute show table 1000\n-6 route show proto 108"), `
 			172.16.0.0/12 via 192.168.7.254 dev eth0 src 192.168.7.1 metric 7 mtu 1400
 			blackhole 10.66.0.0/16 proto 108
 			default via fd00::9 dev eth0 metric 1024 pref medium`)
-		same(t, "rules", a.rules(), "500: from 10.0.0.5 lookup 1000 proto 108\n32765: from all to fd01::/16 fwmark 0x3 iif eth0 lookup main proto 108")
+		nstest.Same(t, "rules", a.rules(), "500: from 10.0.0.5 lookup 1000 proto 108\n32765: from all to fd01::/16 fwmark 0x3 iif eth0 lookup main proto 108")
 	}
 	for range 2 {
 		ok(t, h.Release(i))
-		same(t, "addresses", a.shown("eth0"), before)
-		same(t, "rest", a.ip("route show table all proto 108")+a.rules(), "")
+		nstest.Same(t, "addresses", a.Shown("eth0"), before)
+		nstest.Same(t, "rest", a.IP("route show table all proto 108")+a.rules(), "")
 	}
 }
 
 // rules are those with our mark.
 func (l lab) rules() string {
 	var all []string
-	for line := range strings.Lines(l.ip("rule show\n-6 rule show")) {
+	for line := range strings.Lines(l.IP("rule show\n-6 rule show")) {
 		if strings.Contains(line, "proto 108") {
 			all = append(all, strings.Join(strings.Fields(line), " "))
 		}
@@ -83,14 +84,14 @@ func TestReleaseOfAPartLeavesTheRest(t *testing.T) {
 	old.Addresses, old.Routes, old.Rules = i.Addresses[:1], i.Routes[:1], i.Rules[:1]
 	rest := func(what string) {
 		t.Helper()
-		same(t, what, a.shown("eth0"), `
+		nstest.Same(t, what, a.Shown("eth0"), `
 			ip addr add 10.0.0.1/24 dev eth0
 			ip addr add 10.0.0.6/24 dev eth0
 			ip addr add fd00::1/64 dev eth0 nodad`)
-		same(t, what, a.ip("route show proto 108")+a.rules(), `
+		nstest.Same(t, what, a.IP("route show proto 108")+a.rules(), `
 			172.32.0.0/12 via 10.0.0.2 dev eth0
 			6: from 10.0.0.6 lookup 1000 proto 108`)
-		nft := run(t, "ip", "netns", "exec", a.name, "nft", "list", "ruleset")
+		nft := a.Run("nft", "list", "ruleset")
 		if strings.Contains(nft, "10.0.0.5") || !strings.Contains(nft, "10.0.0.6") {
 			t.Errorf("%s: refused: %s", what, nft)
 		}
@@ -103,20 +104,20 @@ func TestReleaseOfAPartLeavesTheRest(t *testing.T) {
 	rest("and acquired")
 	ok(t, h.Close())
 	a.host(dir)
-	same(t, "cleaned up", a.ip("route show proto 108")+a.rules(), "")
+	nstest.Same(t, "cleaned up", a.IP("route show proto 108")+a.rules(), "")
 }
 
 func TestWhatStoodBeforeStays(t *testing.T) {
 	a, _ := pair(t)
 	h := a.host("")
-	a.ip("addr add 10.0.0.5/24 dev eth0\nroute add 172.16.0.0/12 via 10.0.0.2\naddr add 192.168.7.2/24 dev eth0")
-	before := a.shown("eth0")
+	a.IP("addr add 10.0.0.5/24 dev eth0\nroute add 172.16.0.0/12 via 10.0.0.2\naddr add 192.168.7.2/24 dev eth0")
+	before := a.Shown("eth0")
 	i := router4("10.0.0.5/24", "192.168.7.1/24")
 	i.Routes = []conf.VRRPRoute{{To: netip.MustParsePrefix("172.16.0.0/12"), Via: netip.MustParseAddr("10.0.0.3")}}
-	refused(t, h.Acquire(i), "vrrp web: route 172.16.0.0/12 via 10.0.0.3: there is one to this destination already that keepbeat has not added; remove it, or give this one another metric")
+	nstest.Refused(t, h.Acquire(i), "vrrp web: route 172.16.0.0/12 via 10.0.0.3: there is one to this destination already that keepbeat has not added; remove it, or give this one another metric")
 	ok(t, h.Release(i))
-	same(t, "addresses", a.shown("eth0"), before)
-	same(t, "route", a.ip("route show 172.16.0.0/12"), "172.16.0.0/12 via 10.0.0.2 dev eth0")
+	nstest.Same(t, "addresses", a.Shown("eth0"), before)
+	nstest.Same(t, "route", a.IP("route show 172.16.0.0/12"), "172.16.0.0/12 via 10.0.0.2 dev eth0")
 }
 
 func TestOthersOfTheNetworkSurviveRelease(t *testing.T) {
@@ -127,9 +128,9 @@ func TestOthersOfTheNetworkSurviveRelease(t *testing.T) {
 	other := router4("192.168.7.4/24")
 	other.Name = "db"
 	ok(t, h.Acquire(other))
-	a.ip("addr add 192.168.7.2/24 dev eth0")
+	a.IP("addr add 192.168.7.2/24 dev eth0")
 	ok(t, h.Release(i))
-	same(t, "addresses", a.shown("eth0"), `
+	nstest.Same(t, "addresses", a.Shown("eth0"), `
 		ip addr add 10.0.0.1/24 dev eth0
 		ip addr add 192.168.7.2/24 dev eth0
 		ip addr add 192.168.7.4/24 dev eth0
@@ -148,7 +149,7 @@ func TestRestIsDoneWhenSomethingIsImpossible(t *testing.T) {
 	if err == nil || !strings.HasPrefix(err.Error(), "vrrp web: address 10.1.0.0/24: eth9: no such interface\n") || !strings.HasSuffix(err.Error(), "; and 2 more") {
 		t.Errorf("%v", err)
 	}
-	if !strings.Contains(a.shown("eth0"), "10.0.0.5/24") {
+	if !strings.Contains(a.Shown("eth0"), "10.0.0.5/24") {
 		t.Error("the address that is possible is not there")
 	}
 	ok(t, h.Release(i))
@@ -160,13 +161,13 @@ func TestInterfaceThatWentTakesItsAddressesAlong(t *testing.T) {
 	i := router4("10.0.0.5/24")
 	i.Routes = []conf.VRRPRoute{{To: netip.MustParsePrefix("172.16.0.0/12"), Via: netip.MustParseAddr("10.0.0.2"), Interface: "eth0"}}
 	ok(t, h.Acquire(i))
-	a.ip("link del eth0")
-	connect(a, b)
+	a.IP("link del eth0")
+	nstest.Connect(a.NS, b.NS)
 	ok(t, h.Acquire(i))
-	if !strings.Contains(a.shown("eth0"), "10.0.0.5/24") || a.ip("route show proto 108") == "" {
+	if !strings.Contains(a.Shown("eth0"), "10.0.0.5/24") || a.IP("route show proto 108") == "" {
 		t.Error("not put on the new interface")
 	}
-	a.ip("link del eth0")
+	a.IP("link del eth0")
 	ok(t, h.Release(i))
 }
 
@@ -174,8 +175,8 @@ func TestRunThatWasKilledIsCleanedUp(t *testing.T) {
 	for _, marks := range []bool{true, false} {
 		a, _ := pair(t)
 		dir := t.TempDir()
-		before := a.shown("eth0")
-		links := a.ip("-br link")
+		before := a.Shown("eth0")
+		links := a.IP("-br link")
 		h := a.host(dir)
 		h.k.Marks = marks
 		i := onVMAC(router4("10.0.0.5/24"))
@@ -186,14 +187,14 @@ func TestRunThatWasKilledIsCleanedUp(t *testing.T) {
 		_ = open(t, h, i)
 		ok(t, h.Acquire(i))
 		ok(t, h.Close()) // it leaves everything where it is, as a kill does
-		if strings.Contains(a.ip("-br link"), "vrrp.7") == false || a.rules() == "" {
+		if strings.Contains(a.IP("-br link"), "vrrp.7") == false || a.rules() == "" {
 			t.Fatal("nothing was left to clean up")
 		}
 
 		h = a.host(dir)
-		same(t, "addresses", a.shown("eth0"), before)
-		same(t, "interfaces", a.ip("-br link"), links)
-		same(t, "rest", a.ip("route show proto 99")+a.rules()+run(t, "ip", "netns", "exec", a.name, "nft", "list", "ruleset"), "")
+		nstest.Same(t, "addresses", a.Shown("eth0"), before)
+		nstest.Same(t, "interfaces", a.IP("-br link"), links)
+		nstest.Same(t, "rest", a.IP("route show proto 99")+a.rules()+a.Run("nft", "list", "ruleset"), "")
 		if v, err := h.k.Sysctl("net/ipv4/conf/eth0/arp_ignore"); v != "0" || err != nil {
 			t.Errorf("arp_ignore of the parent %q, %v", v, err)
 		}
@@ -213,7 +214,7 @@ func TestDamagedJournalIsNoObstacle(t *testing.T) {
 	ok(t, h.Acquire(router4("10.0.0.5/24")))
 	ok(t, h.Close())
 	a.host(dir)
-	if strings.Contains(a.shown("eth0"), "10.0.0.5") {
+	if strings.Contains(a.Shown("eth0"), "10.0.0.5") {
 		t.Error("an address with our mark was left")
 	}
 }
@@ -233,12 +234,12 @@ func TestAnnouncementsAreTrue(t *testing.T) {
 			a, b := pair(t)
 			h := a.host("")
 			_ = open(t, h, c.i)
-			wire := b.tap("eth0")
+			wire := b.Tap("eth0")
 			ok(t, h.Announce(t.Context(), c.i)) // nothing stands, so nothing is said
 			ok(t, h.Acquire(c.i))
 			ok(t, h.Announce(t.Context(), c.i))
 			ip := c.i.Addresses[0].Address.Addr()
-			f := wire.until("the announcement", func(f []byte) bool {
+			f := wire.Until("the announcement", func(f []byte) bool {
 				return len(f) >= 42 && (f[12] == 8 && f[13] == 6 || len(f) >= 86 && f[20] == 58 && f[54] == 136 && string(f[62:78]) == string(ip.AsSlice()))
 			})
 			source := string(f[6:12])
@@ -283,7 +284,7 @@ func TestAnnouncementsAreSpacedPerInterface(t *testing.T) {
 func TestVirtualInterfaceAnswersForItsAddresses(t *testing.T) {
 	for _, strict := range []string{"0", "1"} {
 		a, b := pair(t)
-		a.inside(func() error { return os.WriteFile("/proc/sys/net/ipv4/conf/all/rp_filter", []byte(strict), 0) })
+		a.Inside(func() error { return os.WriteFile("/proc/sys/net/ipv4/conf/all/rp_filter", []byte(strict), 0) })
 		h := a.host("")
 		four := onVMAC(router4("10.0.0.5/24"))
 		six := onVMAC(router6("fd00::5/64"))
@@ -292,10 +293,10 @@ func TestVirtualInterfaceAnswersForItsAddresses(t *testing.T) {
 		_ = open(t, h, six)
 		ok(t, h.Acquire(four))
 		ok(t, h.Acquire(six))
-		mac := strings.Fields(strings.TrimSpace(a.ip("-br link show eth0")))[2]
+		mac := strings.Fields(strings.TrimSpace(a.IP("-br link show eth0")))[2]
 		for ip, want := range map[string]string{"10.0.0.1": mac, "10.0.0.5": "00:00:5e:00:01:07", "fd00::1": mac, "fd00::5": "00:00:5e:00:02:07"} {
 			reached(t, b, ip)
-			if got := b.ip("neigh show " + ip + " dev eth0"); !strings.Contains(got, "lladdr "+want) {
+			if got := b.IP("neigh show " + ip + " dev eth0"); !strings.Contains(got, "lladdr "+want) {
 				t.Errorf("rp_filter %s: %s is at %s, want %s", strict, ip, got, want)
 			}
 		}
@@ -318,13 +319,13 @@ func TestVirtualInterfacesGoWithTheirEndpoints(t *testing.T) {
 	two.Name, two.VRID, two.VMAC = "db", 8, "vrrp.8"
 	x, y := open(t, h, one), open(t, h, two)
 	ok(t, x.Close())
-	if links := a.ip("-br link"); strings.Contains(links, "vrrp.7") || !strings.Contains(links, "vrrp.8") || arp() != "12" {
+	if links := a.IP("-br link"); strings.Contains(links, "vrrp.7") || !strings.Contains(links, "vrrp.8") || arp() != "12" {
 		t.Errorf("after one has gone: arp %s, %s", arp(), links)
 	}
-	a.ip("link del vrrp.8") // somebody's mistake
-	eventually(t, "it is made again", func() bool { return strings.Contains(a.ip("-br link"), "vrrp.8") })
+	a.IP("link del vrrp.8") // somebody's mistake
+	nstest.Eventually(t, "it is made again", func() bool { return strings.Contains(a.IP("-br link"), "vrrp.8") })
 	ok(t, y.Close())
-	if links := a.ip("-br link"); strings.Contains(links, "vrrp.8") || arp() != "00" {
+	if links := a.IP("-br link"); strings.Contains(links, "vrrp.8") || arp() != "00" {
 		t.Errorf("after both have gone: arp %s, %s", arp(), links)
 	}
 
@@ -333,27 +334,27 @@ func TestVirtualInterfacesGoWithTheirEndpoints(t *testing.T) {
 	ok(t, left.Close())
 	x = open(t, h, one)
 	ok(t, x.Close())
-	if links := a.ip("-br link"); strings.Contains(links, "vrrp.7") {
+	if links := a.IP("-br link"); strings.Contains(links, "vrrp.7") {
 		t.Errorf("what was left has not been taken over: %s", links)
 	}
-	a.ip("link add vrrp.7 link eth0 address 00:00:5e:00:01:07 type macvlan")
+	a.IP("link add vrrp.7 link eth0 address 00:00:5e:00:01:07 type macvlan")
 	x = open(t, h, one)
 	ok(t, x.Close())
-	a.ip("link del vrrp.7") // the administrator's own has stayed
+	a.IP("link del vrrp.7") // the administrator's own has stayed
 
-	a.ip("link add vrrp.7 type veth peer name other")
+	a.IP("link add vrrp.7 type veth peer name other")
 	_, err := h.Open(one, nil)
-	refused(t, err, "vrrp web: vrrp.7 is an interface of another kind or with another link-layer address; give the virtual one another name, or remove it (ip link del vrrp.7)")
+	nstest.Refused(t, err, "vrrp web: vrrp.7 is an interface of another kind or with another link-layer address; give the virtual one another name, or remove it (ip link del vrrp.7)")
 }
 
 // reached says whether a machine answers at an address: it refuses a connection.
 func reached(t *testing.T, from lab, ip string) {
 	t.Helper()
-	eventually(t, ip+" answers", func() bool { return dial(from, ip, time.Second) })
+	nstest.Eventually(t, ip+" answers", func() bool { return dial(from, ip, time.Second) })
 }
 
 func dial(from lab, ip string, wait time.Duration) (answered bool) {
-	from.inside(func() error {
+	from.Inside(func() error {
 		c, err := net.DialTimeout("tcp", net.JoinHostPort(ip, "9"), wait)
 		if err == nil {
 			_ = c.Close()
@@ -384,15 +385,15 @@ func TestPacketsAreNotTakenWithoutAcceptMode(t *testing.T) {
 		if dial(b, ip, 300*time.Millisecond) {
 			t.Errorf("%s answers", ip)
 		}
-		if got := b.ip("neigh show " + ip + " dev eth0"); !strings.Contains(got, "lladdr") {
+		if got := b.IP("neigh show " + ip + " dev eth0"); !strings.Contains(got, "lladdr") {
 			t.Errorf("%s has no neighbour: %s", ip, got)
 		}
 		reached(t, a, ip)
 	}
 	for _, command := range []string{"flush ruleset", "delete table inet keepbeat-vrrp", "flush set inet keepbeat-vrrp addresses4", "flush chain inet keepbeat-vrrp input"} {
-		run(t, "ip", append([]string{"netns", "exec", a.name, "nft"}, strings.Fields(command)...)...)
-		eventually(t, "after nft "+command+" it is refused again", func() bool {
-			rules := run(t, "ip", "netns", "exec", a.name, "nft", "list", "ruleset")
+		a.Run(append([]string{"nft"}, strings.Fields(command)...)...)
+		nstest.Eventually(t, "after nft "+command+" it is refused again", func() bool {
+			rules := a.Run("nft", "list", "ruleset")
 			return strings.Contains(rules, "10.0.0.5") && strings.Contains(rules, "ip daddr @addresses4 drop")
 		})
 	}
@@ -400,12 +401,12 @@ func TestPacketsAreNotTakenWithoutAcceptMode(t *testing.T) {
 		t.Error("10.0.0.5 answers")
 	}
 	ok(t, h.Release(i))
-	same(t, "packet filter", run(t, "ip", "netns", "exec", a.name, "nft", "list", "ruleset"), "")
+	nstest.Same(t, "packet filter", a.Run("nft", "list", "ruleset"), "")
 	ok(t, h.Acquire(i))
 	i.Accept = true
 	ok(t, h.Acquire(i)) // after a reload
 	reached(t, b, "10.0.0.5")
-	same(t, "packet filter", run(t, "ip", "netns", "exec", a.name, "nft", "list", "ruleset"), "")
+	nstest.Same(t, "packet filter", a.Run("nft", "list", "ruleset"), "")
 }
 
 func FuzzRecord(f *testing.F) {

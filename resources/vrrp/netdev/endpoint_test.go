@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/resources/rtnl/nstest"
 	"github.com/keepbeat/keepbeat/resources/vrrp"
 )
 
@@ -49,8 +50,8 @@ func TestMessageArrivesAsItWasSent(t *testing.T) {
 			}
 			ha, hb := a.host(""), b.host("")
 			x, y := open(t, ha, c.instance), open(t, hb, c.there)
-			wire := b.tap("eth0")
-			eventually(t, "addresses to send from", func() bool { return x.Local().IsValid() && y.Local().IsValid() })
+			wire := b.Tap("eth0")
+			nstest.Eventually(t, "addresses to send from", func() bool { return x.Local().IsValid() && y.Local().IsValid() })
 			want := x.Local()
 			if c.from != "" {
 				want = addr(c.from)
@@ -72,7 +73,7 @@ func TestMessageArrivesAsItWasSent(t *testing.T) {
 			if string(got) != string(message) {
 				t.Errorf("arrived %x", got)
 			}
-			f := wire.until("the advertisement", func(f []byte) bool { return vrrpFrame(f) })
+			f := wire.Until("the advertisement", func(f []byte) bool { return vrrpFrame(f) })
 			if c.mac != "" && hex.EncodeToString(f[:6]) != c.mac {
 				t.Errorf("sent to %x", f[:6])
 			}
@@ -207,7 +208,7 @@ func TestSendingDoesNotAllocate(t *testing.T) {
 	a, _ := pair(t)
 	for _, i := range []*conf.VRRPInstance{router4("10.0.0.5/24"), router6("fd00::5/64")} {
 		x := open(t, a.host(""), i)
-		eventually(t, "an address", func() bool { return x.Local().IsValid() })
+		nstest.Eventually(t, "an address", func() bool { return x.Local().IsValid() })
 		if n := testing.AllocsPerRun(100, func() { ok(t, x.Send(message, i.Group)) }); n != 0 {
 			t.Errorf("IPv6 %v: %v allocations", i.IPv6, n)
 		}
@@ -235,20 +236,20 @@ func TestInterfaceComesBackUnderItsName(t *testing.T) {
 				t.Errorf("sent without an interface: %v", err)
 			}
 			for range 2 {
-				connect(a, b)
-				eventually(t, "the interface is told to be up", is(true))
-				eventually(t, "an address", func() bool { return x.Local().IsValid() })
+				nstest.Connect(a.NS, b.NS)
+				nstest.Eventually(t, "the interface is told to be up", is(true))
+				nstest.Eventually(t, "an address", func() bool { return x.Local().IsValid() })
 				plain := *c.instance
 				plain.VMAC = ""
 				y := open(t, b.host(""), &plain)
-				eventually(t, "the other one's address", func() bool { return y.Local().IsValid() })
+				nstest.Eventually(t, "the other one's address", func() bool { return y.Local().IsValid() })
 				ok(t, x.Send(message, c.instance.Group))
 				y.hears(t)
 				ok(t, y.Send(message, c.instance.Group))
 				x.hears(t)
-				a.ip("link del eth0")
-				eventually(t, "the interface is told to be down", is(false))
-				eventually(t, "no address", func() bool { return !x.Local().IsValid() })
+				a.IP("link del eth0")
+				nstest.Eventually(t, "the interface is told to be down", is(false))
+				nstest.Eventually(t, "no address", func() bool { return !x.Local().IsValid() })
 			}
 		})
 	}
@@ -261,20 +262,20 @@ func TestAddressToSendFromIsFollowed(t *testing.T) {
 	x := open(t, h, i)
 	is := func(want string) {
 		t.Helper()
-		eventually(t, "sending from "+want, func() bool { return x.Local().String() == want })
+		nstest.Eventually(t, "sending from "+want, func() bool { return x.Local().String() == want })
 	}
 	is("10.0.0.1")
-	a.ip("addr add 10.0.1.5/24 dev eth0") // another program's doing
-	a.ip("addr add 192.168.7.9/24 dev eth0\naddr del 10.0.0.1/24 dev eth0")
+	a.IP("addr add 10.0.1.5/24 dev eth0") // another program's doing
+	a.IP("addr add 192.168.7.9/24 dev eth0\naddr del 10.0.0.1/24 dev eth0")
 	is("192.168.7.9")
-	a.ip("addr del 192.168.7.9/24 dev eth0")
+	a.IP("addr del 192.168.7.9/24 dev eth0")
 	is("10.0.1.5") // an owner has none but virtual ones
-	a.ip("addr flush dev eth0 scope global")
-	eventually(t, "no address", func() bool { return !x.Local().IsValid() })
+	a.IP("addr flush dev eth0 scope global")
+	nstest.Eventually(t, "no address", func() bool { return !x.Local().IsValid() })
 	if err := x.Send(message, group4); !errors.Is(err, ErrNoAddress) {
 		t.Errorf("sent without an address: %v", err)
 	}
-	a.ip("addr add 10.0.0.3/24 dev eth0")
+	a.IP("addr add 10.0.0.3/24 dev eth0")
 	is("10.0.0.3")
 	ok(t, h.Acquire(i))
 	is("10.0.0.3")
@@ -301,7 +302,7 @@ func TestWhatNoMachineCanDoIsRefused(t *testing.T) {
 		{"vrrp web: fd00::2 is no peer of its family", unicast(router4("10.0.0.5/24"), 255, "fd00::2")},
 	} {
 		_, err := h.Open(c.instance, func(vrrp.Packet) {})
-		refused(t, err, c.want)
+		nstest.Refused(t, err, c.want)
 	}
 }
 

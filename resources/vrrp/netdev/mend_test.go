@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/resources/rtnl/nstest"
 )
 
 func TestWhatOthersTakeAwayIsPutBack(t *testing.T) {
@@ -27,26 +28,26 @@ func TestWhatOthersTakeAwayIsPutBack(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a, b := pair(t)
-			a.inside(func() error { return os.WriteFile("/proc/sys/net/ipv4/conf/eth0/promote_secondaries", []byte("0"), 0) })
+			a.Inside(func() error { return os.WriteFile("/proc/sys/net/ipv4/conf/eth0/promote_secondaries", []byte("0"), 0) })
 			h := a.host("")
 			i := all()
 			ok(t, h.Acquire(i))
-			wire := b.tap("eth0")
-			a.ip(c.commands)
+			wire := b.Tap("eth0")
+			a.IP(c.commands)
 			for _, ip := range []string{"10.0.0.5/24", "10.0.0.6/32", "fd00::5/64"} {
-				eventually(t, ip+" is back", func() bool { return strings.Contains(a.shown("eth0"), "ip addr add "+ip+" ") })
+				nstest.Eventually(t, ip+" is back", func() bool { return strings.Contains(a.Shown("eth0"), "ip addr add "+ip+" ") })
 			}
 			if !strings.Contains(c.commands, "down") {
-				wire.until("neighbours are told", func(f []byte) bool {
+				wire.Until("neighbours are told", func(f []byte) bool {
 					return len(f) >= 42 && f[12] == 8 && f[13] == 6 && (string(f[28:32]) == "\x0a\x00\x00\x05" || string(f[28:32]) == "\x0a\x00\x00\x06")
 				})
 			}
 			ok(t, h.Release(i))
-			shown := a.shown("eth0")
-			a.ip("addr add 10.0.0.77/32 dev eth0\naddr del 10.0.0.77/32 dev eth0")
-			eventually(t, "the Host has seen it", func() bool { ok(t, h.view()); defer h.mu.Unlock(); return len(h.torn) == 0 })
-			if strings.Contains(shown, "10.0.0.5") || a.shown("eth0") != shown {
-				t.Errorf("after its release: %s", a.shown("eth0"))
+			shown := a.Shown("eth0")
+			a.IP("addr add 10.0.0.77/32 dev eth0\naddr del 10.0.0.77/32 dev eth0")
+			nstest.Eventually(t, "the Host has seen it", func() bool { ok(t, h.view()); defer h.mu.Unlock(); return len(h.torn) == 0 })
+			if strings.Contains(shown, "10.0.0.5") || a.Shown("eth0") != shown {
+				t.Errorf("after its release: %s", a.Shown("eth0"))
 			}
 		})
 	}
@@ -58,11 +59,11 @@ func TestInterfaceThatIsRenamedLosesItsAddressesAndRoutes(t *testing.T) {
 	i := router4("10.0.0.5/24")
 	i.Routes = []conf.VRRPRoute{{To: netip.MustParsePrefix("172.16.0.0/12"), Via: netip.MustParseAddr("10.0.0.2"), Interface: "eth0"}}
 	ok(t, h.Acquire(i))
-	a.ip("link property add dev eth0 altname uplink\nlink set eth0 down\nlink set eth0 name lan0\nlink set lan0 up")
-	a.ip("route replace 172.16.0.0/12 via 10.0.0.2 dev lan0 proto 108") // newer kernels rename what is up
+	a.IP("link property add dev eth0 altname uplink\nlink set eth0 down\nlink set eth0 name lan0\nlink set lan0 up")
+	a.IP("route replace 172.16.0.0/12 via 10.0.0.2 dev lan0 proto 108") // newer kernels rename what is up
 	ok(t, h.Release(i))
-	if shown := a.shown("lan0"); strings.Contains(shown, "10.0.0.5") || a.ip("route show proto 108") != "" {
-		t.Errorf("left behind: %s\n%s", shown, a.ip("route show proto 108"))
+	if shown := a.Shown("lan0"); strings.Contains(shown, "10.0.0.5") || a.IP("route show proto 108") != "" {
+		t.Errorf("left behind: %s\n%s", shown, a.IP("route show proto 108"))
 	}
 }
 
@@ -70,17 +71,17 @@ func TestInterfaceThatLeavesAndReturnsIsHeard(t *testing.T) {
 	a, b := pair(t)
 	h := a.host("")
 	x, y := open(t, h, router4("10.0.0.5/24")), open(t, b.host(""), router4("10.0.0.5/24"))
-	eventually(t, "addresses", func() bool { return x.Local().IsValid() && y.Local().IsValid() })
+	nstest.Eventually(t, "addresses", func() bool { return x.Local().IsValid() && y.Local().IsValid() })
 	other := newLab(t)
 	h.mu.Lock() // it learns of both together
-	a.ip("link set eth0 netns " + other.name)
-	other.ip("link set eth0 netns " + a.name) // with the index that it had
-	a.ip("addr add 10.0.0.1/24 dev eth0\nlink set eth0 up")
+	a.IP("link set eth0 netns " + other.Name)
+	other.IP("link set eth0 netns " + a.Name) // with the index that it had
+	a.IP("addr add 10.0.0.1/24 dev eth0\nlink set eth0 up")
 	h.mu.Unlock()
-	eventually(t, "the group is joined", func() bool {
-		return strings.Contains(a.ip("maddr show dev eth0"), "224.0.0.18")
+	nstest.Eventually(t, "the group is joined", func() bool {
+		return strings.Contains(a.IP("maddr show dev eth0"), "224.0.0.18")
 	})
-	eventually(t, "it is heard", func() bool {
+	nstest.Eventually(t, "it is heard", func() bool {
 		ok(t, y.Send(message, group4))
 		select {
 		case <-x.heard:
@@ -99,7 +100,7 @@ func TestMoreGroupsThanTheKernelAllowsNameTheSetting(t *testing.T) {
 		i.Name, i.VRID, i.Group = fmt.Sprint("VI_", n), uint8(n+1), netip.AddrFrom4([4]byte{239, 0, 0, byte(n)})
 		e, err := h.Open(i, nil)
 		if n == 20 {
-			refused(t, err, "vrrp VI_20: eth0: joining 239.0.0.20: no buffer space available: a socket cannot join more groups; raise the sysctl net.ipv4.igmp_max_memberships, or let virtual routers share a group")
+			nstest.Refused(t, err, "vrrp VI_20: eth0: joining 239.0.0.20: no buffer space available: a socket cannot join more groups; raise the sysctl net.ipv4.igmp_max_memberships, or let virtual routers share a group")
 			break
 		}
 		ok(t, err)
@@ -132,7 +133,7 @@ func TestNoDescriptorIsLeftAfterReloads(t *testing.T) {
 	for range 10 {
 		round()
 	}
-	eventually(t, "as many as before", func() bool { return count() <= before })
+	nstest.Eventually(t, "as many as before", func() bool { return count() <= before })
 }
 
 func TestSettingsOfTheInterfaceBelowAreAllPutBack(t *testing.T) {
@@ -170,7 +171,7 @@ func TestRefusalOfThousandsFits(t *testing.T) {
 		all = append(all, netip.AddrFrom16([16]byte{0: 0xfd, 14: byte(n >> 8), 15: byte(n)}))
 	}
 	ok(t, d.add(all, all))
-	run(t, "ip", "netns", "exec", a.name, "nft", "delete", "element", "inet", "keepbeat-vrrp", "addresses6", "{ fd00::1 }")
+	a.Run("nft", "delete", "element", "inet", "keepbeat-vrrp", "addresses6", "{ fd00::1 }")
 	ok(t, d.remove(all[:6000]))
 	d.mu.Lock()
 	lost := d.fd
@@ -181,9 +182,9 @@ func TestRefusalOfThousandsFits(t *testing.T) {
 		t.Error("no error when the kernel cannot be asked")
 	}
 	_ = unix.Close(lost)
-	eventually(t, "what failed is made good", func() bool {
-		return !strings.Contains(run(t, "ip", "netns", "exec", a.name, "nft", "list", "set", "inet", "keepbeat-vrrp", "addresses6"), "fd00::1770 ")
+	nstest.Eventually(t, "what failed is made good", func() bool {
+		return !strings.Contains(a.Run("nft", "list", "set", "inet", "keepbeat-vrrp", "addresses6"), "fd00::1770 ")
 	})
 	ok(t, d.remove(all[6001:]))
-	same(t, "packet filter", run(t, "ip", "netns", "exec", a.name, "nft", "list", "ruleset"), "")
+	nstest.Same(t, "packet filter", a.Run("nft", "list", "ruleset"), "")
 }

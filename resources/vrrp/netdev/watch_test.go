@@ -4,6 +4,8 @@ import (
 	"slices"
 	"sync"
 	"testing"
+
+	"github.com/keepbeat/keepbeat/resources/rtnl/nstest"
 )
 
 func TestStatesOfInterfacesAreTold(t *testing.T) {
@@ -26,7 +28,7 @@ func TestStatesOfInterfacesAreTold(t *testing.T) {
 	}
 	last := func(want ...string) {
 		t.Helper()
-		eventually(t, want[len(want)-1], func() bool {
+		nstest.Eventually(t, want[len(want)-1], func() bool {
 			mu.Lock()
 			defer mu.Unlock()
 			return len(told) >= len(want) && slices.Equal(told[len(told)-len(want):], want)
@@ -39,21 +41,21 @@ func TestStatesOfInterfacesAreTold(t *testing.T) {
 		t.Errorf("told %v before it returned", told)
 	}
 	mu.Unlock()
-	b.ip("link set eth0 down") // no carrier here
+	b.IP("link set eth0 down") // no carrier here
 	last("eth0 up", "eth0 down")
-	b.ip("link set eth0 up")
+	b.IP("link set eth0 up")
 	last("eth0 up", "eth0 down", "eth0 up")
-	a.ip("link set eth0 down")
+	a.IP("link set eth0 down")
 	last("eth0 down")
-	a.ip("link set eth0 name lan0")
+	a.IP("link set eth0 name lan0")
 	last("lan0 down")
-	a.ip("link property add dev lan0 altname uplink\nlink set lan0 up")
-	eventually(t, "the other name", func() bool { mu.Lock(); defer mu.Unlock(); return slices.Contains(told, "uplink up") })
+	a.IP("link property add dev lan0 altname uplink\nlink set lan0 up")
+	nstest.Eventually(t, "the other name", func() bool { mu.Lock(); defer mu.Unlock(); return slices.Contains(told, "uplink up") })
 	stop()
 	mu.Lock()
 	n := len(told)
 	mu.Unlock()
-	a.ip("link del lan0")
+	a.IP("link del lan0")
 	other, err := h.Links(func(string, bool) {}) // it has seen what the first would have been told
 	ok(t, err)
 	other()
