@@ -21,7 +21,7 @@ const (
 	// lastTime is how long programs may still run when keepbeat stops: notify_stop
 	// is worth waiting for, and not for ever.
 	lastTime = 10 * time.Second
-	// patience is how much of that one may take that runs when the stop begins: a
+	// patience is how much of that one may take behind which another waits: a
 	// program that hangs does not keep notify_stop from running.
 	patience = lastTime / 2
 	// most programs of an instance or group may wait. What a router that flaps
@@ -181,14 +181,19 @@ func (t *Teller) work(key, name string, q *queue) {
 		r := q.waiting[0]
 		q.waiting = q.waiting[1:]
 		t.mu.Unlock()
-		within := t.ctx
+		ctx, cancel := context.WithTimeout(t.ctx, runTime)
+		spared := func() bool { return true }
 		if t.earlier.Err() == nil {
-			within = t.earlier
+			spared = context.AfterFunc(t.earlier, func() {
+				if t.waits(q) {
+					cancel()
+				}
+			})
 		}
-		ctx, cancel := context.WithTimeout(within, runTime)
 		begin := time.Now()
 		err := t.cfg.Run(ctx, r.user, r.command)
 		hung = ctx.Err() != nil
+		spared()
 		cancel()
 		log := t.cfg.Logger.With("program", strings.Join(r.command, " "), "took", time.Since(begin).Round(time.Millisecond))
 		if err != nil {
@@ -197,6 +202,13 @@ func (t *Teller) work(key, name string, q *queue) {
 			log.Info("notify program was run")
 		}
 	}
+}
+
+// waits says whether something waits behind what runs.
+func (t *Teller) waits(q *queue) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(q.waiting) > 0
 }
 
 // Idle waits until nothing runs or waits, or ctx ends; false: it ended first.
@@ -217,7 +229,7 @@ func (t *Teller) Idle(ctx context.Context) bool {
 }
 
 // Close waits for what runs and waits, for at most lastTime, and ends it then;
-// what hangs already is ended after patience.
+// what others wait for is ended after patience.
 func (t *Teller) Close() {
 	t.mu.Lock()
 	t.closed = true

@@ -125,6 +125,23 @@ func TestAProgramThatHangsDoesNotKeepNotifyStopFromRunning(t *testing.T) {
 }
 
 // Whoever repairs a program that hung does not wait an hour for what it missed.
+func TestNotifyStopHasAllTheTimeThatIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var took time.Duration
+		teller := New(Config{Logger: slog.New(slog.DiscardHandler), Run: func(ctx context.Context, _ string, _ []string) error {
+			begin := time.Now()
+			<-ctx.Done()
+			took = time.Since(begin)
+			return ctx.Err()
+		}})
+		teller.Tell(&conf.VRRPNotify{Stop: []string{"/stop"}}, Change{Name: "A", State: "STOP"})
+		teller.Close()
+		if took != lastTime {
+			t.Errorf("it was ended after %s", took)
+		}
+	})
+}
+
 func TestBehindAProgramThatHungOnlyTheLastChangeIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ran []string
