@@ -2,6 +2,8 @@ package vrrp
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"testing"
 	"time"
 )
@@ -54,9 +56,8 @@ func hurry(s *scene) {
 	at = time.Now()
 	s.stop(first)
 	s.takesOver("the first is stopped", second, at, false, all)
-	at = time.Now()
 	s.port(second, false).Down()
-	s.lets("the cable of the second is pulled, and it is alone", second, at, all)
+	s.lets("the cable of the second is pulled, and it is alone", second, all)
 	at = time.Now()
 	s.port(second, false).Up()
 	s.takesOver("the cable is back, and it is alone", second, at, false, all)
@@ -69,13 +70,17 @@ func hurry(s *scene) {
 	s.stop(first)
 }
 
-// lets waits until a router has given back the addresses of the instances.
-func (s *scene) lets(event string, router int, since time.Time, some []*instance) {
+// lets waits until a router has given back the addresses of the instances, and
+// been silent for so long that what it does next is told apart from it.
+func (s *scene) lets(event string, router int, some []*instance) {
 	s.t.Helper()
 	for _, i := range some {
-		for _, ip := range i.addresses() {
-			s.Eventually(limit, fmt.Sprintf("%s: router%d (%s) to be without %s of %s; heard:\n%s", event, router, s.cast[router], ip, i.name, s.story(i, since)),
-				func() bool { return !s.routers[router].HasAddress(ip.String()) })
-		}
+		what := fmt.Sprintf("%s: router%d (%s) to be without %s, and silent", event, router, s.cast[router], i.name)
+		s.Eventually(limit, what, func() bool {
+			by, _ := s.sent(i)
+			last := by[router][len(by[router])-1]
+			return time.Since(last.at) > 3*i.interval[router] &&
+				!slices.ContainsFunc(i.addresses(), func(ip netip.Addr) bool { return s.routers[router].HasAddress(ip.String()) })
+		})
 	}
 }
