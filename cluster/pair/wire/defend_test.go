@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -22,14 +21,14 @@ func always() bool { return true }
 
 // defends has the machine defend addresses from now on.
 func (a asker) defends(while func() bool, places ...string) (stop func()) {
-	a.t.Helper()
+	a.T.Helper()
 	var err error
-	a.inside(func() error {
+	a.Inside(func() error {
 		stop, err = a.w.Defend(placesOf(places), while)
 		return nil
 	})
 	if err != nil {
-		a.t.Fatal(err)
+		a.T.Fatal(err)
 	}
 	return stop
 }
@@ -51,9 +50,9 @@ type ear struct {
 }
 
 func (m machine) ear(dev string) ear {
-	m.t.Helper()
+	m.T.Helper()
 	e := ear{machine: m}
-	m.inside(func() (err error) {
+	m.Inside(func() (err error) {
 		if e.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(networkOrder(unix.ETH_P_ALL))); err != nil {
 			return err
 		}
@@ -64,14 +63,14 @@ func (m machine) ear(dev string) ear {
 		e.own = mac(i.HardwareAddr)
 		return unix.Bind(e.fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: i.Index})
 	})
-	m.t.Cleanup(func() { _ = unix.Close(e.fd) })
+	m.T.Cleanup(func() { _ = unix.Close(e.fd) })
 	return e
 }
 
 // heard returns the questions and answers about addresses that have come in,
 // each kind once, with names for link-layer addresses.
 func (e ear) heard(names map[mac]string, about ...string) string {
-	e.t.Helper()
+	e.T.Helper()
 	var lines []string
 	var b [maxPacket]byte
 	for {
@@ -135,14 +134,14 @@ func TestAnAddressOnItsWayUpIsDefended(t *testing.T) {
 	}
 
 	t.Run("against one that has a table entry, and keeps it", func(t *testing.T) {
-		this.ip("neigh replace 10.99.0.200 lladdr 02:00:00:00:00:77 dev eth0 nud reachable\nneigh replace fd99::200 lladdr 02:00:00:00:00:77 dev eth0 nud reachable")
+		this.IP("neigh replace 10.99.0.200 lladdr 02:00:00:00:00:77 dev eth0 nud reachable\nneigh replace fd99::200 lladdr 02:00:00:00:00:77 dev eth0 nud reachable")
 		a.tells(both, addrs...)
 		for _, addr := range addrs {
-			if got := this.shows("neigh", "show", addr, "dev", "eth0"); !strings.Contains(got, "02:00:00:00:00:77") {
+			if got := this.IP("neigh show " + addr + " dev eth0"); !strings.Contains(got, "02:00:00:00:00:77") {
 				t.Errorf("its entry has become %q", got)
 			}
 		}
-		this.ip("neigh flush dev eth0")
+		this.IP("neigh flush dev eth0")
 	})
 	t.Run("until that is over", func(t *testing.T) {
 		twice := b.defends(always, addrs[0])
@@ -179,10 +178,10 @@ func TestAnAddressOnItsWayUpIsDefended(t *testing.T) {
 	})
 	t.Run("and then its own kernel answers", func(t *testing.T) {
 		over := b.defends(always, addrs...)
-		that.ip("addr add 10.99.0.200/32 dev eth0\naddr add fd99::200/128 dev eth0")
+		that.IP("addr add 10.99.0.200/32 dev eth0\naddr add fd99::200/128 dev eth0")
 		over()
 		a.tells(both, addrs...)
-		that.ip("addr del 10.99.0.200/32 dev eth0\naddr del fd99::200/128 dev eth0")
+		that.IP("addr del 10.99.0.200/32 dev eth0\naddr del fd99::200/128 dev eth0")
 	})
 	t.Run("also by two at once, who do not answer each other for ever", func(t *testing.T) {
 		defer b.defends(always, addrs...)()
@@ -211,21 +210,11 @@ func TestAnAddressOnItsWayUpIsDefended(t *testing.T) {
 	b.w.mu.Unlock()
 }
 
-// shows returns what ip(8) prints in the machine.
-func (m machine) shows(args ...string) string {
-	m.t.Helper()
-	out, err := exec.Command("ip", append([]string{"-n", m.name}, args...)...).Output()
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	return string(out)
-}
-
 func TestTheGuardLetsADefencePassWhileTheGroupIsClosed(t *testing.T) {
 	this, that, _ := network(t)
 	addrs := []string{"10.99.0.200", "fd99::200"}
 	a, b := this.wire(), that.wire()
-	that.inside(func() error {
+	that.Inside(func() error {
 		g, err := guard.Open(context.Background(), guard.Config{Owner: "kbwiredefend"})
 		if err != nil {
 			return err
@@ -233,7 +222,7 @@ func TestTheGuardLetsADefencePassWhileTheGroupIsClosed(t *testing.T) {
 		t.Cleanup(func() { _ = g.Close() })
 		return g.Cut(netip.MustParseAddr(addrs[0]), netip.MustParseAddr(addrs[1]))
 	})
-	that.ip("addr add 10.99.0.200/32 dev eth0\naddr add fd99::200/128 dev eth0")
+	that.IP("addr add 10.99.0.200/32 dev eth0\naddr add fd99::200/128 dev eth0")
 	a.tells("", addrs...)
 	stop := b.defends(always, addrs...)
 	a.tells("10.99.0.200 answered\nfd99::200 answered", addrs...)
@@ -247,7 +236,7 @@ func TestWhatCannotBeDefended(t *testing.T) {
 	a := this.wire()
 	defends := func(places ...string) string {
 		var err error
-		a.inside(func() error {
+		a.Inside(func() error {
 			_, err = a.w.Defend(placesOf(places), always)
 			return nil
 		})
@@ -258,7 +247,7 @@ func TestWhatCannotBeDefended(t *testing.T) {
 		return why
 	}
 	const no = "an address cannot be defended while it comes up: "
-	this.ip("link add name idle type veth peer name other")
+	this.IP("link add name idle type veth peer name other")
 	for _, c := range []struct{ name, place, want string }{
 		{"no such interface", "10.99.0.200/eth9", no + "vip 10.99.0.200/32: eth9: no such interface"},
 		{"no route", "172.31.0.1", no + "vip 172.31.0.1/32: no interface has a connected route that contains it; write the interface: 172.31.0.1/32/INTERFACE"},

@@ -5,21 +5,17 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netns"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"github.com/keepbeat/keepbeat/cluster/lease/guard"
 	"github.com/keepbeat/keepbeat/cluster/pair"
+	"github.com/keepbeat/keepbeat/resources/rtnl/nstest"
 	"github.com/keepbeat/keepbeat/resources/vip"
 )
 
@@ -30,45 +26,24 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //
 //	eth0  10.99.0.N/24 fd99::N/64  all on one switch
 type machine struct {
-	t testing.TB
+	nstest.NS
 	n int
-	// name of the namespace
-	name string
 }
 
-var made atomic.Int32
-
-func namespace(t testing.TB) string {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Fatal("needs root: it makes network namespaces")
-	}
-	name := fmt.Sprintf("kbwire-%d-%d", os.Getpid(), made.Add(1))
-	run(t, "ip", "netns", "add", name)
-	t.Cleanup(func() { run(t, "ip", "netns", "del", name) })
-	return name
-}
-
-func run(t testing.TB, name string, args ...string) {
-	t.Helper()
-	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-}
+// prefix begins the names of namespaces.
+const prefix = "kbwire"
 
 // network makes a switch and three machines on it.
 func network(t testing.TB) (this, that, third machine) {
 	t.Helper()
-	fabric := namespace(t)
-	run(t, "ip", "-n", fabric, "link", "add", "switch", "type", "bridge", "mcast_snooping", "0")
-	run(t, "ip", "-n", fabric, "link", "set", "switch", "up")
+	fabric := nstest.New(t, prefix)
+	fabric.IP("link add switch type bridge mcast_snooping 0\nlink set switch up")
 	var all []machine
 	for n := 1; n <= 3; n++ {
-		m := machine{t, n, namespace(t)}
-		m.inside(func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0) })
-		m.ip("link set lo up")
+		m := machine{nstest.New(t, prefix), n}
+		m.Sysctl("net/ipv6/conf/default/accept_dad", "0")
 		m.port(fabric, "eth0")
-		m.ip(fmt.Sprintf(`addr add 10.99.0.%d/24 dev eth0
+		m.IP(fmt.Sprintf(`addr add 10.99.0.%d/24 dev eth0
 			addr add fd99::%[1]d/64 dev eth0`, n))
 		all = append(all, m)
 	}
@@ -78,55 +53,14 @@ func network(t testing.TB) (this, that, third machine) {
 }
 
 // port gives the machine an interface on the switch, up and with a carrier.
-func (m machine) port(fabric, dev string) {
-	m.t.Helper()
+func (m machine) port(fabric nstest.NS, dev string) {
+	m.T.Helper()
 	end := fmt.Sprintf("p%d%s", m.n, dev)
-	run(m.t, "ip", "-n", fabric, "link", "add", end, "type", "veth", "peer", "name", dev, "netns", m.name)
-	run(m.t, "ip", "-n", fabric, "link", "set", end, "master", "switch", "up")
-	m.ip("link set " + dev + " up")
-	for _, at := range []struct{ ns, dev string }{{fabric, end}, {m.name, dev}} {
-		for {
-			out, err := exec.Command("ip", "-n", at.ns, "link", "show", "dev", at.dev, "up").Output()
-			if err != nil {
-				m.t.Fatal(err)
-			}
-			if strings.Contains(string(out), "state UP") {
-				break
-			}
-			time.Sleep(time.Millisecond)
-		}
-	}
-}
-
-// ip runs ip(8) in the machine, one command a line.
-func (m machine) ip(commands string) {
-	m.t.Helper()
-	for line := range strings.Lines(commands) {
-		if f := strings.Fields(line); len(f) > 0 {
-			run(m.t, "ip", append([]string{"-n", m.name}, f...)...)
-		}
-	}
-}
-
-// inside runs f on a thread in the namespace; the sockets it opens stay there.
-func (m machine) inside(f func() error) {
-	m.t.Helper()
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // the thread ends with the goroutine
-		ns, err := netns.GetFromName(m.name)
-		if err == nil {
-			err = netns.Set(ns)
-			_ = ns.Close()
-		}
-		if err == nil {
-			err = f()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
-		m.t.Fatal(err)
-	}
+	fabric.IP(fmt.Sprintf("link add %s type veth peer name %s netns %s\nlink set %[1]s master switch up", end, dev, m.Name))
+	m.IP("link set " + dev + " up")
+	nstest.Eventually(m.T, dev+" is up", func() bool {
+		return strings.Contains(fabric.IP("link show dev "+end+" up"), "state UP") && strings.Contains(m.IP("link show dev "+dev+" up"), "state UP")
+	})
 }
 
 // asker is a Wire in a machine.
@@ -136,12 +70,12 @@ type asker struct {
 }
 
 func (m machine) wire() asker {
-	maker := vip.NewMaker(vip.Config{Namespace: "/run/netns/" + m.name})
+	maker := vip.NewMaker(vip.Config{Namespace: m.Path()})
 	a := asker{m, New(Config{Vips: maker})}
-	m.t.Cleanup(func() {
+	m.T.Cleanup(func() {
 		a.w.Close()
 		if err := maker.Close(); err != nil {
-			m.t.Error(err)
+			m.T.Error(err)
 		}
 	})
 	return a
@@ -153,16 +87,16 @@ const round = 100 * time.Millisecond
 // seen is what a round has told, as text: one line for each address of which
 // something is known.
 func (a asker) probe(places ...string) string {
-	a.t.Helper()
+	a.T.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), round)
 	defer cancel()
 	return a.probeIn(ctx, places...)
 }
 
 func (a asker) probeIn(ctx context.Context, places ...string) string {
-	a.t.Helper()
+	a.T.Helper()
 	var lines []string
-	a.inside(func() error {
+	a.Inside(func() error {
 		answered, asked, unasked := a.w.Probe(ctx, placesOf(places))
 		for _, p := range answered {
 			lines = append(lines, p.Addr.String()+" answered")
@@ -182,7 +116,7 @@ func (a asker) probeIn(ctx context.Context, places ...string) string {
 
 // tells probes until a round was long enough on this machine, and compares.
 func (a asker) tells(want string, places ...string) {
-	a.t.Helper()
+	a.T.Helper()
 	var got string
 	for range 20 {
 		if got = a.probe(places...); !strings.Contains(got, errStarved.Error()) {
@@ -190,18 +124,18 @@ func (a asker) tells(want string, places ...string) {
 		}
 	}
 	if got != want {
-		a.t.Errorf("probing %v tells:\n%s\nwant:\n%s", places, got, want)
+		a.T.Errorf("probing %v tells:\n%s\nwant:\n%s", places, got, want)
 	}
 }
 
 func TestWhoAnswers(t *testing.T) {
 	this, that, _ := network(t)
-	that.ip(`addr add 10.99.0.200/32 dev eth0
+	that.IP(`addr add 10.99.0.200/32 dev eth0
 		addr add fd99::200/128 dev eth0
 		link add link eth0 name virtual type macvlan mode bridge
 		link set virtual up
 		addr add 10.99.0.201/32 dev virtual`)
-	this.ip(`addr add 10.99.0.210/32 dev eth1
+	this.IP(`addr add 10.99.0.210/32 dev eth1
 		addr add fd99::210/128 dev eth1`)
 	a := this.wire()
 	for _, c := range []struct {
@@ -220,7 +154,7 @@ func TestWhoAnswers(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := a
-			a.t = t
+			a.T = t
 			a.tells(c.want, c.places...)
 		})
 	}
@@ -232,11 +166,10 @@ func TestWhoAnswers(t *testing.T) {
 
 func TestWhatCannotBeAsked(t *testing.T) {
 	this, that, _ := network(t)
-	fabric := namespace(t)
-	run(t, "ip", "-n", fabric, "link", "add", "switch", "type", "bridge")
-	run(t, "ip", "-n", fabric, "link", "set", "switch", "up")
+	fabric := nstest.New(t, prefix)
+	fabric.IP("link add switch type bridge\nlink set switch up")
 	this.port(fabric, "eth3")
-	this.ip("addr add 10.97.0.1/24 dev eth3")
+	this.IP("addr add 10.97.0.1/24 dev eth3")
 	a := this.wire()
 	for _, c := range []struct{ name, place, want string }{
 		{"no route", "172.31.0.1", "172.31.0.1 unasked: vip 172.31.0.1/32: no interface has a connected route that contains it; write the interface: 172.31.0.1/32/INTERFACE"},
@@ -246,23 +179,23 @@ func TestWhatCannotBeAsked(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := a
-			a.t = t
+			a.T = t
 			a.tells(c.want, c.place)
 		})
 	}
 	a.tells("", "10.97.0.200")
-	run(t, "ip", "-n", fabric, "link", "set", "p1eth3", "down")
-	for !strings.Contains(this.shows("link", "show", "dev", "eth3"), "NO-CARRIER") { // linkwatch takes up to a second
+	fabric.IP("link set p1eth3 down")
+	for !strings.Contains(this.IP("link show dev eth3"), "NO-CARRIER") { // linkwatch takes up to a second
 		time.Sleep(time.Millisecond)
 	}
 	a.tells("10.97.0.200 unasked: vip 10.97.0.200/32: eth3: no carrier", "10.97.0.200/eth3", "10.99.0.200")
-	this.ip("link set eth3 down")
+	this.IP("link set eth3 down")
 	a.tells("10.97.0.200 unasked: vip 10.97.0.200/32: eth3: the interface is down", "10.97.0.200/eth3", "10.99.0.200")
 
 	// What comes in its place is asked without more ado.
-	this.ip("link del eth3")
+	this.IP("link del eth3")
 	this.port(fabric, "eth3")
-	this.ip("addr add 10.97.0.1/24 dev eth3")
+	this.IP("addr add 10.97.0.1/24 dev eth3")
 	a.tells("", "10.97.0.200")
 
 	t.Run("when the call has ended before it began", func(t *testing.T) {
@@ -273,7 +206,7 @@ func TestWhatCannotBeAsked(t *testing.T) {
 		}
 	})
 	t.Run("but a call that is too short lasts a moment longer", func(t *testing.T) {
-		that.ip("addr add 10.99.0.200/32 dev eth0")
+		that.IP("addr add 10.99.0.200/32 dev eth0")
 		for range 10 {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 			got := a.probeIn(ctx, "10.99.0.200", "10.99.0.250")
@@ -338,7 +271,7 @@ func TestWhatComesBetweenTwoCallsCounts(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := a
-			a.t = t
+			a.T = t
 			a.tells("", c.address, "10.99.0.201")
 			third.sends(c.send)
 			a.tells(c.address+" answered", c.address, "10.99.0.201")
@@ -349,8 +282,8 @@ func TestWhatComesBetweenTwoCallsCounts(t *testing.T) {
 
 // sends sends by eth0 of the machine.
 func (m machine) sends(f func(s *socket, index int, own mac) error) {
-	m.t.Helper()
-	m.inside(func() error {
+	m.T.Helper()
+	m.Inside(func() error {
 		s, err := openSocket()
 		if err != nil {
 			return err
@@ -376,7 +309,7 @@ func TestAGuardThatIsClosedKeepsAMachineFromAnswering(t *testing.T) {
 	addrs := []string{"10.99.0.200", "fd99::200"}
 	hold := func(m machine) (g *guard.Guard) {
 		t.Helper()
-		m.inside(func() (err error) {
+		m.Inside(func() (err error) {
 			if g, err = guard.Open(context.Background(), guard.Config{Owner: "kbwiretest"}); err != nil {
 				return err
 			}
@@ -395,7 +328,7 @@ func TestAGuardThatIsClosedKeepsAMachineFromAnswering(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	that.ip("addr add 10.99.0.200/32 dev eth0\naddr add fd99::200/128 dev eth0")
+	that.IP("addr add 10.99.0.200/32 dev eth0\naddr add fd99::200/128 dev eth0")
 	const both = "10.99.0.200 answered\nfd99::200 answered"
 	a.tells(both, addrs...)
 	theirs := hold(that)
@@ -414,7 +347,7 @@ func TestAGuardThatIsClosedKeepsAMachineFromAnswering(t *testing.T) {
 	open(theirs, time.Minute)
 	a.tells(both, addrs...)
 	open(theirs, -time.Second)
-	this.inside(func() error { return ours.Cut(netip.MustParseAddr(addrs[0]), netip.MustParseAddr(addrs[1])) })
+	this.Inside(func() error { return ours.Cut(netip.MustParseAddr(addrs[0]), netip.MustParseAddr(addrs[1])) })
 	open(ours, time.Minute)
 	b, ctx := third.wire(), t.Context()
 	ctx, cancel := context.WithCancel(ctx)
@@ -435,7 +368,7 @@ func TestAGuardThatIsClosedKeepsAMachineFromAnswering(t *testing.T) {
 
 func TestTheTieBreaker(t *testing.T) {
 	this, _, _ := network(t)
-	this.ip("addr add 10.99.0.210/32 dev lo")
+	this.IP("addr add 10.99.0.210/32 dev lo")
 	a := this.wire()
 	for _, c := range []struct {
 		name, addr string
@@ -457,7 +390,7 @@ func TestTheTieBreaker(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), limit)
 			defer cancel()
-			a.inside(func() error {
+			a.Inside(func() error {
 				if got := a.w.Ping(ctx, netip.MustParseAddr(c.addr)); got != c.want {
 					t.Errorf("%s answers: %v", c.addr, got)
 				}
@@ -493,7 +426,7 @@ func BenchmarkRound(b *testing.B) {
 		}
 		places = append(places, pair.Place{Addr: a, Interface: "eth0"})
 		if i < n/2 {
-			that.ip(fmt.Sprintf("addr add %v/%d dev eth0", a, a.BitLen()))
+			that.IP(fmt.Sprintf("addr add %v/%d dev eth0", a, a.BitLen()))
 		}
 	}
 	a := this.wire()
@@ -503,7 +436,7 @@ func BenchmarkRound(b *testing.B) {
 		b.Fatal(err)
 	}
 	good := 0
-	a.inside(func() error {
+	a.Inside(func() error {
 		for range b.N {
 			ctx, cancel := context.WithTimeout(context.Background(), round)
 			answered, _, unasked := a.w.Probe(ctx, places)
