@@ -45,7 +45,8 @@ type Site struct {
 	mailer  *notify.Mailer
 	pools   *solo.Runner
 
-	updating sync.Mutex // held by Update, before mu: what runs is of one file
+	updating sync.Mutex // held by Update, before mu: what runs is of one file; guards ended
+	ended    bool
 
 	mu      sync.Mutex // guards the rest
 	v       *conf.VRRP
@@ -115,6 +116,9 @@ func (s *Site) Run(ctx context.Context) error {
 	s.updateLocked(v)
 	s.updating.Unlock()
 	err := s.router.Run(ctx)
+	s.updating.Lock()
+	s.ended = true // a reload that comes now begins nothing
+	s.updating.Unlock()
 	s.tracker.Close()
 	stop, cancel := context.WithTimeout(last, stopPools)
 	err = errors.Join(err, s.pools.Stop(stop))
@@ -125,11 +129,14 @@ func (s *Site) Run(ctx context.Context) error {
 	return errors.Join(err, s.alarm.Close(), s.host.Close())
 }
 
-// Update makes v what runs; what is as it was goes on undisturbed.
+// Update makes v what runs; what is as it was goes on undisturbed. When Run has
+// ended it does nothing.
 func (s *Site) Update(v *conf.VRRP) {
 	s.updating.Lock()
 	defer s.updating.Unlock()
-	s.updateLocked(v)
+	if !s.ended {
+		s.updateLocked(v)
+	}
 }
 
 func (s *Site) updateLocked(v *conf.VRRP) {
