@@ -100,6 +100,12 @@ func loadRouters(path string, spec *conf.Spec, logger *slog.Logger) (*conf.VRRP,
 	if err != nil {
 		return nil, err
 	}
+	// Better now than when the other machine has died.
+	for _, p := range programsOf(v) {
+		if err := p.usable(); err != nil {
+			logger.Warn(path + ": " + p.what + " cannot be run: " + err.Error())
+		}
+	}
 	return v, conf.CheckWorlds(v, spec)
 }
 

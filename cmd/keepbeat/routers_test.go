@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +18,12 @@ import (
 
 // someRouters runs nothing: their interface is not there.
 func someRouters(t *testing.T, text string, spec func() *conf.Spec) *routers {
+	t.Helper()
+	r, _ := stoppableRouters(t, text, spec)
+	return r
+}
+
+func stoppableRouters(t *testing.T, text string, spec func() *conf.Spec) (r *routers, stop func()) {
 	t.Helper()
 	dir := t.TempDir()
 	path := filepath.Join(dir, conf.VRRPName)
@@ -30,20 +37,21 @@ func someRouters(t *testing.T, text string, spec func() *conf.Spec) *routers {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &routers{Site: s, path: path, spec: spec, logger: logger, v: v}
-	ctx, stop := context.WithCancel(context.Background())
+	r = &routers{Site: s, path: path, spec: spec, logger: logger, v: v}
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
+	stop = sync.OnceFunc(func() {
+		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(stop)
 	for until := time.Now().Add(time.Minute); len(r.Status().Instances) < 2 && time.Now().Before(until); { // until Run has begun
 		time.Sleep(time.Millisecond)
 	}
-	return r
+	return r, stop
 }
 
 const twoRouters = "vrrp_instance:\n  VI_1: {interface: kbnone0, virtual_router_id: 51, virtual_ipaddress: 10.0.0.201/24}\n  VI_2: {interface: kbnone0, virtual_router_id: 52, virtual_ipaddress: 10.0.0.202/24}\n"
@@ -110,6 +118,32 @@ func TestARestartThatCannotBeDoneBringsTheRoutersBack(t *testing.T) {
 	}
 	r.stay()
 	r.says(t, 2, "")
+}
+
+// A reload and a stop may come at the same time.
+func TestAReloadWhenTheDaemonHasStoppedBeginsNothing(t *testing.T) {
+	const script = "vrrp_script: {a: {script: /bin/true}}\n"
+	r, stop := stoppableRouters(t, script+strings.Replace(twoRouters, "201/24}", "201/24, track_script: a}", 1), nil)
+	stop()
+	write(t, r.path, script+strings.Replace(twoRouters, "202/24}", "202/24, track_script: a}", 1))
+	if err := r.Reload(); err != nil {
+		t.Error(err)
+	}
+	r.says(t, 0, "")
+}
+
+// The moment to learn that notify_master cannot be run is not when it has to.
+func TestAReloadNamesProgramsThatCannotBeRun(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, conf.VRRPName)
+	write(t, path, strings.Replace(twoRouters, "202/24}", "202/24, notify_master: /nonexistent, notify: /bin/true, script_user: keepbeat-nobody}", 1))
+	var log strings.Builder
+	if _, err := loadRouters(path, nil, slog.New(slog.NewTextHandler(&log, nil))); err != nil {
+		t.Fatal(err)
+	}
+	if got := log.String(); strings.Count(got, "cannot be run: user keepbeat-nobody: there is none") != 2 {
+		t.Error(got)
+	}
 }
 
 func TestWhatAReloadCannotChangeIsNamed(t *testing.T) {
