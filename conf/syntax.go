@@ -49,6 +49,9 @@ var (
 	twoColons = regexp.MustCompile(`^\s*(?:- )?[\w.]+:\s+([^\s"'\[{#].*:\s.*)$`)
 	listItem  = regexp.MustCompile(`^( *)- `)
 	bareWord  = regexp.MustCompile(`^ *([^\s#"'\[\]{}-][^:\[\]{}"']*)$`)
+
+	// oldComment is keepalived's: most of its files begin with "! Configuration File for keepalived".
+	oldComment = regexp.MustCompile(`^\s*[!！](?:\s|$)`)
 )
 
 // syntax turns an error of the YAML library into one of ours, with the way
@@ -92,6 +95,9 @@ func mistake(lines []string, named int, text string) (line, column int, hint str
 	first, last := max(named-2, 0), min(named+2, len(lines))
 	for i := first; i < last; i++ {
 		s := lines[i]
+		if oldComment.MatchString(s) {
+			return i + 1, strings.IndexAny(s, "!！") + 1, "a comment begins with # here, not with !"
+		}
 		if loc := tabIndent.FindStringIndex(s); loc != nil {
 			return i + 1, loc[1], "a tab indents this line; YAML wants blanks"
 		}
