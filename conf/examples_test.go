@@ -75,7 +75,7 @@ func everyFileIsRead(t *testing.T, dir string, read map[string]bool) {
 	}
 }
 
-// The four stories of keepalived's files, without a cluster.
+// The four stories of keepalived's files and one of a sync group, without a cluster.
 func TestEveryExampleOfARouterLoads(t *testing.T) {
 	for name, is := range map[string]func(v *VRRP) bool{
 		"vrrp-haproxy": func(v *VRRP) bool {
@@ -84,6 +84,10 @@ func TestEveryExampleOfARouterLoads(t *testing.T) {
 		},
 		"vrrp-dual-master": func(v *VRRP) bool {
 			return len(v.Instances) == 2 && v.Instances[0].Master && !v.Instances[1].Master && v.Instances[0].VRID != v.Instances[1].VRID
+		},
+		"vrrp-sync-group": func(v *VRRP) bool {
+			four, six := v.Instances[0], v.Instances[1]
+			return len(v.SyncGroups) == 1 && four.Version == 3 && len(four.Peers) == 1 && len(four.Routes) == 1 && six.IPv6 && len(six.Peers) == 0
 		},
 		"vrrp-lvs-http": func(v *VRRP) bool {
 			return len(v.Pools) == 1 && v.Pools[0].Instance == "" && v.Pools[0].Pool.Virtuals[0].Reals[0].Check.Status == "200"
