@@ -166,11 +166,12 @@ func (d *drops) mend() error {
 	if !d.made || !d.stale {
 		return nil
 	}
-	err := d.right()
-	if err == nil {
-		d.log.Warn("the packet filter of virtual addresses was not as it should be, and is made anew", "table", dropTable)
+	if err := d.right(); err != nil {
+		d.spoilt()
+		return err
 	}
-	return err
+	d.log.Warn("the packet filter of virtual addresses was not as it should be, and is made anew", "table", dropTable)
+	return nil
 }
 
 // watch begins to listen for what others do to the table. Where it cannot, the
@@ -259,17 +260,15 @@ func takesFrom(m rtnl.Message) bool {
 func (d *drops) destroy() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	err := d.deleteTable()
-	// A kernel or a container without nftables has no table either.
-	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
-		return nil
-	}
-	return err
+	return d.deleteTable()
 }
 
 func (d *drops) deleteTable() error {
 	err := d.commit([]nftMessage{{unix.NFT_MSG_DELTABLE, 0, nftString(unix.NFTA_TABLE_NAME, dropTable)}})
-	if errors.Is(err, unix.ENOENT) {
+	switch {
+	case errors.Is(err, unix.ENOENT),
+		// A kernel or a container without nftables has no table either.
+		errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL):
 		return nil
 	}
 	return err

@@ -73,6 +73,7 @@ type Host struct {
 	holdings map[string]*holding   // by name of the instance
 	minds    map[standing]*holding // what is put back when somebody takes it away
 	torn     map[*holding]struct{} // who may miss something of that
+	said     map[string]string     // what could not follow its interface, and why
 }
 
 // place is where sockets are: an interface, by name, and a family.

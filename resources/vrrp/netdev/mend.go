@@ -37,6 +37,7 @@ func (h *Host) lookFor(index int) {
 // address by somebody's hand, those that hung on it with it, and the table that
 // refuses packets with the rest of a ruleset.
 func (h *Host) mender() {
+	said := map[string]string{} // why something cannot be put back
 	for {
 		select {
 		case <-h.done:
@@ -47,23 +48,35 @@ func (h *Host) mender() {
 		torn := h.torn
 		h.torn = map[*holding]struct{}{}
 		h.mu.Unlock()
-		for hold := range torn {
-			h.mend(hold)
+		before := said
+		said = map[string]string{}
+		may := func(what, instance string, err error) {
+			if err == nil {
+				return
+			}
+			key, text := what+" "+instance, err.Error()
+			if said[key] = text; before[key] != text {
+				h.log.Error(what+" and cannot be put back; it is tried again", "instance", instance, "every", failedDelay, "err", err)
+			}
 		}
-		if err := h.drops.mend(); err != nil {
-			h.log.Error("packets to virtual addresses are taken: the packet filter was removed and cannot be put back", "err", err)
-			ring(h.tear)
+		for hold := range torn {
+			may("addresses were deleted by others", hold.instance, h.mend(hold))
+		}
+		may("the packet filter of virtual addresses was changed by others", "", h.drops.mend())
+		pause := mendPause
+		if len(said) > 0 {
+			pause = failedDelay
 		}
 		select {
 		case <-h.done:
 			return
-		case <-time.After(mendPause):
+		case <-time.After(pause):
 		}
 	}
 }
 
-// mend puts back the addresses of an instance.
-func (h *Host) mend(hold *holding) {
+// mend puts back the addresses of an instance. With an error it is called again.
+func (h *Host) mend(hold *holding) error {
 	h.use.RLock()
 	defer h.use.RUnlock()
 	hold.mu.Lock()
@@ -76,35 +89,35 @@ func (h *Host) mend(hold *holding) {
 		gone, links = h.tornFrom(hold)
 	}
 	if len(gone) == 0 {
-		return
+		return nil
 	}
-	changes := rtnl.AddAddresses(gone)
-	refused := map[int]error{}
-	if err := h.k.Apply(changes, func(n int, err error) {
+	var p problems
+	refused := map[int]bool{}
+	if err := h.k.Apply(rtnl.AddAddresses(gone), func(n int, err error) {
 		if !errors.Is(err, unix.EEXIST) {
-			refused[n] = err
+			refused[n] = true
+			p.add("address %s on %s: %w", gone[n].Prefix, links[gone[n].Index].Name, err)
 		}
 	}); err != nil {
-		h.log.Error("addresses were deleted by others and cannot be put back", "instance", hold.instance, "err", err)
-		h.missedAll(gone)
-		return
-	}
-	back := 0
-	for n, a := range gone {
-		if err := refused[n]; err != nil {
-			h.log.Error("an address was deleted by others and cannot be put back", "instance", hold.instance, "address", a.Prefix, "interface", links[a.Index].Name, "err", err)
-			h.missedAll(gone[n : n+1])
-			continue
+		p.add("addresses: %w", err)
+	} else {
+		for n, a := range gone {
+			if l := links[a.Index]; !refused[n] && l.Announces() {
+				// Neighbours have asked in vain meanwhile. The next refresh makes up for one that is lost.
+				_ = h.k.Tell(l, a.Prefix.Addr(), a.Prefix.Addr().Is6() && h.k.Forwards(l.Name))
+			}
 		}
-		back++
-		if l := links[a.Index]; l.Announces() {
-			// Neighbours have asked in vain meanwhile.
-			_ = h.k.Tell(l, a.Prefix.Addr(), a.Prefix.Addr().Is6() && h.k.Forwards(l.Name)) // the next refresh makes up for it
+		if back := len(gone) - len(refused); back > 0 {
+			h.log.Warn("addresses were deleted by others, and are put back", "instance", hold.instance, "count", back)
 		}
 	}
-	if back > 0 {
-		h.log.Warn("addresses were deleted by others, and are put back", "instance", hold.instance, "count", back)
+	if p.n > 0 {
+		h.mu.Lock()
+		h.torn[hold] = struct{}{}
+		h.mu.Unlock()
+		ring(h.tear)
 	}
+	return p.err(hold.instance)
 }
 
 // tornFrom finds the addresses that an instance has, and the kernel has not, on
@@ -124,15 +137,6 @@ func (h *Host) tornFrom(hold *holding) (gone []rtnl.Address, links map[int]rtnl.
 		}
 	}
 	return gone, links
-}
-
-// missedAll has addresses tried again.
-func (h *Host) missedAll(all []rtnl.Address) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, a := range all {
-		h.missed(standingOf(a))
-	}
 }
 
 // ring wakes who waits for a channel of one place.

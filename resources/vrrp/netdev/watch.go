@@ -13,8 +13,12 @@ import (
 	"github.com/keepbeat/keepbeat/resources/rtnl"
 )
 
-// retryDelay is the wait before a failed look at the kernel is tried again.
-const retryDelay = 100 * time.Millisecond
+const (
+	// retryDelay is the wait before a failed look at the kernel is tried again.
+	retryDelay = 100 * time.Millisecond
+	// failedDelay is the wait before the kernel is asked again for what it has refused.
+	failedDelay = time.Second
+)
 
 // picture is what the kernel has told of interfaces and addresses.
 type picture struct {
@@ -193,11 +197,13 @@ func (h *Host) stir() { ring(h.wake) }
 // worker does what events ask for: sockets follow their interfaces, endpoints
 // their addresses, and then subscribers are told.
 func (h *Host) worker() {
+	var again <-chan time.Time
 	for {
 		select {
 		case <-h.done:
 			return
 		case <-h.wake:
+		case <-again:
 		}
 		if err := h.view(); err != nil {
 			if errors.Is(err, errClosed) {
@@ -212,33 +218,45 @@ func (h *Host) worker() {
 			h.stir()
 			continue
 		}
-		h.follow()
+		again = nil
+		if !h.follow() {
+			again = time.After(failedDelay)
+		}
 		h.mu.Unlock()
 		h.tell()
 	}
 }
 
 // follow makes macvlan interfaces and sockets anew whose interface is another
-// one now, and lets endpoints choose their addresses. The caller holds mu.
-func (h *Host) follow() {
+// one now, and lets endpoints choose their addresses. It tells whether all of it
+// was possible. The caller holds mu.
+func (h *Host) follow() (done bool) {
+	said := h.said
+	h.said = map[string]string{}
+	may := func(what, dev string, err error) {
+		if err == nil {
+			return
+		}
+		key, text := what+" "+dev, err.Error()
+		if h.said[key] = text; said[key] != text {
+			h.log.Error(what+"; it is tried again", "interface", dev, "every", failedDelay, "err", err)
+		}
+	}
 	for _, v := range h.vmacs {
-		if err := h.ensureVMAC(v); err != nil && !errors.Is(err, errNoInterface) {
-			h.log.Error("a virtual interface cannot be made again", "interface", v.name, "err", err)
+		if err := h.ensureVMAC(v); !errors.Is(err, errNoInterface) {
+			may("a virtual interface cannot be made again", v.name, err)
 		}
 	}
 	for _, p := range h.ports {
-		if err := h.attachPort(p); err != nil {
-			h.log.Error("advertisements cannot be received", "interface", p.at.dev, "err", err)
-		}
+		may("advertisements cannot be received", p.at.dev, h.attachPort(p))
 	}
 	for _, o := range h.outlets {
-		if err := h.attachOutlet(o); err != nil {
-			h.log.Error("advertisements cannot be sent", "interface", o.at.dev, "err", err)
-		}
+		may("advertisements cannot be sent", o.at.dev, h.attachOutlet(o))
 	}
 	for e := range h.open {
 		e.choose()
 	}
+	return len(h.said) == 0
 }
 
 // subscribers are those whom Links tells.

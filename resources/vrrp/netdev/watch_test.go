@@ -65,3 +65,29 @@ func TestStatesOfInterfacesAreTold(t *testing.T) {
 		t.Errorf("told %v after the end", told[n:])
 	}
 }
+
+func TestSocketThatCannotBeOpenedIsTriedAgain(t *testing.T) {
+	a, b := pair(t)
+	h := a.host("")
+	x, y := open(t, h, router4("10.0.0.5/24")), open(t, b.host(""), router4("10.0.0.5/24"))
+	right := h.k.Namespace
+	namespace := func(path string) { h.mu.Lock(); h.k.Namespace = path; h.mu.Unlock() }
+	namespace("/run/netns/none")
+	a.IP("link del eth0")
+	nstest.Connect(a.NS, b.NS)
+	refused := func() bool { h.mu.Lock(); defer h.mu.Unlock(); return len(h.said) == 2 }
+	nstest.Eventually(t, "both sockets are refused", refused)
+	namespace(right)
+	nstest.Eventually(t, "an address", func() bool { return x.Local().IsValid() && y.Local().IsValid() })
+	nstest.Eventually(t, "it is heard", func() bool {
+		if x.Send(message, group4) != nil {
+			return false
+		}
+		select {
+		case <-y.heard:
+			return true
+		default:
+			return false
+		}
+	})
+}
