@@ -113,6 +113,9 @@ func loadRouters(path string, spec *conf.Spec, logger *slog.Logger) (*conf.VRRP,
 func (r *routers) Reload() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.Ended() {
+		return errors.New("keepbeat is stopping")
+	}
 	if r.left {
 		return errors.New("the daemon is being replaced, and the new one reads the file; ask it again in a moment")
 	}

@@ -126,9 +126,10 @@ func TestAReloadWhenTheDaemonHasStoppedBeginsNothing(t *testing.T) {
 	r, stop := stoppableRouters(t, script+strings.Replace(twoRouters, "201/24}", "201/24, track_script: a}", 1), nil)
 	stop()
 	write(t, r.path, script+strings.Replace(twoRouters, "202/24}", "202/24, track_script: a}", 1))
-	if err := r.Reload(); err != nil {
-		t.Error(err)
+	if err := r.Reload(); err == nil {
+		t.Error("a daemon that has stopped says that it has read the file")
 	}
+	r.Update(&conf.VRRP{Scripts: []conf.VRRPScript{{Name: "a", Command: []string{"/bin/true"}, Interval: time.Second}}})
 	r.says(t, 0, "")
 }
 

@@ -175,6 +175,13 @@ func (s *Site) learn(v *conf.VRRP) {
 	}
 }
 
+// Ended says that Run has ended, or is about to.
+func (s *Site) Ended() bool {
+	s.updating.Lock()
+	defer s.updating.Unlock()
+	return s.ended
+}
+
 // Leave stops all virtual routers: masters say so, and others take over at once.
 // It returns when what they had is gone from the kernel and their notify programs
 // have ended, or when ctx ends, with what was missing then.
