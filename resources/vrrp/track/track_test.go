@@ -171,8 +171,9 @@ func TestAChangedScriptBeginsWithTheVerdictOfTheOldOne(t *testing.T) {
 
 func TestAScriptThatCannotBeRunIsATrouble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var fault error
-		tr, _ := tracker(func(context.Context, string, []string) error { return fault })
+		var fault atomic.Pointer[error]
+		fault.Store(new(error))
+		tr, _ := tracker(func(context.Context, string, []string) error { return *fault.Load() })
 		defer tr.Close()
 		script := conf.VRRPScript{Name: "a", Command: []string{"/a"}, Interval: time.Second}
 		tr.Watch(&conf.VRRP{Scripts: []conf.VRRPScript{script}})
@@ -187,7 +188,7 @@ func TestAScriptThatCannotBeRunIsATrouble(t *testing.T) {
 			{nil, "map[]"},
 			{errors.New("user x: there is none"), "map[a:user x: there is none]"},
 		} {
-			fault = c.err
+			fault.Store(&c.err)
 			time.Sleep(time.Second)
 			synctest.Wait()
 			if got := fmt.Sprint(tr.Trouble()); got != c.want {
