@@ -17,10 +17,12 @@ type hand struct {
 
 	leaving []*conf.VRRPInstance // what only an earlier configuration had
 	stuck   []*conf.VRRPInstance // what of that is still there
+	late    bool                 // leaving was stuck: another one may have got it meanwhile
 	clears  []func()             // called when all of that, or the instance, is gone
 	after   <-chan struct{}      // nothing new is put into the kernel before
 
 	carried  State  // what has been carried out; 0: nothing, and something may remain of an earlier process
+	holds    bool   // the kernel has, or may have, something of it
 	acquired uint64 // the place in the order of those that were given what they have
 	dirty    bool   // once more
 	failure  string // of the kernel; it stands until all has been done
@@ -88,11 +90,17 @@ func (i *instance) job() func() {
 // drop takes from the kernel what only an earlier configuration had.
 func (i *instance) drop() {
 	i.r.mu.Lock()
-	old, clears := i.leaving, i.clears
-	i.leaving, i.clears = nil, nil
+	old, clears, late := i.leaving, i.clears, i.late
+	i.leaving, i.clears, i.late = nil, nil, false
 	i.r.mu.Unlock()
 	for _, c := range old {
 		i.slot(func() {
+			if late {
+				c = i.r.unwanted(c)
+			}
+			if c == nil {
+				return
+			}
 			if err := i.r.cfg.Host.Release(c); err != nil {
 				i.r.mu.Lock()
 				defer i.r.mu.Unlock()
@@ -103,6 +111,17 @@ func (i *instance) drop() {
 	}
 	for _, clear := range clears {
 		clear()
+	}
+	if !late {
+		return
+	}
+	i.r.mu.Lock()
+	defer i.r.mu.Unlock()
+	for _, o := range i.r.instances {
+		if o != i && o.holds {
+			o.dirty = true
+			o.work()
+		}
 	}
 }
 
@@ -150,6 +169,7 @@ func (i *instance) carryOut() {
 		i.failure = ""
 	}
 	if state != Master {
+		i.holds = i.holds && (err != nil || !did)
 		return
 	}
 	// A reload in the meantime has compared with what had not been carried out yet.
@@ -168,6 +188,7 @@ func (i *instance) takes() bool {
 		i.acquired = i.r.acquired
 	}
 	state, _ := i.machine.State()
+	i.holds = i.holds || state == Master
 	return state == Master
 }
 
@@ -197,24 +218,30 @@ func (i *instance) retryAfter(d time.Duration) {
 // again tries again what has failed. Router.mu is held.
 func (i *instance) again(now time.Time) {
 	i.retry = time.Time{}
-	for _, c := range i.stuck {
-		// What is wanted again stays, and what another one has got by now.
-		for _, o := range i.r.instances {
-			if state, _ := o.machine.State(); c != nil && (o == i || state == Master) {
-				c = without(c, o.conf)
-			}
-		}
-		if c != nil {
-			i.leaving = append(i.leaving, c)
-		}
-	}
-	i.stuck = nil
+	i.free()
 	if !i.gone {
 		i.open = i.open || i.openError != ""
 		i.dirty = i.dirty || i.failure != ""
 		i.stand(now)
 	}
 	i.work()
+}
+
+// free has what is stuck given back. Router.mu is held.
+func (i *instance) free() {
+	i.late = i.late || len(i.stuck) > 0
+	i.leaving, i.stuck = append(i.leaving, i.stuck...), nil
+}
+
+// unwanted is what is left of c without what the instance of its name has got by
+// now, and gives back in the end; nil: nothing.
+func (r *Router) unwanted(c *conf.VRRPInstance) *conf.VRRPInstance {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if o := r.instances[c.Name]; o != nil && o.holds {
+		return without(c, o.conf)
+	}
+	return c
 }
 
 // over tells whether an instance that is out of the configuration has nothing left.

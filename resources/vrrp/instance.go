@@ -245,7 +245,8 @@ func (i *instance) receive(opened int) func(Packet) {
 // remove stops an instance for good.
 func (i *instance) remove(now time.Time) {
 	i.gone = true
-	i.leaving, i.stuck = append(i.leaving, i.stuck...), nil
+	i.free()
+	i.dirty = i.dirty || i.failure != "" // it may have more than its state says
 	i.do(i.machine.Shutdown(now), now)
 	i.rounds.stop()
 	i.work()

@@ -20,7 +20,7 @@ func TestAReload(t *testing.T) {
 	}{
 		{"changes nothing", func(*conf.VRRPInstance) {}, ``, nil},
 		{"adds an address and takes one away", func(i *conf.VRRPInstance) { i.Addresses = addresses("192.0.2.11/24", "192.0.2.12/24") }, ``, func(t *testing.T, h *fakeHost, _ *runner) {
-			if h.has("192.0.2.10/24") != 0 || h.has("192.0.2.11/24") == 0 || h.has("192.0.2.12/24") == 0 {
+			if h.has("192.0.2.10/24") || !h.has("192.0.2.11/24") || !h.has("192.0.2.12/24") {
 				t.Error("the addresses are not those of the new configuration")
 			}
 		}},
@@ -102,7 +102,7 @@ func TestAnAddressMovesToAnotherInstance(t *testing.T) {
 		a.Update(next)
 		time.Sleep(time.Second)
 		for _, address := range []string{"192.0.2.10/24", "192.0.2.11/24", "192.0.2.20/24"} {
-			if ha.has(address) == 0 {
+			if !ha.has(address) {
 				t.Errorf("%s is nowhere", address)
 			}
 		}
@@ -123,7 +123,7 @@ func TestAVMACGoesAndComesWithItsAddresses(t *testing.T) {
 0s a: instance VI_1 is MASTER
 1s a gives back VI_1
 1s a has VI_1`)
-		if ha.has("192.0.2.10/24") == 0 {
+		if !ha.has("192.0.2.10/24") {
 			t.Error("the addresses have not come back")
 		}
 	})
@@ -138,7 +138,7 @@ func TestAReloadWhileTheKernelIsBusy(t *testing.T) {
 		next.Instances[0].Addresses = addresses("192.0.2.11/24", "192.0.2.12/24")
 		a.Update(next)
 		time.Sleep(20 * time.Second)
-		if ha.has("192.0.2.10/24") > 0 || ha.has("192.0.2.11/24") == 0 || ha.has("192.0.2.12/24") == 0 {
+		if ha.has("192.0.2.10/24") || !ha.has("192.0.2.11/24") || !ha.has("192.0.2.12/24") {
 			t.Error("the addresses are not those of the new configuration")
 		}
 	})

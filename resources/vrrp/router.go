@@ -103,6 +103,10 @@ func (r *Router) Run(ctx context.Context) error {
 func (r *Router) end() {
 	r.mu.Lock()
 	r.closed = true
+	for _, i := range r.removed {
+		i.free()
+		i.work()
+	}
 	r.dismiss(slices.Collect(maps.Values(r.instances)), r.cfg.Host.Now())
 	clear(r.instances)
 	r.mu.Unlock()

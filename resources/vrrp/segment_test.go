@@ -89,8 +89,9 @@ type fakeHost struct {
 	// guarded by segment.mu
 	links     map[string]bool
 	changed   func(string, bool)
-	held      map[string]bool
-	addresses map[string]int // how often an address was put there
+	held      map[string]bool            // instances that have something
+	took      map[string]map[string]bool // by instance: its addresses, with their interfaces
+	stands    map[string]bool            // of these, what the kernel has
 	ends      []*fakeEndpoint
 	cut       bool
 	slow      time.Duration // what Acquire takes
@@ -105,7 +106,7 @@ type fakeHost struct {
 func (s *segment) host(name, addr string) *fakeHost {
 	h := &fakeHost{
 		s: s, name: name, addr: netip.MustParseAddr(addr), links: map[string]bool{"eth0": true, "eth1": true},
-		held: map[string]bool{}, addresses: map[string]int{}, announced: map[string]int{},
+		held: map[string]bool{}, took: map[string]map[string]bool{}, stands: map[string]bool{}, announced: map[string]int{},
 	}
 	s.mu.Lock()
 	s.hosts = append(s.hosts, h)
@@ -183,8 +184,11 @@ func (h *fakeHost) Acquire(i *conf.VRRPInstance) error {
 		h.s.tell("%s has %s", h.name, i.Name)
 	}
 	h.held[i.Name] = true
-	for _, a := range slices.Concat(i.Addresses, i.Excluded) {
-		h.addresses[a.Address.String()]++
+	if h.took[i.Name] == nil {
+		h.took[i.Name] = map[string]bool{}
+	}
+	for _, a := range standing(i) {
+		h.took[i.Name][a], h.stands[a] = true, true
 	}
 	h.s.masters(i.Name)
 	return nil
@@ -196,14 +200,13 @@ func (h *fakeHost) Release(i *conf.VRRPInstance) error {
 	if h.keeps != nil {
 		return h.keeps
 	}
-	for _, a := range slices.Concat(i.Addresses, i.Excluded) {
-		delete(h.addresses, a.Address.String())
+	for _, a := range standing(i) {
+		if h.took[i.Name][a] {
+			delete(h.took[i.Name], a)
+			delete(h.stands, a)
+		}
 	}
-	left := false
-	for _, a := range virtual(3, nil).Addresses {
-		left = left || h.addresses[a.Address.String()] > 0
-	}
-	if h.held[i.Name] && !left {
+	if h.held[i.Name] && len(h.took[i.Name]) == 0 {
 		h.s.tell("%s gives back %s", h.name, i.Name)
 		h.held[i.Name] = false
 	}
@@ -233,6 +236,7 @@ func (h *fakeHost) Open(i *conf.VRRPInstance, receive func(Packet)) (Endpoint, e
 	var opening time.Duration
 	h.set(func() { opening = h.opening })
 	time.Sleep(opening)
+	defer h.running()
 	h.s.mu.Lock()
 	defer h.s.mu.Unlock()
 	if !h.links[i.Interface] {
@@ -399,10 +403,22 @@ func (h *fakeHost) rounds(name string) (n int) {
 	return n
 }
 
-// has tells how often an address was put on the host.
-func (h *fakeHost) has(address string) (n int) {
-	h.set(func() { n = h.addresses[address] })
-	return n
+// standing are the addresses of an instance, with the interface of each.
+func standing(i *conf.VRRPInstance) (all []string) {
+	for _, a := range slices.Concat(placed(i, i.Addresses), placed(i, i.Excluded)) {
+		all = append(all, a.Address.String()+" dev "+a.Interface)
+	}
+	return all
+}
+
+// has tells whether an address stands on some interface of the host.
+func (h *fakeHost) has(address string) (is bool) {
+	h.set(func() {
+		for a := range h.stands {
+			is = is || strings.HasPrefix(a, address+" ")
+		}
+	})
+	return is
 }
 
 // holds tells whether the host has an instance's addresses.

@@ -124,7 +124,7 @@ func TestWhatTheKernelRefusesIsTriedAgain(t *testing.T) {
 		}
 		ha.set(func() { ha.refuse = nil })
 		time.Sleep(6 * time.Second)
-		if got := a.Status().Instances[0]; ha.has("192.0.2.10/24") == 0 || got.Failure != "" {
+		if got := a.Status().Instances[0]; !ha.has("192.0.2.10/24") || got.Failure != "" {
 			t.Errorf("failure %q", got.Failure)
 		}
 	})
@@ -243,8 +243,8 @@ func TestWhatTheKernelKeepsIsTakenAwayLater(t *testing.T) {
 						failed += i.Name
 					}
 				}
-				if ha.has(c.kept) == 0 || failed != c.shown {
-					t.Errorf("%s stands %d times, a failure is shown of %q", c.kept, ha.has(c.kept), failed)
+				if !ha.has(c.kept) || failed != c.shown {
+					t.Errorf("%s stands: %v; a failure is shown of %q", c.kept, ha.has(c.kept), failed)
 				}
 				ha.set(func() { ha.keeps = nil })
 				if c.later != nil {
@@ -252,7 +252,7 @@ func TestWhatTheKernelKeepsIsTakenAwayLater(t *testing.T) {
 				}
 				time.Sleep(10 * time.Second)
 				for _, address := range []string{ten, eleven} {
-					if got := ha.has(address) > 0; got != slices.Contains(c.stands, address) {
+					if got := ha.has(address); got != slices.Contains(c.stands, address) {
 						t.Errorf("in the end %s stands: %v", address, got)
 					}
 				}
