@@ -82,7 +82,7 @@ func (raw *rawInstance) fields(p *vrrpReader) []field {
 		{"down_timer_adverts", "So many advertisements of a master have to be missing before a backup takes over, 1 to 100. Default 3.", into(&raw.adverts, r.integer(1, 100))},
 		{"preempt", "Whether it takes over from a master of lower priority. Default yes.", into(&raw.preempt, r.boolean)},
 		{"nopreempt", "yes: the same as preempt: no.", into(&raw.noPreempt, r.boolean)},
-		{"preempt_delay", "Time after the start, and after the interface has come up, in which it does not take over from a master of lower priority, 0s to 1000s. Default 0s.", into(&raw.preemptDelay, r.duration(0, 1000*time.Second))},
+		{"preempt_delay", "How long a master of lower priority is left to be one, from its first advertisement on, 0s to 1000s; a master that leaves or dies is not waited for. Default 0s.", into(&raw.preemptDelay, r.duration(0, 1000*time.Second))},
 		{"lower_prio_no_advert", "Whether a master leaves an advertisement of lower priority without an answer. Default no: RFC 9568 has it answer at once.", into(&raw.noLower, r.boolean)},
 		{"higher_prio_send_advert", "Whether a master sends a last advertisement before it yields to one of higher priority. Default no.", into(&raw.higher, r.boolean)},
 		{"accept", "Whether a master takes packets to the virtual addresses; otherwise it only forwards. Default yes.", into(&raw.accept, r.boolean)},

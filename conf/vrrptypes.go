@@ -66,7 +66,7 @@ type VRRPInstance struct {
 	UnicastTTL uint8      `json:"unicast_ttl"`     // of what is sent to peers; default 255
 
 	Preempt      bool          `json:"preempt"`       // default yes
-	PreemptDelay time.Duration `json:"preempt_delay"` // 0 to 1000 s: after start, and after the interface has come up
+	PreemptDelay time.Duration `json:"preempt_delay"` // 0 to 1000 s: how long a master of lower priority is left to be one
 	// LowerAdvert: a master answers an advertisement of lower priority at once (RFC 9568, 6.4.3); default yes.
 	LowerAdvert  bool `json:"lower_advert"`
 	HigherAdvert bool `json:"higher_advert,omitempty"` // higher_prio_send_advert: a last one before it yields
