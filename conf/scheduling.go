@@ -31,6 +31,10 @@ func (s *rawScheduling) fields(p *poolReader) []field {
 // wholeSeconds reads a time that the kernel counts in seconds.
 func (r *reader) wholeSeconds(key string, most time.Duration) func(*yaml.Node) (time.Duration, bool) {
 	return func(n *yaml.Node) (time.Duration, bool) {
+		if n.Kind == yaml.ScalarNode && (n.Value == "0" || n.Value == "0s") {
+			r.errorf(n, "%s %s: leave the line out, which is what 0 stands for", key, n.Value)
+			return 0, false
+		}
 		d, ok := r.duration(time.Second, most)(n)
 		if ok && d%time.Second != 0 {
 			r.errorf(n, "%s %s: the kernel counts whole seconds; write %q", key, d, d.Round(time.Second).String())
