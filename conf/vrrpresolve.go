@@ -36,6 +36,9 @@ func (p *vrrpReader) resolveInstance(raw *rawInstance) VRRPInstance {
 	if i.Interface == "" && raw.iface.at == nil && (g.iface.at == nil || g.iface.ok) && p.odd == 0 {
 		p.errorf(raw.at, "%s has no interface; write \"interface: eth0\"", raw.what)
 	}
+	if i.Interface == "lo" && raw.peersAt == nil { // with peers it is where the addresses stand, and the routes lead to them
+		p.errorf(cmp.Or(raw.iface.at, raw.at), "%s: interface lo reaches no other router by multicast; write the one that does, or name the others under unicast_peer", raw.what)
+	}
 	i.DownAdverts = first(DefaultVRRPAdverts, raw.adverts, g.adverts)
 	i.Preempt = p.opposite(raw.preempt, raw.noPreempt, "preempt", true)
 	i.Accept = p.opposite(raw.accept, raw.noAccept, "accept", true)
