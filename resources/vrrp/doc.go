@@ -9,7 +9,7 @@
 //
 // Beyond the RFCs, and as keepalived has it: state FAULT, preempt_delay,
 // down_timer_adverts, sync groups, unicast peers; another list of addresses is
-// remarked, not refused; of two owners one yields in the end; version 3 over
+// remarked, not refused (but for an empty one of version 3); of two owners one yields in the end; version 3 over
 // IPv4 has a pseudo-header under its checksum unless told otherwise, and either
 // form is taken. Of our own: a process that was stopped listens before it acts
 // (see late.go), and a member that its sync group takes back says so, with
