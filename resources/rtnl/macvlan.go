@@ -41,6 +41,11 @@ func SetUp(index int, alias string) Change {
 // RemoveLink removes a virtual interface.
 func RemoveLink(index int) Change { return Change{unix.RTM_DELLINK, 0, linkBody(index)} }
 
+// RemoveNamed is RemoveLink for one whose index is not known.
+func RemoveNamed(name string) Change {
+	return Change{unix.RTM_DELLINK, 0, appendName(linkBody(0), unix.IFLA_IFNAME, name)}
+}
+
 func linkBody(index int) []byte {
 	b := make([]byte, unix.SizeofIfInfomsg)
 	binary.NativeEndian.PutUint32(b[4:], uint32(index))

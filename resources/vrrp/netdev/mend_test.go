@@ -1,6 +1,7 @@
 package netdev
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -187,4 +188,20 @@ func TestRefusalOfThousandsFits(t *testing.T) {
 	})
 	ok(t, d.remove(all[6001:]))
 	nstest.Same(t, "packet filter", a.Run("nft", "list", "ruleset"), "")
+}
+
+func TestVirtualInterfaceThatCannotBeSeenIsNotLeftBehind(t *testing.T) {
+	a, _ := pair(t)
+	h := a.host("")
+	h.watch.Close()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	parent, _ := h.seen.link("eth0")
+	h.subscribe() // anew, and in vain
+	h.watch.Read = func() error { return errors.New("interrupted") }
+	err := h.makeVMAC(&vmac{instance: "web", name: "vrrp.7", parent: "eth0", mac: virtualMAC(router4())}, parent.Index)
+	nstest.Refused(t, err, "interrupted")
+	if links := a.IP("-br link"); strings.Contains(links, "vrrp.7") {
+		t.Errorf("left behind: %s", links)
+	}
 }

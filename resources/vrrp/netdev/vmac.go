@@ -116,6 +116,10 @@ func (h *Host) makeVMAC(v *vmac, parent int) error {
 		return fmt.Errorf("%s on %s: %w%s", v.name, v.parent, err, hint)
 	}
 	if err := h.drain(); err != nil {
+		// Its index is not known, and without it nobody would take it for ours.
+		if e := h.k.Do(rtnl.RemoveNamed(v.name)); e != nil {
+			err = errors.Join(err, fmt.Errorf("removing %s: %w", v.name, e))
+		}
 		return err
 	}
 	l, ok := h.seen.link(v.name)
