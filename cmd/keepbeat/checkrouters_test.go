@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-const aRouter = "vrrp_instance:\n  VI_1: {interface: lo, virtual_router_id: 51, virtual_ipaddress: 10.0.0.201/24}\n"
+const aRouter = "vrrp_instance:\n  VI_1: {interface: lo, virtual_router_id: 51, unicast_peer: 10.0.0.9, virtual_ipaddress: 10.0.0.201/24}\n"
 
 func TestCheckConfigOfVirtualRouters(t *testing.T) {
 	alone := t.TempDir()
