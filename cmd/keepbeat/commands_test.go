@@ -374,7 +374,8 @@ func TestTheJournalGetsPrioritiesAndNoTime(t *testing.T) {
 	if isJournal(f, "") || isJournal(f, "8:12345678901") {
 		t.Error("a file was taken for the journal")
 	}
-	newLogger(f, false).Info("hello")
+	logger, _ := newLogger(f, false)
+	logger.Info("hello")
 	got, err := os.ReadFile(f.Name())
 	if err != nil || !regexp.MustCompile(`^time=\S+ level=INFO msg=hello\n$`).Match(got) {
 		t.Errorf("%q, %v", got, err)

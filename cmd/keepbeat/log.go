@@ -6,21 +6,34 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 
 	"golang.org/x/sys/unix"
 )
 
 // newLogger makes the daemon's log on f: text with a time, or, when f is the
 // journal, which knows the time, with the priority in the form of sd-daemon(3).
-func newLogger(f *os.File, debug bool) *slog.Logger {
+// No record waits for whoever reads f; flush is called before the program ends.
+func newLogger(f *os.File, debug bool) (log *slog.Logger, flush func()) {
 	level := slog.LevelInfo
 	if debug {
 		level = slog.LevelDebug
 	}
-	if isJournal(f, os.Getenv("JOURNAL_STREAM")) {
-		return journalLogger(f, level)
+	// When whoever reads the log has gone, a write is an error and not the end of
+	// the daemon. Not signal.Ignore, which the programs that it runs would inherit.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
+	on := func(w io.Writer) *slog.Logger {
+		return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 	}
-	return slog.New(slog.NewTextHandler(f, &slog.HandlerOptions{Level: level}))
+	if isJournal(f, os.Getenv("JOURNAL_STREAM")) {
+		on = func(w io.Writer) *slog.Logger { return journalLogger(w, level) }
+	}
+	w := &steadyWriter{f: f, lost: func(lines int) []byte {
+		var b bytes.Buffer
+		on(&b).Warn("lines of this log are lost: whatever reads it did not take them in time", "lines", lines)
+		return b.Bytes()
+	}}
+	return on(w), w.Flush
 }
 
 // isJournal compares the file with what systemd.exec(5) puts into

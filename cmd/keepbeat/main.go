@@ -166,10 +166,12 @@ routers with vrrp.yaml, or both.`,
 			if err := nothingHere(a.config); err != nil {
 				return err
 			}
+			logger, flush := newLogger(os.Stderr, debug)
+			defer flush()
 			if isAlone(a.config) {
-				return runAlone(vrrpPath(a.config), newLogger(os.Stderr, debug))
+				return runAlone(vrrpPath(a.config), logger)
 			}
-			return run(a.config, newLogger(os.Stderr, debug))
+			return run(a.config, logger)
 		},
 	}
 	debugFlag(c, &debug)
@@ -185,10 +187,12 @@ func (a *app) releaseCommand() *cobra.Command {
 guard. For ExecStopPost= of the unit; it refuses while a daemon runs.`,
 		Args: noWords,
 		RunE: func(*cobra.Command, []string) error {
+			logger, flush := newLogger(os.Stderr, debug)
+			defer flush()
 			if isAlone(a.config) {
-				return releaseAlone(runDir(a.config), newLogger(os.Stderr, debug))
+				return releaseAlone(runDir(a.config), logger)
 			}
-			return release(a.config, newLogger(os.Stderr, debug))
+			return release(a.config, logger)
 		},
 	}
 	debugFlag(c, &debug)
