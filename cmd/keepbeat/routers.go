@@ -185,6 +185,7 @@ func besideCluster(configPath string, local *conf.Local, registry resources.Regi
 	if err != nil {
 		return nil, err
 	}
+	makeRoom()
 	collectSeldom(v)
 	return &routers{Site: s, path: vrrpPath(configPath), spec: func() *conf.Spec { return node.State().Spec }, logger: logger, v: v}, nil
 }
@@ -293,6 +294,7 @@ func runAlone(path string, logger *slog.Logger) error {
 		return err
 	}
 	r := &routers{Site: s, path: path, logger: logger, v: v}
+	makeRoom()
 	collectSeldom(v)
 
 	signals := make(chan os.Signal, 4)

@@ -57,8 +57,10 @@ const longest = time.Hour
 
 // Alarm is what the clock sleeps by.
 type Alarm interface {
-	// Wait returns after d, or when somebody has rung since it last returned. One
-	// goroutine calls it.
+	// Begin is called by the goroutine that is going to wait, and end when it will
+	// no more. An error says why it may be woken late; it works all the same.
+	Begin() (end func(), err error)
+	// Wait returns after d, or when somebody has rung since it last returned.
 	Wait(d time.Duration)
 	// Ring ends Wait; it does not wait.
 	Ring()
@@ -73,6 +75,8 @@ type timerAlarm struct {
 func newTimerAlarm() *timerAlarm {
 	return &timerAlarm{bell: make(chan struct{}, 1)}
 }
+
+func (a *timerAlarm) Begin() (end func(), err error) { return func() {}, nil }
 
 func (a *timerAlarm) Wait(d time.Duration) {
 	if a.timer == nil {
@@ -96,6 +100,11 @@ func (a *timerAlarm) Ring() {
 // clock does what is due when it is due, until ctx ends.
 func (r *Router) clock(ctx context.Context) {
 	defer context.AfterFunc(ctx, r.alarm.Ring)()
+	end, err := r.alarm.Begin()
+	if err != nil {
+		r.cfg.Logger.Warn("advertisements may be late while the machine is busy", "err", err)
+	}
+	defer end()
 	for {
 		idle := r.tick()
 		if ctx.Err() != nil {

@@ -11,8 +11,9 @@ import (
 // deaf is an Alarm that does not wake the clock.
 type deaf chan struct{}
 
-func (d deaf) Wait(time.Duration) { <-d }
-func (d deaf) Ring()              {}
+func (d deaf) Begin() (func(), error) { return func() {}, nil }
+func (d deaf) Wait(time.Duration)     { <-d }
+func (d deaf) Ring()                  {}
 
 func TestARouterTurnsWhileNothingIsOverdue(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, _ *fakeHost) {

@@ -1,8 +1,11 @@
 package netdev
 
 import (
+	"runtime"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestAnAlarmEndsBySomebodyWhoRingsOrByTime(t *testing.T) {
@@ -31,4 +34,33 @@ func TestAnAlarmEndsBySomebodyWhoRingsOrByTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.Ring() // who comes late does no harm
+}
+
+func TestTheThreadThatWaitsGoesBeforeOthers(t *testing.T) {
+	a, err := NewAlarm()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	nice := func() int {
+		p, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return 20 - p
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before := nice()
+	end, err := a.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := nice(); got != clockNice {
+		t.Errorf("nice %d, want %d", got, clockNice)
+	}
+	end()
+	if got := nice(); got != before {
+		t.Errorf("nice %d afterwards, it was %d", got, before)
+	}
 }

@@ -128,12 +128,18 @@ func places(path string) []string {
 
 // readNumber reads a file's number. 0 with every error.
 func readNumber(path string) (int, error) {
+	// To open a device may do something: /dev/watchdog begins to count.
+	if info, err := os.Stat(path); err != nil {
+		return 0, err
+	} else if !info.Mode().IsRegular() {
+		return 0, fmt.Errorf("%s is not a regular file", path)
+	}
 	h, err := os.OpenFile(path, os.O_RDONLY|nonBlocking, 0)
 	if err != nil {
 		return 0, err
 	}
 	defer h.Close()
-	if info, err := h.Stat(); err != nil || !info.Mode().IsRegular() {
+	if info, err := h.Stat(); err != nil || !info.Mode().IsRegular() { // it may have been exchanged
 		return 0, fmt.Errorf("%s is not a regular file", path)
 	}
 	b, err := io.ReadAll(io.LimitReader(h, fileBytes))
