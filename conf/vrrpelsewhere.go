@@ -39,7 +39,7 @@ var vrrpElsewhere = sync.OnceValue(func() map[string]string {
 	say("is not built; take it out", "vrf disable_local_igmp garp_extra_if vrrp_garp_extra_if vmac_garp_intvl vrrp_vmac_garp_intvl namespace_with_ipsets track_group owner_ignore_adverts vrrp_owner_ignore_adverts")
 	say("is not built; use_vmac gives the virtual router a MAC address of its own by a macvlan", "use_vmac_addr use_ipvlan")
 	say("is not built; name the interface of each instance: use_vmac: NAME", "vmac_prefix vmac_addr_prefix")
-	say("is not built; preempt_delay keeps an instance from taking over for some time after the start, and after its interface has come up", "vrrp_startup_delay vrrp_delay_after_boot interface_up_down_delays")
+	say("is not built; preempt_delay leaves a master of lower priority alone for some time", "vrrp_startup_delay vrrp_delay_after_boot interface_up_down_delays")
 	say("is not built; use a vrrp_script that looks for it, and track_script", "track_src_ip unicast_fault_no_peer")
 	say("has no use here: the kernel tells of the carrier; take it out", "linkbeat_use_polling linkbeat_interfaces")
 	say("has no use here: a master that was late listens before it goes on; take it out", "timer_expired_backup thread_timer_expired")
