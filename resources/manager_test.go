@@ -162,7 +162,7 @@ func (f *fake) Update(ctx context.Context, _ conf.Spec, r conf.Resource) error {
 	if r.Pool == "other" {
 		return ErrNeedsRestart
 	}
-	if err := f.w.do(ctx, "update "+f.name+" to "+r.Pool); err != nil {
+	if err := f.w.do(ctx, strings.TrimSuffix("update "+f.name+" to "+r.Pool, " to ")); err != nil {
 		return err
 	}
 	f.spec = r.Pool
@@ -230,6 +230,7 @@ func story(t *testing.T, name string, f func(w *world)) {
 			w := newWorld(t)
 			defer func() { w.m.Close() }()
 			w.m.Configure(spec("a", "b", "c"))
+			w.said("") // taken, so that a story's own configuration is always the second
 			f(w)
 		})
 	})
@@ -413,6 +414,7 @@ func TestAStopThatFails(t *testing.T) {
 		s := spec("a", "b")
 		s.Groups[0].Resources[1].Class = conf.Fenced
 		w.m.Configure(s)
+		w.said("update b")
 		w.m.Own(own(1))
 		w.said("hold [192.0.2.1]\nstart a\nstart b\nreport web 1 started")
 		w.set("stop b", errBad)
