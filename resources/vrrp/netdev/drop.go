@@ -31,6 +31,7 @@ type drops struct {
 	port   uint32     // of fd
 	events *os.File   // what others do to tables; nil: not watched yet
 	others int        // descriptor of events
+	deaf   string     // why nobody listened the last time that it was said
 	seq    uint32
 	addrs  map[netip.Addr]int // how many instances want it dropped
 	made   bool
@@ -174,8 +175,8 @@ func (d *drops) mend() error {
 	return nil
 }
 
-// watch begins to listen for what others do to the table. Where it cannot, the
-// next instance that becomes master makes up for it.
+// watch begins to listen for what others do to the table. Where it cannot, it is
+// tried again when the table is made the next time.
 func (d *drops) watch() {
 	if d.events != nil {
 		return
@@ -191,7 +192,7 @@ func (d *drops) watch() {
 		}
 	}
 	if err != nil {
-		d.log.Warn("nobody tells when the packet filter of virtual addresses is removed", "err", err)
+		d.unheard(err)
 		return
 	}
 	events := os.NewFile(uintptr(fd), "nftables")
@@ -219,6 +220,15 @@ func (d *drops) ignoreOwn() {
 	_ = unix.SetsockoptSockFprog(d.others, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
 }
 
+// unheard says once of an error that others' changes are not seen. The caller holds mu.
+func (d *drops) unheard(err error) {
+	if text := err.Error(); text != d.deaf {
+		d.deaf = text
+		d.log.Error("changes of the packet filter of virtual addresses cannot be seen: packets to addresses of `accept: no` are taken here once others remove it, as `nft flush ruleset` does, until a virtual router becomes master; after that use `systemctl restart keepbeat`",
+			"table", dropTable, "err", err)
+	}
+}
+
 // listen waits for what becomes of the table, until the file is closed.
 func (d *drops) listen(events *os.File) {
 	rc, err := events.SyscallConn()
@@ -226,7 +236,8 @@ func (d *drops) listen(events *os.File) {
 		return // closed
 	}
 	buf := make([]byte, 64<<10)
-	_ = rc.Read(func(fd uintptr) bool {
+	var failed error // for good
+	_ = rc.Read(func(fd uintptr) bool { // its own error says that the file is closed
 		d.mu.Lock() // what we are doing ourselves is done, and known by its port
 		defer d.mu.Unlock()
 		err := rtnl.Receive(int(fd), buf, func(m rtnl.Message) {
@@ -238,8 +249,20 @@ func (d *drops) listen(events *os.File) {
 			d.spoilt()
 			err = rtnl.Receive(int(fd), buf, func(rtnl.Message) {})
 		}
-		return err != nil && !errors.Is(err, unix.ENOBUFS)
+		if errors.Is(err, unix.ENOBUFS) {
+			err = nil
+		}
+		failed = err
+		return failed != nil
 	})
+	if failed == nil {
+		return
+	}
+	d.mu.Lock()
+	d.events = nil
+	d.unheard(failed)
+	d.mu.Unlock()
+	_ = events.Close()
 }
 
 // takesFrom says of a message of nf_tables whether something of our table is gone.
