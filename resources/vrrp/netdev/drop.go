@@ -236,7 +236,7 @@ func (d *drops) listen(events *os.File) {
 		return // closed
 	}
 	buf := make([]byte, 64<<10)
-	var failed error // for good
+	var failed error                    // for good
 	_ = rc.Read(func(fd uintptr) bool { // its own error says that the file is closed
 		d.mu.Lock() // what we are doing ourselves is done, and known by its port
 		defer d.mu.Unlock()
