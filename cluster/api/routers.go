@@ -60,5 +60,5 @@ func (s *server) alone(w http.ResponseWriter, r *http.Request) {
 	if way := instead[word]; way != "" {
 		text += ": " + way
 	}
-	s.answer(w, http.StatusConflict, Error{Error: text})
+	s.refuse(w, r, http.StatusConflict, text)
 }

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"context"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -9,6 +11,7 @@ import (
 
 func TestVirtualRoutersAloneSayWhatToDoInstead(t *testing.T) {
 	const base = "this is for a node of a cluster (ha.yaml), and this machine runs virtual routers alone (vrrp.yaml)"
+	nowhere := &server{cfg: Config{Logger: slog.New(slog.DiscardHandler)}}
 	for request, want := range map[string]string{
 		"POST /v1/standby":      base + ": a track_file without weight takes a virtual router out, as does `systemctl stop keepbeat`",
 		"POST /v1/takeover":     base + ": a higher priority in vrrp.yaml and `keepbeat vrrp reload` take the addresses",
@@ -21,9 +24,40 @@ func TestVirtualRoutersAloneSayWhatToDoInstead(t *testing.T) {
 	} {
 		method, path, _ := strings.Cut(request, " ")
 		w := httptest.NewRecorder()
-		new(server).alone(w, httptest.NewRequest(method, path, nil))
+		nowhere.alone(w, httptest.NewRequest(method, path, nil))
 		if w.Code != http.StatusConflict || !strings.Contains(w.Body.String(), "\""+want+"\"") {
 			t.Errorf("%s: %d %s", request, w.Code, w.Body)
+		}
+	}
+}
+
+func TestAnOrderThatNobodyCarriesOutIsLoggedAsRefused(t *testing.T) {
+	var log strings.Builder
+	logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+	everybody := access{read: -1, admin: -1}
+	for _, c := range []struct {
+		name, request string
+		node          Node
+		want          string
+	}{
+		{"of a cluster, where virtual routers run alone", "POST /v1/standby", nil,
+			"level=WARN msg=\"order refused\" what=/v1/standby by=root why=\"this is for a node of a cluster (ha.yaml), and this machine runs virtual routers alone (vrrp.yaml): a track_file without weight takes a virtual router out, as does `systemctl stop keepbeat`\"\n"},
+		{"of a newer program", "POST /v1/dance", &fake{}, "level=WARN msg=\"order refused\" what=/v1/dance by=root why=\"this daemon knows no POST /v1/dance; run the same version of keepbeat everywhere\"\n"},
+		{"a question is no order", "GET /v1/status", nil, ""},
+		{"one that is looked at", "POST /v1/vrrp/reload", nil, "level=INFO msg=order what=/v1/vrrp/reload by=root\n"},
+	} {
+		log.Reset()
+		method, path, _ := strings.Cut(c.request, " ")
+		r := httptest.NewRequest(method, path, nil)
+		r = r.WithContext(context.WithValue(r.Context(), peerKey{}, peer{0, nil}))
+		handler(Config{Node: c.node, Logger: logger}, everybody).ServeHTTP(httptest.NewRecorder(), r)
+		if log.String() != c.want {
+			t.Errorf("%s: %q\nwant %q", c.name, log.String(), c.want)
 		}
 	}
 }

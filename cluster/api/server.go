@@ -96,7 +96,7 @@ func handler(cfg Config, a access) http.Handler {
 	mux.HandleFunc("GET /v1/vrrp", s.vrrp)
 	mux.HandleFunc("POST /v1/vrrp/reload", s.reloadRouters)
 	if cfg.Node == nil {
-		mux.HandleFunc("/", s.alone)
+		mux.HandleFunc(allElse, s.alone)
 		return s.guard(mux)
 	}
 	mux.HandleFunc("GET /v1/status", s.status)
@@ -120,14 +120,33 @@ func handler(cfg Config, a access) http.Handler {
 	mux.HandleFunc("POST /v1/keys/add", s.addKey)
 	mux.HandleFunc("POST /v1/keys/use", s.useKey)
 	mux.HandleFunc("POST /v1/keys/remove", s.removeKey)
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		s.answer(w, http.StatusNotFound, Error{Error: "this daemon knows no " + r.Method + " " + r.URL.Path + "; run the same version of keepbeat everywhere"})
+	mux.HandleFunc(allElse, func(w http.ResponseWriter, r *http.Request) {
+		s.refuse(w, r, http.StatusNotFound, "this daemon knows no "+r.Method+" "+r.URL.Path+"; run the same version of keepbeat everywhere")
 	})
 	return s.guard(mux)
 }
 
+// allElse is the pattern of what nobody here does.
+const allElse = "/"
+
+// refuse answers what nobody here does, and has an order of that kind in the log as refused.
+func (s *server) refuse(w http.ResponseWriter, r *http.Request, code int, why string) {
+	if needs(r) == order {
+		s.cfg.Logger.Warn("order refused", "what", r.URL.Path, "by", cluster.OrderOf(r.Context()).By, "why", why)
+	}
+	s.answer(w, code, Error{Error: why})
+}
+
+// needs is what somebody has to be allowed for a request.
+func needs(r *http.Request) right {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return look
+	}
+	return order
+}
+
 // guard lets in who may, bounds what is read of him, and notes who he is.
-func (s *server) guard(h http.Handler) http.Handler {
+func (s *server) guard(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Of a body that nobody wants the server reads some, too.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.cfg.Patience)) // a test's writer has no deadline, and no peer that could dawdle
@@ -135,10 +154,7 @@ func (s *server) guard(h http.Handler) http.Handler {
 		if !known {
 			p.uid = -1
 		}
-		need := order
-		if r.Method == http.MethodGet || r.Method == http.MethodHead {
-			need = look
-		}
+		need := needs(r)
 		if s.access.of(p) < need {
 			w.Header().Set("Connection", "close")
 			s.answer(w, http.StatusForbidden, Error{Error: s.access.refusal(p, need)})
@@ -147,10 +163,12 @@ func (s *server) guard(h http.Handler) http.Handler {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		if need == order {
 			by := userName(p.uid)
-			s.cfg.Logger.Info("order", "what", r.URL.Path, "by", by)
+			if _, pattern := mux.Handler(r); pattern != allElse {
+				s.cfg.Logger.Info("order", "what", r.URL.Path, "by", by)
+			}
 			r = r.WithContext(cluster.WithOrder(r.Context(), cluster.Order{By: by}))
 		}
-		h.ServeHTTP(w, r)
+		mux.ServeHTTP(w, r)
 	})
 }
 
