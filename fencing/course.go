@@ -126,6 +126,19 @@ func (c *course) advance() {
 	c.over = true
 }
 
+// half names the devices of the level that is under way which have cut their part
+// off, while it is not certain yet that the node is down.
+func (c *course) half() []string {
+	if c.doing != conf.FenceOff || c.certain || c.over {
+		return nil
+	}
+	var list []string
+	for _, p := range c.levels[c.at].parts[:c.part] {
+		list = append(list, p.device)
+	}
+	return list
+}
+
 func isFinal(err error) bool {
 	var f final
 	return errors.As(err, &f) || errors.Is(err, errNoAction)

@@ -34,10 +34,11 @@ type job struct {
 	action   conf.FenceAction
 	afterOff bool // FenceOn: to end a reboot
 	node     string
-	port     string               // as in the specification, maybe empty
-	ends     bool                 // the node itself has to end: to be cut off is not enough
-	trusted  bool                 // others may hear it
-	silence  func() time.Duration // for how long nothing has been heard of the node
+	port     string                      // as in the specification, maybe empty
+	ends     bool                        // the node itself has to end: to be cut off is not enough
+	trusted  bool                        // others may hear it
+	silence  func() time.Duration        // for how long nothing has been heard of the node
+	may      func(context.Context) error // Target.May; nil: not to be asked
 }
 
 // called is the target as the device calls it.
@@ -55,6 +56,11 @@ var errNoAction = errors.New("the device has no such action")
 type final struct{ error }
 
 func (f final) Unwrap() error { return f.error }
+
+// refused is what Target.May has said: there was no attempt, and there is to be none.
+type refused struct{ error }
+
+func (r refused) Unwrap() error { return r.error }
 
 // Defaults of Config.
 const (

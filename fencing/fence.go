@@ -43,9 +43,15 @@ func (f *Fencer) Fence(ctx context.Context, t Target, action conf.FenceAction, n
 		if j.silence == nil {
 			j.silence = func() time.Duration { return t.Silent + time.Since(began) }
 		}
+		if !s.afterOff {
+			j.may = t.May
+		}
 		a := Attempt{Device: s.device, Level: s.level, Node: t.Node, By: f.cfg.Node, Action: s.action, At: time.Now()}
 		err = f.try(ctx, d, j)
 		a.Took = time.Since(a.At)
+		if no := (refused{}); errors.As(err, &no) {
+			return out, fmt.Errorf("%s was not fenced (%s): %w", t.Node, action, c.brokenOff(s, failed, no))
+		}
 		before := c.certain
 		if !c.took(err) {
 			continue
@@ -85,6 +91,19 @@ func lastOfEach(failed []string) []string {
 	return list
 }
 
+// brokenOff is the error when no device is to be asked any more, as of step s.
+func (c *course) brokenOff(s step, failed []string, why error) error {
+	before, after := strings.Join(lastOfEach(failed), "; "), ""
+	if before != "" {
+		before += "; "
+	}
+	if off := c.half(); len(off) > 0 {
+		// Not switched on again: it may be off by now for another node, which was let.
+		after = fmt.Sprintf("; what %s has switched off for it stays off: see to it", strings.Join(off, ", "))
+	}
+	return fmt.Errorf("%slevel %d, device %s was not asked: %w%s", before, s.level, s.device, why, after)
+}
+
 // levels returns those that the specification lets this node work through.
 func (f *Fencer) levels(spec *conf.Fencing, node string) ([]level, error) {
 	var list []level
@@ -117,7 +136,8 @@ func (f *Fencer) levels(spec *conf.Fencing, node string) ([]level, error) {
 	return nil, fmt.Errorf("%w fences %s", ErrNoDevice, node)
 }
 
-// try does one action once, within the device's time-out.
+// try does one action once, within the device's time-out, if it may be done. The error
+// is refused when it may not.
 func (f *Fencer) try(ctx context.Context, d conf.FenceDevice, j job) error {
 	dev, err := f.open(d)
 	if err != nil {
@@ -129,6 +149,9 @@ func (f *Fencer) try(ctx context.Context, d conf.FenceDevice, j job) error {
 			return err
 		}
 		defer release()
+	}
+	if err := f.let(ctx, dev, j); err != nil {
+		return err
 	}
 	if d.Type != conf.FenceWatchdog { // its timeout is what it waits for
 		var cancel context.CancelFunc
@@ -163,6 +186,21 @@ func (f *Fencer) Unfence(ctx context.Context, self string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// let asks whether an attempt may be made. What would come between the answer and
+// the device's work, and may take its time, is done before.
+func (f *Fencer) let(ctx context.Context, dev device, j job) error {
+	if j.may == nil {
+		return nil
+	}
+	if a, ok := dev.(*agent); ok {
+		_, _ = f.meta.of(ctx, a) // kept for act, which says what is wrong with it
+	}
+	if err := j.may(ctx); err != nil {
+		return refused{err}
+	}
+	return nil
 }
 
 func (f *Fencer) unfence(ctx context.Context, d conf.FenceDevice, t conf.FenceTarget) error {

@@ -55,6 +55,11 @@ type Target struct {
 	// Trusted says that others may hear the node and let it act: that nothing is heard of
 	// it here proves nothing, and a watchdog device refuses. Ends goes with it.
 	Trusted bool
+	// May is asked right before each attempt, after all that is waited for; nil: nobody
+	// has to be. An error ends Fence, which wraps it: no device is asked any more, be it
+	// in the midst of a level. It is not asked about switching on again what is down
+	// already, nor when a person confirms: that says what has been done.
+	May func(context.Context) error
 }
 
 // DeviceStatus is a device as `keepbeat status` and `keepbeat fence test` show it.
