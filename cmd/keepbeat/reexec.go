@@ -12,22 +12,57 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keepbeat/keepbeat/cluster"
+	"github.com/keepbeat/keepbeat/conf"
 	"github.com/keepbeat/keepbeat/fencing/watchdog"
 )
 
 // reexecutor replaces the daemon by the program as it is on disk.
 type reexecutor struct {
+	config  string // path of ha.yaml
 	node    *cluster.Node
 	dog     *watchdog.Watchdog
 	routers *routers // nil: there is no vrrp.yaml
 	logger  *slog.Logger
 }
 
-// restart is `systemctl reload`: the long lease, then re-exec.
+// restartable is a node that restarts only into a daemon that could start.
+type restartable struct {
+	*cluster.Node
+	again *reexecutor
+}
+
+// PrepareRestart is cluster.Node's, after a look at the files.
+func (n restartable) PrepareRestart(ctx context.Context) error { return n.again.prepare(ctx) }
+
+// prepare takes the long lease if the new daemon could start.
+func (r *reexecutor) prepare(ctx context.Context) error {
+	if err := r.sound(); err != nil {
+		return fmt.Errorf("%w\nthe new daemon would not start, so this one goes on: correct that (`keepbeat check-config` looks at it), or begin a newer program that knows it by `systemctl restart keepbeat`", err)
+	}
+	return r.node.PrepareRestart(ctx)
+}
+
+// sound says whether a daemon that starts now could read its files.
+func (r *reexecutor) sound() error {
+	local, _, err := conf.LoadLocal(r.config)
+	if err != nil {
+		return err
+	}
+	if _, _, err := conf.LoadAuthKeys(local.AuthKeys); err != nil {
+		return err
+	}
+	if !hasRouters(r.config) {
+		return nil
+	}
+	_, err = routersOfNode(r.config, local, slog.New(slog.DiscardHandler))
+	return err
+}
+
+// restart is SIGHUP: the long lease, then re-exec.
 func (r *reexecutor) restart() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if err := r.node.PrepareRestart(ctx); err != nil {
+	if err := r.prepare(ctx); err != nil {
 		r.logger.Error("not restarted", "err", err)
 		return
 	}
@@ -40,9 +75,6 @@ func (r *reexecutor) restart() {
 func (r *reexecutor) exec() {
 	time.Sleep(50 * time.Millisecond) // let the answer on the control socket get out
 	path, err := executable()
-	if err == nil && r.routers != nil {
-		err = r.routers.sound() // the new daemon would refuse to start
-	}
 	if err == nil {
 		usec, _ := monotonicUsec()
 		notify("RELOADING=1\nMONOTONIC_USEC="+usec, r.logger)

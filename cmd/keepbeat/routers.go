@@ -153,15 +153,6 @@ func notReloaded(was, is *conf.VRRP, alone bool) (keys []string) {
 	return keys
 }
 
-// sound says whether a daemon that starts now could read the file. Without one it runs none.
-func (r *routers) sound() error {
-	if _, err := os.Lstat(r.path); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	_, err := loadRouters(r.path, r.clusters(), slog.New(slog.DiscardHandler))
-	return err
-}
-
 // clusters is the specification of the cluster beside it, nil without one.
 func (r *routers) clusters() *conf.Spec {
 	if r.spec == nil {
@@ -170,14 +161,22 @@ func (r *routers) clusters() *conf.Spec {
 	return r.spec()
 }
 
-// besideCluster makes the virtual routers of a director. What the cluster has is
-// not theirs; of files that cannot be read nothing is known yet, and keepApart looks later.
-func besideCluster(configPath string, local *conf.Local, registry resources.Registry, node *cluster.Node, logger *slog.Logger) (*routers, error) {
+// routersOfNode reads vrrp.yaml of a director. What the cluster has is not theirs;
+// of files that cannot be read nothing is known yet, and keepApart looks later.
+func routersOfNode(configPath string, local *conf.Local, logger *slog.Logger) (*conf.VRRP, error) {
+	if !isDirector(local) {
+		return nil, fmt.Errorf("%s: this node is a witness, which owns no addresses: take the file away, or make the node a director", vrrpPath(configPath))
+	}
 	var spec *conf.Spec
 	if files, err := conf.ReadFiles(local.ConfDir); err == nil {
 		spec, _, _ = conf.ParseSpec(files, local)
 	}
-	v, err := loadRouters(vrrpPath(configPath), spec, logger)
+	return loadRouters(vrrpPath(configPath), spec, logger)
+}
+
+// besideCluster makes the virtual routers of a director.
+func besideCluster(configPath string, local *conf.Local, registry resources.Registry, node *cluster.Node, logger *slog.Logger) (*routers, error) {
+	v, err := routersOfNode(configPath, local, logger)
 	if err != nil {
 		return nil, err
 	}

@@ -242,12 +242,9 @@ func run(configPath string, logger *slog.Logger) error {
 		calls.spec = func() *conf.Spec { return node.State().Spec }
 		start("callbacks", calls.run)
 	}
-	again := &reexecutor{node: node, dog: dog, logger: logger}
-	control := api.Config{Node: node, Logger: logger, Restart: func() { go again.exec() }}
+	again := &reexecutor{config: configPath, node: node, dog: dog, logger: logger}
+	control := api.Config{Node: restartable{node, again}, Logger: logger, Restart: func() { go again.exec() }}
 	if hasRouters(configPath) {
-		if !director {
-			return fmt.Errorf("%s: this node is a witness, which owns no addresses: take the file away, or make the node a director", vrrpPath(configPath))
-		}
 		r, err := besideCluster(configPath, local, cfg.Registry, node, logger)
 		if err != nil {
 			return err
