@@ -24,6 +24,20 @@ func shrink(t *testing.T, l *net.TCPListener) {
 	}
 }
 
+// full tells whether a listener's queue has no room, after which the kernel answers no connect.
+func full(t *testing.T, l *net.TCPListener) bool {
+	t.Helper()
+	rc, err := l.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var i *unix.TCPInfo
+	if e := rc.Control(func(fd uintptr) { i, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) }); e != nil || err != nil {
+		t.Fatal(e, err)
+	}
+	return i.Unacked > i.Sacked // of a listener: how many wait, and how many may
+}
+
 func TestConnect(t *testing.T) {
 	for _, a := range []struct{ network, addr string }{{"tcp4", "127.0.0.1:0"}, {"tcp6", "[::1]:0"}} {
 		seen := make(chan error, 1)
@@ -31,7 +45,7 @@ func TestConnect(t *testing.T) {
 			_, err := c.Read(make([]byte, 1))
 			seen <- err
 		})
-		c := conf.Check{Type: conf.Connect, Target: netip.MustParseAddrPort(addr), Timeout: 5 * time.Second}
+		c := conf.Check{Type: conf.Connect, Target: netip.MustParseAddrPort(addr), Timeout: time.Minute}
 		expect(t, c, "connected")
 		if err := <-seen; err != io.EOF {
 			t.Errorf("the server saw %v, want an orderly end: its log should stay clean", err)
@@ -43,7 +57,7 @@ func TestConnect(t *testing.T) {
 	}
 	addr := l.Addr().String()
 	l.Close()
-	expect(t, conf.Check{Type: conf.Connect, Target: netip.MustParseAddrPort(addr), Timeout: 5 * time.Second}, "!connect "+addr+": connection refused")
+	expect(t, conf.Check{Type: conf.Connect, Target: netip.MustParseAddrPort(addr), Timeout: time.Minute}, "!connect "+addr+": connection refused")
 	expect(t, conf.Check{Type: conf.Connect, Target: netip.MustParseAddrPort("[fe80::1%nosuchif0]:80"), Timeout: time.Second},
 		"!connect [fe80::1%nosuchif0]:80: interface nosuchif0: route ip+net: no such network interface")
 }

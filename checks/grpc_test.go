@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/keepbeat/keepbeat/conf"
 )
@@ -69,7 +68,7 @@ var health = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Method != "POST" || r.URL.Path != "/grpc.health.v1.Health/Check" || r.ProtoMajor != 2:
 		bad = "12"
-	case r.Header.Get("Content-Type") != "application/grpc" || r.Header.Get("TE") != "trailers" || r.Header.Get("Grpc-Timeout") != "5000m":
+	case r.Header.Get("Content-Type") != "application/grpc" || r.Header.Get("TE") != "trailers" || r.Header.Get("Grpc-Timeout") != "60000m":
 		bad = "3"
 	case len(body) < 5 || body[0] != 0 || int(binary.BigEndian.Uint32(body[1:])) != len(body)-5:
 		bad = "13"
@@ -100,7 +99,7 @@ func TestGRPCAsksForAService(t *testing.T) {
 func TestGRPCSilenceEndsAtTheDeadline(t *testing.T) {
 	for _, service := range []string{"grpc", "grpcs"} {
 		c := grpcAt(blackhole(t))
-		c.Service, c.Timeout = service, 150*time.Millisecond
-		expect(t, c, "!connect "+c.Target.String()+": no answer within 150ms")
+		c.Service = service
+		expectSilence(t, c, "!connect "+c.Target.String()+": no answer within TIME")
 	}
 }

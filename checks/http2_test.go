@@ -172,11 +172,10 @@ func TestHTTP2ServerThatReadsNothingEndsAtTheDeadline(t *testing.T) {
 			if _, err := c.Write(ping); err != nil {
 				return
 			}
-			time.Sleep(time.Millisecond) // the limit of control frames is not to come before the deadline
+			time.Sleep(5 * time.Millisecond) // the limit of control frames is not to come before the deadline
 		}
 	}))
-	c.Timeout = 200 * time.Millisecond
-	expect(t, c, "!no answer within 200ms")
+	expectSilence(t, c, "!no answer within TIME")
 }
 
 // http2Server is net/http's, by prior knowledge or by TLS.

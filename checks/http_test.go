@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 func httpAt(addr string) conf.Check {
 	return conf.Check{
 		Type: conf.Negotiate, Service: "http", Target: netip.MustParseAddrPort(addr),
-		Request: "/", HTTPMethod: "GET", Interval: time.Second, Timeout: 5 * time.Second, Fall: 1, Rise: 1,
+		Request: "/", HTTPMethod: "GET", Interval: time.Second, Timeout: time.Minute, Fall: 1, Rise: 1,
 	}
 }
 
@@ -275,19 +275,12 @@ func TestHTTPSilenceAndDripsEndAtTheDeadline(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, service := range []string{"http", "https"} {
-				c := httpAt(serve(t, "tcp", "127.0.0.1:0", handle))
-				c.Service, c.Timeout = service, 200*time.Millisecond
-				_, err := try(t, c)
-				if err == nil {
-					t.Fatalf("%s: up", service)
-				}
-				if name == "silence" && !isTimeout(err) {
-					t.Errorf("%s: %v", service, err)
-				}
-				if service == "http" && err.Error() != "no answer within 200ms" {
-					t.Errorf("got %v", err)
-				}
+			c := httpAt(serve(t, "tcp", "127.0.0.1:0", handle))
+			expectSilence(t, c, "!no answer within TIME")
+			c.Service, c.Timeout = "https", 200*time.Millisecond
+			_, err := try(t, c)
+			if err == nil || name == "silence" && !isTimeout(err) {
+				t.Errorf("https: %v", err)
 			}
 		})
 	}
@@ -322,16 +315,13 @@ func blackhole(t *testing.T) string {
 	}
 	shrink(t, l.(*net.TCPListener))
 	t.Cleanup(func() { l.Close() })
-	for range 8 { // nobody accepts these
-		d := net.Dialer{Timeout: 100 * time.Millisecond}
-		c, err := d.Dial("tcp", l.Addr().String())
-		if err != nil {
-			return l.Addr().String()
+	for !full(t, l.(*net.TCPListener)) { // nobody accepts these
+		d := net.Dialer{Timeout: 100 * time.Millisecond} // one whose handshake is not over yet may have filled it
+		if c, err := d.Dial("tcp", l.Addr().String()); err == nil {
+			t.Cleanup(func() { c.Close() })
 		}
-		t.Cleanup(func() { c.Close() })
 	}
-	t.Fatal("the listener's queue does not fill")
-	return ""
+	return l.Addr().String()
 }
 
 func TestNoAnswerToTheConnectSaysSo(t *testing.T) {
@@ -339,8 +329,8 @@ func TestNoAnswerToTheConnectSaysSo(t *testing.T) {
 	for _, c := range []conf.Check{
 		{Type: conf.Negotiate, Service: "http"}, {Type: conf.Negotiate, Service: "https"}, {Type: conf.Connect},
 	} {
-		c.Target, c.Timeout = netip.MustParseAddrPort(addr), 150*time.Millisecond
-		expect(t, c, "!connect "+addr+": no answer within 150ms")
+		c.Target = netip.MustParseAddrPort(addr)
+		expectSilence(t, c, "!connect "+addr+": no answer within TIME")
 	}
 }
 

@@ -49,7 +49,7 @@ func readLDAP(c net.Conn) []byte {
 
 func ldapTo(addr string) conf.Check {
 	return conf.Check{
-		Type: conf.Negotiate, Service: "ldap", Target: netip.MustParseAddrPort(addr), Timeout: 5 * time.Second,
+		Type: conf.Negotiate, Service: "ldap", Target: netip.MustParseAddrPort(addr), Timeout: time.Minute,
 		Login: "cn=probe", Passwd: "probe-password", Request: "dc=example",
 	}
 }

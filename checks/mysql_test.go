@@ -67,7 +67,7 @@ const (
 
 func mysqlTo(addr string) conf.Check {
 	return conf.Check{
-		Type: conf.Negotiate, Service: "mysql", Target: netip.MustParseAddrPort(addr), Timeout: 5 * time.Second,
+		Type: conf.Negotiate, Service: "mysql", Target: netip.MustParseAddrPort(addr), Timeout: time.Minute,
 		Login: "probe", Passwd: "probe-password",
 	}
 }

@@ -34,7 +34,7 @@ func readTNSConnect(c net.Conn) string {
 }
 
 func oracleTo(addr, database string) conf.Check {
-	return conf.Check{Type: conf.Negotiate, Service: "oracle", Target: netip.MustParseAddrPort(addr), Timeout: 5 * time.Second, Database: database}
+	return conf.Check{Type: conf.Negotiate, Service: "oracle", Target: netip.MustParseAddrPort(addr), Timeout: time.Minute, Database: database}
 }
 
 func TestOracleAnswers(t *testing.T) {

@@ -41,7 +41,7 @@ func TestWhereAProbeComesFrom(t *testing.T) {
 		for _, typ := range []conf.CheckType{conf.Connect, conf.Negotiate} {
 			t.Run(tc.name+", "+typ.String(), func(t *testing.T) {
 				c, want := tc.c, tc.want
-				c.Type, c.Timeout = typ, 5*time.Second
+				c.Type, c.Timeout = typ, time.Minute
 				if typ == conf.Negotiate {
 					c.Service = "http"
 				}
@@ -111,7 +111,7 @@ func TestPingFromSomewhere(t *testing.T) {
 // A kernel with SCTP connects by it; one without says so and blames nobody.
 func TestConnectBySCTP(t *testing.T) {
 	for _, at := range []string{"127.0.0.1", "::1"} {
-		c := conf.Check{Type: conf.Connect, Service: "sctp", Target: netip.AddrPortFrom(netip.MustParseAddr(at), 9), Timeout: 5 * time.Second}
+		c := conf.Check{Type: conf.Connect, Service: "sctp", Target: netip.AddrPortFrom(netip.MustParseAddr(at), 9), Timeout: time.Minute}
 		family, sa, err := sockaddr(netip.AddrPortFrom(c.Target.Addr(), 0))
 		if err != nil {
 			t.Fatal(err)

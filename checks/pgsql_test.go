@@ -100,7 +100,7 @@ func (s pgServer) scram(password string, iterations int, change func(signature [
 
 func pgsqlTo(addr string) conf.Check {
 	return conf.Check{
-		Type: conf.Negotiate, Service: "pgsql", Target: netip.MustParseAddrPort(addr), Timeout: 5 * time.Second,
+		Type: conf.Negotiate, Service: "pgsql", Target: netip.MustParseAddrPort(addr), Timeout: time.Minute,
 		Login: "probe", Passwd: "probe-password", Database: "shop",
 	}
 }

@@ -22,7 +22,7 @@ const (
 
 func radiusTo(target netip.AddrPort) conf.Check {
 	return conf.Check{
-		Type: conf.Negotiate, Service: "radius", Target: target, Timeout: 5 * time.Second,
+		Type: conf.Negotiate, Service: "radius", Target: target, Timeout: time.Minute,
 		Login: "alice", Passwd: testPassword, Secret: testSecret,
 	}
 }
@@ -140,28 +140,19 @@ func TestRadiusAnswers(t *testing.T) {
 				radiusReply{code: accessReject, secret: "another"}.to(q), radiusReply{code: accessAccept}.to(q)}
 		}, "Access-Accept"},
 		{"another secret", one(radiusReply{code: accessAccept, secret: "another"}),
-			"!no answer within 300ms; ignored: 1 that were no answer to the request, the last: a wrong Response Authenticator; is the secret the server's?"},
+			"!no answer within TIME; ignored: 1 that were no answer to the request, the last: a wrong Response Authenticator; is the secret the server's?"},
 		{"a wrong Message-Authenticator", one(radiusReply{code: accessAccept, unsigned: true, attributes: append([]byte{attrMessageAuthenticator, 18}, make([]byte, 16)...)}),
-			"!no answer within 300ms; ignored: 1 that were no answer to the request, the last: a wrong Message-Authenticator"},
+			"!no answer within TIME; ignored: 1 that were no answer to the request, the last: a wrong Message-Authenticator"},
 		{"an empty Message-Authenticator", one(radiusReply{code: accessAccept, unsigned: true, attributes: []byte{attrMessageAuthenticator, 2}}),
-			"!no answer within 300ms; ignored: 1 that were no answer to the request, the last: a wrong Message-Authenticator"},
+			"!no answer within TIME; ignored: 1 that were no answer to the request, the last: a wrong Message-Authenticator"},
 		{"an attribute without a length", one(radiusReply{code: accessAccept, unsigned: true, attributes: []byte{1, 0}}),
-			"!no answer within 300ms; ignored: 1 that were no answer to the request, the last: an answer whose attributes do not end where it ends"},
-		{"silence", func([]byte) [][]byte { return nil }, "!no answer within 300ms"},
+			"!no answer within TIME; ignored: 1 that were no answer to the request, the last: an answer whose attributes do not end where it ends"},
+		{"silence", func([]byte) [][]byte { return nil }, "!no answer within TIME"},
 	} {
 		for _, addr := range []string{"127.0.0.1:0", "[::1]:0"} {
 			t.Run(tc.name+" "+addr, func(t *testing.T) {
 				c := radiusTo(serveUDP(t, addr, tc.answer))
-				if strings.HasPrefix(tc.want, "!no answer") {
-					c.Timeout = 300 * time.Millisecond
-				}
-				got, err := try(t, c)
-				if err != nil {
-					got = "!" + err.Error()
-				}
-				if got != tc.want {
-					t.Errorf("got  %s\nwant %s", got, tc.want)
-				}
+				expectOrSilence(t, c, tc.want)
 			})
 		}
 	}

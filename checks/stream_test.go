@@ -19,7 +19,7 @@ import (
 
 // binaryChecks are checks of the services whose messages say their length.
 func binaryChecks() map[string]conf.Check {
-	c := conf.Check{Type: conf.Negotiate, Timeout: 5 * time.Second, Login: "probe", Passwd: "probe-password"}
+	c := conf.Check{Type: conf.Negotiate, Timeout: time.Minute, Login: "probe", Passwd: "probe-password"}
 	m := map[string]conf.Check{}
 	for _, s := range []string{"ldap", "mysql", "pgsql", "oracle"} {
 		c.Service = s
@@ -123,7 +123,7 @@ func TestAStreamHoldsWhatWasSent(t *testing.T) {
 // A server that speaks first waits for the end of the handshake, which dialCheck
 // would hold back for 200 ms.
 func TestAServerThatSpeaksFirstIsHeardAtOnce(t *testing.T) {
-	c := conf.Check{Type: conf.Negotiate, Service: "mysql", Timeout: 5 * time.Second}
+	c := conf.Check{Type: conf.Negotiate, Service: "mysql", Timeout: time.Minute}
 	c.Target = netip.MustParseAddrPort(serve(t, "tcp", "127.0.0.1:0", func(c net.Conn) {
 		c.Write([]byte{4, 0, 0, 0, 0xff, 0x10, 4, 'x'})
 		io.Copy(io.Discard, c) // a close would change the option that is looked at

@@ -186,8 +186,7 @@ func TestTheDeadlineOfATaskIsThatOfTheWholeCheck(t *testing.T) {
 		}
 	})
 	c := httpAt(addr)
-	c.Timeout = 200 * time.Millisecond
-	expect(t, c, "!no answer within 200ms")
+	expectSilence(t, c, "!no answer within TIME")
 }
 
 // The loop's own descriptors and those of checks under way.

@@ -51,7 +51,7 @@ func closedUDP(t *testing.T, addr string) netip.AddrPort {
 }
 
 func udpTo(target netip.AddrPort) conf.Check {
-	return conf.Check{Type: conf.Negotiate, Service: "udp", Target: target, Timeout: 5 * time.Second}
+	return conf.Check{Type: conf.Negotiate, Service: "udp", Target: target, Timeout: time.Minute}
 }
 
 func TestALostDatagramIsSentAgain(t *testing.T) {
@@ -93,20 +93,21 @@ func TestAFloodOfForeignDatagramsEndsTheCheck(t *testing.T) {
 
 func TestAUDPCheckEndsWithItsContext(t *testing.T) {
 	target := serveUDP(t, "127.0.0.1:0", func([]byte) [][]byte { return [][]byte{{7}} })
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
 	c := udpTo(target)
-	c.Timeout = 300 * time.Millisecond
 	conn, err := dialUDPCheck(ctx, c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	err = conn.ask([]byte("x"), make([]byte, 10), func(p []byte) error { return foreign("not mine") })
-	if want := "no answer within 300ms; ignored: 1 that were no answer to the request, the last: not mine"; err == nil || err.Error() != want || !isTimeout(err) {
+	err = conn.ask([]byte("x"), make([]byte, 10), func(p []byte) error {
+		time.AfterFunc(50*time.Millisecond, func() { cancel(context.DeadlineExceeded) })
+		return foreign("not mine")
+	})
+	if want := "no answer within 1m0s; ignored: 1 that were no answer to the request, the last: not mine"; err == nil || err.Error() != want || !isTimeout(err) {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
-	cancel()
 	if _, err := conn.receive(make([]byte, 1), time.Now().Add(time.Hour)); err == nil {
 		t.Error("received after the end")
 	}
@@ -151,13 +152,10 @@ func TestUDPChecks(t *testing.T) {
 		payload, hex string
 		min, max     int
 		answer       func([]byte) [][]byte
-		timeout      time.Duration
 		want         string
 	}{
 		{name: "any reply", payload: "0102", answer: echo, want: "reply of 2 bytes"},
 		{name: "an empty reply to nothing", answer: func([]byte) [][]byte { return [][]byte{{}} }, want: "reply of 0 bytes"},
-		{name: "silence is good enough when no reply is asked for", timeout: 200 * time.Millisecond,
-			answer: func([]byte) [][]byte { return nil }, want: "not refused within 150ms (no reply is asked for)"},
 		{name: "the wanted bytes", payload: "0102ff", hex: "01x2FX", answer: echo, want: "reply of 3 bytes"},
 		{name: "more than the wanted bytes", payload: "0102ff", hex: "01", answer: echo, want: "reply of 3 bytes"},
 		{name: "other bytes", payload: "0102ff", hex: "01x3", answer: echo, want: "!reply of 3 bytes begins with 0102ff, wanted 01x3"},
@@ -168,16 +166,12 @@ func TestUDPChecks(t *testing.T) {
 		{name: "much more than the wanted bytes", payload: strings.Repeat("01", 600), hex: "01", answer: echo, want: "reply of 512 bytes or more"},
 		{name: "the greatest length", payload: strings.Repeat("01", 600), max: 600, answer: echo, want: "reply of 600 bytes"},
 		{name: "one more", payload: strings.Repeat("01", 600), max: 599, answer: echo, want: "!reply of 600 bytes or more, wanted at most 599"},
-		{name: "silence where a reply is wanted", payload: "01", min: 1, timeout: 200 * time.Millisecond,
-			answer: func([]byte) [][]byte { return nil }, want: "!no answer within 200ms"},
+		{name: "silence where a reply is wanted", payload: "01", min: 1, answer: func([]byte) [][]byte { return nil }, want: "!no answer within TIME"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := udpTo(serveUDP(t, "[::1]:0", tc.answer))
 			c.Payload, c.ReplyHex, c.ReplyMin, c.ReplyMax = tc.payload, tc.hex, tc.min, tc.max
-			if tc.timeout != 0 {
-				c.Timeout = tc.timeout
-			}
-			expect(t, c, tc.want)
+			expectOrSilence(t, c, tc.want)
 		})
 	}
 	for _, addr := range []string{"127.0.0.1:0", "[::1]:0"} {
@@ -186,6 +180,21 @@ func TestUDPChecks(t *testing.T) {
 		expect(t, c, "!udp "+c.Target.String()+": connection refused")
 		c.ReplyMin = 1
 		expect(t, c, "!udp "+c.Target.String()+": connection refused")
+	}
+}
+
+// The quarter of the time-out that is left is no part of this: a busy machine may need it.
+func TestSilenceIsGoodEnoughWhenNoReplyIsAskedFor(t *testing.T) {
+	c := udpTo(serveUDP(t, "[::1]:0", func([]byte) [][]byte { return nil }))
+	c.Timeout = 200 * time.Millisecond
+	conn, err := dialUDPCheck(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	k := udpCheck{c: c}
+	if got, err := k.quiet(conn, make([]byte, 10)); err != nil || got != "not refused within 150ms (no reply is asked for)" {
+		t.Errorf("%q %v", got, err)
 	}
 }
 

@@ -14,7 +14,7 @@ func TestPing(t *testing.T) {
 	p := NewPinger()
 	defer p.Close()
 	for _, a := range []string{"127.0.0.1", "::1", "::ffff:127.0.0.1"} {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		if err := p.Ping(ctx, netip.MustParseAddr(a), time.Second); err != nil {
 			t.Error(err)
 		}
@@ -33,7 +33,7 @@ func TestPingsShareASocketAndFindTheirReplies(t *testing.T) {
 	for range 200 {
 		for _, a := range []string{"127.0.0.1", "127.0.0.2", "::1"} {
 			wg.Go(func() {
-				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				if err := p.Ping(ctx, netip.MustParseAddr(a), time.Second); err != nil {
 					t.Error(err)

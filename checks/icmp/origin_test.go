@@ -36,7 +36,7 @@ func TestPingFrom(t *testing.T) {
 		{"no name of an interface", Origin{Interface: strings.Repeat("x", 99)}, "127.0.0.1", "interface xxx"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			err := p.PingFrom(ctx, tc.o, a(tc.to), time.Second)
 			var origin OriginError
