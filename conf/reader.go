@@ -37,6 +37,8 @@ type reader struct {
 	odd    int    // keys that were not understood: one of them may be what else would be missed
 	halted bool   // maxNodes reached; said once
 	items  int    // addresses, peers, routes and rules of vrrp.yaml so far
+	flags  bool   // vrrp.yaml: a key without a value is a word of keepalived that stands alone there
+	key    string // whose value is read
 }
 
 // field is one key of a mapping: its name, what the documentation says of it
@@ -248,6 +250,7 @@ func (r *reader) mapping(n *yaml.Node, what string, fields []field, elsewhere ma
 		seen[name] = key
 		for i := range fields {
 			if fields[i].name == name {
+				r.key = name
 				fields[i].read(value)
 				return
 			}
@@ -257,6 +260,10 @@ func (r *reader) mapping(n *yaml.Node, what string, fields []field, elsewhere ma
 		}
 		word, _, _ := strings.Cut(name, " ") // keepalived writes an argument after it
 		if word != name && slices.ContainsFunc(fields, func(f field) bool { return f.name == word }) {
+			if vrrpNamed[word] && value.Kind == yaml.MappingNode {
+				r.errorf(key, "a name stands between %s and its colon; write %q once in the file, and below it, indented, each name as a key: %s", quote(word), word+":", quote(strings.TrimSpace(name[len(word):])+":"))
+				return
+			}
 			// What stands there may be a password.
 			r.errorf(key, "a word stands between %s and its colon; write %q and put the word behind the colon, or below it as a key", quote(word), word+": ...")
 			return

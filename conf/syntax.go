@@ -39,6 +39,12 @@ func firstRune(s string) string {
 	return s[:size]
 }
 
+// aloneInKeepalived are the words of keepalived.conf that most often stand alone in a line.
+var aloneInKeepalived = map[string]bool{
+	"nopreempt": true, "no_accept": true, "accept": true, "use_vmac": true, "vmac_xmit_base": true, "dont_track_primary": true,
+	"smtp_alert": true, "init_fail": true, "full_command": true, "sync_group_tracking_weight": true,
+}
+
 var (
 	yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?`)
 
@@ -122,7 +128,11 @@ func mistake(lines []string, named int, text string) (line, column int, hint str
 	case strings.Contains(text, "could not find expected ':'"):
 		for i := first; i < last; i++ {
 			if m := bareWord.FindStringSubmatchIndex(lines[i]); m != nil {
-				return i + 1, m[2] + 1, fmt.Sprintf("%s has no value; a line is \"key: value\"", quote(strings.Fields(lines[i])[0]))
+				word, hint := strings.Fields(lines[i])[0], ""
+				if aloneInKeepalived[word] {
+					hint = fmt.Sprintf(", such as \"%s: yes\"", word)
+				}
+				return i + 1, m[2] + 1, fmt.Sprintf("%s has no value; a line is \"key: value\"%s", quote(word), hint)
 			}
 		}
 	case strings.Contains(text, "did not find expected key"), strings.Contains(text, "expected '-' indicator"):

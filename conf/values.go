@@ -65,8 +65,20 @@ func oneOf[T any](r *reader, words []string, values ...T) func(*yaml.Node) (T, b
 	}
 }
 
+// flag refuses a key without a value where keepalived has a word that stands alone; true: it has.
+func (r *reader) flag(n *yaml.Node) bool {
+	if !r.flags || !isNull(r.resolve(n)) {
+		return false
+	}
+	r.errorf(n, "%s alone is not enough here; write \"%s: yes\"", quote(r.key), r.key)
+	return true
+}
+
 // boolean reads yes, no, on, off, true, false as ldirectord does.
 func (r *reader) boolean(n *yaml.Node) (v, ok bool) {
+	if r.flag(n) {
+		return false, false
+	}
 	s, ok := r.scalar(n, "yes or no")
 	if !ok {
 		return false, false

@@ -116,7 +116,7 @@ func ParseVRRP(files VRRPFiles) (*VRRP, []Warning, error) {
 // parseVRRP is ParseVRRP with what is known of names.
 func parseVRRP(files VRRPFiles, hosts *names) (*VRRP, []Warning, error) {
 	p := &vrrpReader{
-		reader: &reader{file: files.Name, errs: slices.Clone(files.parsed.errs), warns: slices.Clone(files.parsed.warns)}, files: files,
+		reader: &reader{file: files.Name, flags: true, errs: slices.Clone(files.parsed.errs), warns: slices.Clone(files.parsed.warns)}, files: files,
 		v:       &VRRP{Places: Places{files.Name, map[netip.Addr]LineColumn{}, map[string]LineColumn{}}},
 		tracked: map[string]map[string]placed[VRRPTrack]{}, instances: map[string]*rawInstance{}, broken: map[string]bool{}, hosts: hosts,
 	}
@@ -175,6 +175,19 @@ func (p *vrrpReader) read(root *yaml.Node) {
 	p.section(raw.groups, "vrrp_sync_group", p.syncGroup)
 	p.together()
 	p.readPools(raw.pools)
+}
+
+// vrrpNamed are the keys of the file behind which keepalived.conf has a name.
+// (track_file, which is one, too, stands also in instances, without a name.)
+var vrrpNamed = map[string]bool{
+	"vrrp_instance": true, "vrrp_script": true, "vrrp_sync_group": true, "vrrp_track_process": true, "vrrp_track_file": true,
+}
+
+// another is the fault of a value in which several lines of keepalived.conf have
+// become one: YAML folds them. next is the word with which the second begins.
+func another(words []string, next int) error {
+	first := strings.Join(words[:next], " ")
+	return fmt.Errorf("%s begins another one; write a list, each behind a dash: %s, %s", quote(words[next]), quote("- "+first), quote("- "+words[next]))
 }
 
 // Limits of one file, ten times what anybody has. An alias makes much of little.

@@ -69,6 +69,9 @@ func (a *VRRPAddress) parse(text string) error {
 			w = "brd"
 		}
 		if !slices.Contains([]string{"brd", "dev", "scope", "label"}, w) {
+			if _, err := parsePrefix(w); err == nil {
+				return fmt.Errorf("%s: %w", words[0], another(words, i))
+			}
 			return fmt.Errorf("%s: %s is not understood; write \"ADDRESS/PREFIX [brd IP] [dev IF] [scope S] [label L]\"", words[0], quote(w))
 		}
 		if i+1 == len(words) {
@@ -297,6 +300,10 @@ func (r *reader) peer(n *yaml.Node) (VRRPPeer, bool) {
 		into(&raw.address, r.address)(part(words[0]))
 		for i := 1; i < len(words); i += 2 {
 			to := map[string]*opt[int]{"min_ttl": &raw.min, "max_ttl": &raw.max}[words[i]]
+			if _, err := parseAddress(words[i]); err == nil {
+				r.errorf(n, "peer %s: %s", words[0], another(words, i))
+				break
+			}
 			if to == nil || i+1 == len(words) {
 				r.errorf(n, "peer %s: %s is not understood; write \"ADDRESS [min_ttl N] [max_ttl N]\"", words[0], quote(strings.Join(words[i:], " ")))
 				break

@@ -101,6 +101,9 @@ func (raw *rawInstance) fields(p *vrrpReader) []field {
 
 // vmacName reads yes, no, or a name; "yes" is returned as it is.
 func (r *reader) vmacName(n *yaml.Node) (string, bool) {
+	if r.flag(n) {
+		return "", false
+	}
 	s, ok := r.scalar(n, "yes, no or the name of an interface")
 	if !ok {
 		return "", false

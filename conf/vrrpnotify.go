@@ -208,6 +208,8 @@ func (p *vrrpReader) syncGroup(key, value *yaml.Node) {
 		i := p.instances[name]
 		switch {
 		case i == nil && p.broken[name]:
+		case i == nil && len(strings.Fields(name)) > 1:
+			p.errorf(n, "vrrp_sync_group %s: %s", quote(g.Name), another(strings.Fields(name), 1))
 		case i == nil:
 			p.errorf(n, "vrrp_sync_group %s: no vrrp_instance is called %s%s", quote(g.Name), quote(name), didYouMean(name, p.instanceNames()))
 		case i.group != "":

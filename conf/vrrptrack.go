@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"gopkg.in/yaml.v3"
 )
@@ -255,6 +256,19 @@ func (p *vrrpReader) track(key string, most int, n *yaml.Node) (VRRPTrack, bool)
 		p.errorf(n, "%s: a name is wanted, or NAME weight N", key)
 		return VRRPTrack{}, false
 	}
+	for i := 1; i < len(words); i++ {
+		switch words[i] {
+		case "weight":
+			i++ // whatever its value is
+			continue
+		case "reverse", "noreverse":
+			continue
+		}
+		if p.isTracked(key, words[i]) {
+			p.errorf(n, "%s: %s", key, another(words, i))
+			return VRRPTrack{}, false
+		}
+	}
 	t, ok := p.trackName(key, words[0], n)
 	switch {
 	case len(words) == 1 || !ok:
@@ -270,6 +284,16 @@ func (p *vrrpReader) track(key string, most int, n *yaml.Node) (VRRPTrack, bool)
 	return t, true
 }
 
+// isTracked says of a word behind a name whether it is another name.
+func (p *vrrpReader) isTracked(key, word string) bool {
+	if sections[key] == "" {
+		// Of interfaces no list exists: what looks like one, and like nothing else.
+		return strings.ContainsAny(word, "0123456789") && strings.ContainsFunc(word, unicode.IsLetter) && checkInterface(word) == nil
+	}
+	_, is := p.tracked[key][word]
+	return is
+}
+
 func trackFields(r *reader, most int, name *opt[string], w *rawTracked) []field {
 	fields := w.fields(r, most, "that of what is tracked")
 	fields[0].doc = fmt.Sprintf("What it changes the priority by, %d to %d. Default: the weight of what is tracked, 0 of an interface.", -most, most)
@@ -281,6 +305,10 @@ func (p *vrrpReader) trackMapping(key string, most int, n *yaml.Node) (VRRPTrack
 	var name opt[string]
 	var w rawTracked
 	before := len(p.errs)
+	if len(n.Content) > 0 && isNull(n.Content[1]) && p.isTracked(key, n.Content[0].Value) {
+		p.errorf(n.Content[0], "%s: a colon stands behind %s; write a list, each behind a dash: %s", key, quote(n.Content[0].Value), quote("- "+n.Content[0].Value))
+		return VRRPTrack{}, false
+	}
 	if !p.mapping(n, key, trackFields(p.reader, most, &name, &w), nil) {
 		return VRRPTrack{}, false
 	}
@@ -312,6 +340,9 @@ func (p *vrrpReader) trackName(key, name string, n *yaml.Node) (VRRPTrack, bool)
 	names := make([]string, 0, len(p.tracked[key]))
 	for x := range p.tracked[key] {
 		names = append(names, x)
+	}
+	if len(names) == 0 && p.odd > 0 {
+		return VRRPTrack{}, false // it may be what was not understood
 	}
 	slices.Sort(names)
 	hint := fmt.Sprintf("; there is no %s in this file", section)
