@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -355,6 +356,8 @@ type meta struct {
 	Empty bool   `json:"e,omitempty"`
 	Nodes string `json:"n"` // digest of `nodes:`
 	Index uint64 `json:"i"`
+	// Behind are the nodes, with commas, that it hears and that do not have the log.
+	Behind string `json:"b,omitempty"`
 	// Of a pair: the generation, and whether the node may not act yet.
 	Counter    uint64 `json:"c,omitempty"`
 	Generation string `json:"g,omitempty"`
@@ -379,9 +382,25 @@ func parseMeta(b []byte) (meta, bool) {
 	return m, true
 }
 
+// maxBehind is how many bytes of names a node says that are behind: what it says of
+// itself has link.MaxMeta for everything.
+const maxBehind = 128
+
+// joinShort joins with commas the first of these names that together have at most so many bytes.
+func joinShort(names []string, atMost int) string {
+	s := strings.Join(names, ",")
+	for len(s) > atMost {
+		names = names[:len(names)-1]
+		s = strings.Join(names, ",")
+	}
+	return s
+}
+
 // sayMeta is called by New, and then by the actor alone.
 func (n *Node) sayMeta() {
-	m := meta{UUID: n.cfg.UUID, Empty: n.cons.Empty(), Nodes: n.digest, Index: n.State().Index}
+	m := meta{
+		UUID: n.cfg.UUID, Empty: n.cons.Empty(), Nodes: n.digest, Index: n.State().Index, Behind: joinShort(n.cons.Behind(), maxBehind),
+	}
 	g := n.cons.Generation()
 	m.Counter, m.Generation = g.Counter, g.ID
 	if n.pair != nil {
@@ -404,8 +423,10 @@ func (n *Node) heard() map[string]consensus.Member {
 		if p.State == link.Down || p.Boot == 0 || !ok {
 			continue
 		}
-		all[p.Node] = consensus.Member{UUID: m.UUID, Empty: m.Empty, Nodes: m.Nodes, Index: m.Index, Generation: m.generation(),
-			Steady: !slices.ContainsFunc(p.Links, func(l link.PeerLink) bool { return l.State != link.Up })}
+		all[p.Node] = consensus.Member{
+			UUID: m.UUID, Empty: m.Empty, Nodes: m.Nodes, Index: m.Index, Behind: strings.Split(m.Behind, ","), Generation: m.generation(),
+			Steady: !slices.ContainsFunc(p.Links, func(l link.PeerLink) bool { return l.State != link.Up }),
+		}
 	}
 	return all
 }

@@ -67,6 +67,8 @@ type Member struct {
 	Empty bool   // has neither log nor state
 	Nodes string // digest of its `nodes:`
 	Index uint64 // last index applied
+	// Behind are the nodes that it hears and that do not have the log (Behind).
+	Behind []string
 	// Steady says that it is heard on every link.
 	Steady bool
 	// Generation is the one that it belongs to; only members of one generation speak to each other.
@@ -414,11 +416,11 @@ func (c *Consensus) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-c.leaderCh():
-			leading, m = now, mover{next: m.next, pause: m.pause}
+			leading, m = now, mover{next: m.next, pause: m.pause, again: m.again}
 			c.changedVoters()
 			c.cfg.Changed()
 		case <-c.changed:
-			leading, m = c.Leading(), mover{next: m.next, pause: m.pause}
+			leading, m = c.Leading(), mover{next: m.next, pause: m.pause, again: m.again}
 			c.changedVoters()
 			c.cfg.Changed()
 		case <-tick.C:

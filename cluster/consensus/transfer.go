@@ -76,6 +76,9 @@ type mover struct {
 	next  time.Time            // not before
 	pause time.Duration
 	asked string // node that it should have gone to
+
+	unheard time.Time // since when another voter has heard a node that is behind and not heard here
+	again   time.Time // mindUnheard: not before
 }
 
 // mindLeader moves leadership away from this node, the leader, when it should be elsewhere.
@@ -94,6 +97,7 @@ func (c *Consensus) mindLeader(m *mover) {
 	}
 	ids := map[string]raft.Server{}
 	members := c.cfg.Members()
+	c.mindUnheard(m, f.Configuration(), members)
 	var all []voter
 	since := map[string]time.Time{}
 	for _, s := range f.Configuration().Servers {
@@ -117,7 +121,7 @@ func (c *Consensus) mindLeader(m *mover) {
 	quiet := min(now.Sub(c.lastChange), now.Sub(c.lastCommand))
 	c.mu.Unlock()
 	to := transferTo(st, c.cfg.Node, all, quiet)
-	if to == "" || now.Before(m.next) {
+	if to == "" || now.Before(m.next) || len(c.Behind()) > 0 { // the next leader may not hear these
 		return
 	}
 	m.pause = min(max(2*m.pause, transferPause), transferPauseMax)

@@ -93,3 +93,27 @@ func TestADiskOfAnotherClusterEndsNobodysHistory(t *testing.T) {
 		}
 	}
 }
+
+// Who leads may not hear a node that waits to be taken in: the ha.yaml of one that
+// was away does not name a node that came meanwhile. A voter that hears it leads then.
+func TestWhoIsHeardByOneThatDoesNotLeadIsTakenIn(t *testing.T) {
+	for seed := range uint64(6) {
+		// The witness came while director1 was stopped, and leads when it is back.
+		s := pairSchedule(conf.QuorumPing,
+			event{At: sec, For: 14 * sec, Do: cleanStop, On: []string{"director1"}},
+			event{At: 2 * sec, Do: nodes, On: []string{"director2"}, Peer: "spare1"},
+			event{At: 14500 * time.Millisecond, For: 4 * sec, Do: partition, On: []string{"director2"}},
+		)
+		s.Seed, s.Spares = seed, []conf.Role{conf.Witness}
+		judge(t, s)
+		// The third one has been removed, and leads until director2, whose disk was lost, votes in its place.
+		s = pairSchedule(conf.QuorumFencing,
+			event{At: sec, Do: nodes, On: []string{"director1"}, Peer: "spare1"},
+			event{At: 12 * sec, For: 5 * sec, Do: diskLoss, On: []string{"director2"}},
+			event{At: 14 * sec, Do: nodes, On: []string{"director1"}, Peer: "spare1", Flag: true},
+			event{At: 16 * sec, For: 4 * sec, Do: partition, On: []string{"director1"}},
+		)
+		s.Seed, s.Spares = seed, []conf.Role{conf.Director}
+		judge(t, s)
+	}
+}
