@@ -198,22 +198,41 @@ func (n *Node) askOwner(ctx context.Context, f state.Fence) error {
 	return err
 }
 
-// operateForeign is the operator's part: the device is asked only when the owner,
-// too, would have it so at this moment.
-func (n *Node) operateForeign(ctx context.Context, r state.FenceRequest) {
-	var o fencing.Outcome
-	err := n.askOwner(ctx, r.Fence)
-	if err != nil {
-		err = fmt.Errorf("no device was asked: %w", err)
-	}
+// stillWanted says, with what this node knows, whether it may go on with a request.
+func (n *Node) stillWanted(r state.FenceRequest) error {
 	st := n.State()
 	now, pending := st.Fencing[r.Node]
-	if !pending || now.Fence != r.Fence || stale(st, now) != "" || !n.admitted(st) || !n.keeper.Live() {
-		return // the leader ends the request, or it is looked at anew
+	switch {
+	case !pending || now.Fence != r.Fence:
+		return errors.New("the request has ended")
+	case stale(st, now) != "":
+		return errors.New(stale(st, now))
+	case !n.admitted(st) || !n.keeper.Live():
+		return fmt.Errorf("%s, which was to do it, has no lease", n.self)
 	}
-	if err == nil {
+	return nil
+}
+
+// mayFence is asked before each attempt at a device: the one before, or its turn,
+// may have taken minutes.
+func (n *Node) mayFence(ctx context.Context, r state.FenceRequest) error {
+	if err := n.askOwner(ctx, r.Fence); err != nil {
+		return err
+	}
+	return n.stillWanted(r) // last, since the question has taken its time
+}
+
+// operateForeign is the operator's part: a device is asked only when the owner,
+// too, would have it so at this moment.
+func (n *Node) operateForeign(ctx context.Context, r state.FenceRequest) {
+	o, err := n.fence(ctx, fencing.Target{
+		Node: r.Node,
 		// It is heard: nothing of ours resets it by itself. One that is cut off is as good as one that has ended.
-		o, err = n.fence(ctx, fencing.Target{Node: r.Node, Silence: func() time.Duration { return 0 }}, r.Action)
+		Silence: func() time.Duration { return 0 },
+		May:     func(ctx context.Context) error { return n.mayFence(ctx, r) },
+	}, r.Action)
+	if len(o.Attempts) == 0 && n.stillWanted(r) != nil {
+		return // nothing was done; the leader ends the request, or it is looked at anew
 	}
 	f := outcomeOf(o, err)
 	f.Node, f.Operator, f.Action, f.Incarnation, f.Group, f.Epoch = r.Node, n.self, r.Action, r.Incarnation, r.Group, r.Epoch

@@ -48,27 +48,14 @@ func TestForeignMasters(t *testing.T) {
 		"fence: the next owner does, which hears it, too":      {conf.ConflictFence, []event{all(false), {At: 4 * sec, For: 25 * sec, Do: power, On: []string{"director1"}}}, "director2", 1},
 		"fence: one that has left before is not fenced":        {conf.ConflictFence, []event{{At: 2 * sec, For: 2500 * time.Millisecond, Do: foreignMaster, Count: 1}, {At: 3 * sec, For: sec, Do: pause, On: []string{"director1"}}}, "director1", 0},
 		"fence: a device that fails is tried again by another node": {conf.ConflictFence, []event{
-			{At: 2 * sec, For: 80 * sec, Do: foreignMaster, Count: 1}, {At: sec, For: 90 * sec, Do: deviceFails, Count: 1},
-		}, "director1", 2},
-		"fence: an answer that is lost is no reason for a loop": {conf.ConflictFence, []event{all(true), {At: sec, For: 40 * sec, Do: deviceMute, Count: 9}}, "director1", 1},
+			{At: 2 * sec, For: 80 * sec, Do: foreignMaster, Count: 1}, {At: sec, For: 90 * sec, Do: deviceFails, Count: routerTries},
+		}, "director1", routerTries + 1},
+		"fence: an answer that is lost is no reason for a loop": {conf.ConflictFence, []event{all(true), {At: sec, For: 40 * sec, Do: deviceMute, Count: 9}}, "director1", routerTries},
 		"fence: who works the device dies":                      {conf.ConflictFence, []event{{At: 2 * sec, For: 80 * sec, Do: foreignMaster, Count: 1}, {At: sec, For: 40 * sec, Do: diesAsking}}, "", 2},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
 			t.Parallel()
-			var owner string
-			s := announced(c.do, c.events...)
-			w := play(t, s.Config, func(w *world) {
-				r := newRun(w, s)
-				r.async(func() func() {
-					time.Sleep(22 * sec)
-					return func() { owner = w.owner(0) }
-				})
-				r.play()
-				r.drain()
-			})
-			for _, v := range w.violations {
-				t.Error(v)
-			}
+			owner, _, w := playForeign(t, announced(c.do, c.events...))
 			if c.owner != "" && owner != c.owner || c.owner == "" && c.do == conf.ConflictYield && owner != "" {
 				t.Errorf("group1 is of %q, want %q", owner, c.owner)
 			}
@@ -77,6 +64,57 @@ func TestForeignMasters(t *testing.T) {
 			}
 			if t.Failed() {
 				t.Logf("%s", w.transcript.Bytes())
+			}
+		})
+	}
+}
+
+// playForeign returns whose group1 is 22 s after the start, and what the log says by then
+// of the last fencing.
+func playForeign(t *testing.T, s schedule) (owner, last string, w *world) {
+	w = play(t, s.Config, func(w *world) {
+		r := newRun(w, s)
+		r.async(func() func() {
+			time.Sleep(22 * sec)
+			return func() {
+				owner = w.owner(0)
+				if f := w.machine("director3").node.State().Fences; len(f) > 0 {
+					last = f[len(f)-1].Why
+				}
+			}
+		})
+		r.play()
+		r.drain()
+	})
+	for _, v := range w.violations {
+		t.Error(v)
+	}
+	return owner, last, w
+}
+
+// The device takes 8 s to fail, and is asked once: when it has failed there is no reason any more to try again.
+func TestAForeignMasterIsNotTriedAgainForNothing(t *testing.T) {
+	heard := func(until time.Duration, by ...string) event {
+		return event{At: 2 * sec, For: until - 2*sec, Do: foreignMaster, Count: 1, On: by}
+	}
+	for name, c := range map[string]struct {
+		foreign, fault event
+		why            string // in the log; empty: who was to do it cannot write there
+	}{
+		"the operator's lease has ended": {heard(26*sec, "director1"), event{At: 8 * sec, For: 25 * sec, Do: partition, On: []string{"director1"}}, ""},
+		"the operator was stopped":       {heard(26*sec, "director1"), event{At: 8 * sec, For: 14 * sec, Do: pause, On: []string{"director1"}}, ""},
+		"it has left":                    {heard(7 * sec), event{}, "under epoch 1 it hears no foreign master of group group1"},
+		"the group has moved":            {heard(32 * sec), event{At: 8 * sec, Do: standby, On: []string{"director1"}, Count: 1}, "director2: under epoch 1 it hears no foreign master of group group1"},
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			t.Parallel()
+			events := []event{c.foreign, {At: sec, For: 20 * sec, Do: deviceSlow, Count: 8000}, {At: sec, For: 40 * sec, Do: deviceFails, Count: 1}}
+			if c.fault.Do != 0 {
+				events = append(events, c.fault)
+			}
+			_, why, w := playForeign(t, announced(conf.ConflictFence, events...))
+			if w.air.fenced != 1 || c.why != "" && !strings.Contains(why, c.why) {
+				t.Errorf("fenced %d times, %q\n%s", w.air.fenced, why, w.transcript.Bytes())
 			}
 		})
 	}

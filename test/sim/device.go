@@ -74,12 +74,42 @@ func (d device) Unfence(context.Context, string) error {
 	return d.g.do(func() { d.m.kernel.change("the switch", func() { d.m.kernel.barred = false }) })
 }
 
-// Fence implements fencing.Service. A daemon that is stopped asks nothing and
-// hears nothing; an order that has reached the device is carried out, whatever
-// becomes of who gave it.
+// routerTries is how often the switch is asked to fence a router until it has, and
+// tryPause is between. Of a node it is asked once.
+const (
+	routerTries = 2
+	tryPause    = time.Second
+)
+
+// Fence implements fencing.Service.
 func (d device) Fence(ctx context.Context, t fencing.Target, action conf.FenceAction, note func(fencing.Attempt)) (fencing.Outcome, error) {
 	o := fencing.Outcome{Node: t.Node, Action: action}
-	s := d.s
+	for try := 1; ; try++ {
+		err := d.attempt(ctx, t, &o, note)
+		if !errors.Is(err, errDevice) || t.Node != router9 || try == routerTries {
+			return o, err
+		}
+		select {
+		case <-ctx.Done():
+			return o, ctx.Err()
+		case <-time.After(tryPause):
+		}
+	}
+}
+
+// attempt asks the switch once, and adds to the outcome what came of it. A daemon that
+// is stopped asks nothing and hears nothing; an order that has reached the device is
+// carried out, whatever becomes of who gave it.
+func (d device) attempt(ctx context.Context, t fencing.Target, o *fencing.Outcome, note func(fencing.Attempt)) error {
+	s, action := d.s, o.Action
+	if err := d.g.do(func() {}); err != nil {
+		return err
+	}
+	if t.May != nil {
+		if err := t.May(ctx); err != nil {
+			return err
+		}
+	}
 	s.mu.Lock()
 	delay, back, trip := s.delay, s.back, s.trip
 	fails, lost := s.fail > 0, s.lose > 0
@@ -98,13 +128,13 @@ func (d device) Fence(ctx context.Context, t fencing.Target, action conf.FenceAc
 		s.w.air.ordered(d.m)
 	}
 	if err := d.g.do(func() {}); err != nil {
-		return o, err
+		return err
 	}
 	if !s.w.cfg.OneStarts && !d.g.isAllowed() {
 		s.w.violate("%s fences %s and has not seen it since its own start (wait_for_all)", d.m.name, t.Node)
 	}
 	if s.w.cfg.Fabric && (t.Ends || t.Trusted) {
-		return o, errCutsOff
+		return errCutsOff
 	}
 	begun := time.Now()
 	done := make(chan struct{})
@@ -141,11 +171,11 @@ func (d device) Fence(ctx context.Context, t fencing.Target, action conf.FenceAc
 	})
 	select {
 	case <-ctx.Done():
-		return o, ctx.Err()
+		return ctx.Err()
 	case <-done:
 	}
 	if err := d.g.do(func() {}); err != nil {
-		return o, err
+		return err
 	}
 	a := fencing.Attempt{Device: "switch", Level: 1, Node: t.Node, By: d.m.name, Action: action, Took: time.Since(begun)}
 	switch {
@@ -157,8 +187,8 @@ func (d device) Fence(ctx context.Context, t fencing.Target, action conf.FenceAc
 	note(a)
 	o.Attempts = append(o.Attempts, a)
 	if a.Error != "" {
-		return o, errDevice
+		return errDevice
 	}
 	o.Done, o.Ended = true, t.Ends || t.Trusted
-	return o, nil
+	return nil
 }
