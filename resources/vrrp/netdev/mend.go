@@ -34,7 +34,7 @@ func (h *Host) lookFor(index int) {
 }
 
 // mender puts back what others have taken away from instances that have it: an
-// address by somebody's hand, those that hung on it with it, and the table that
+// address by somebody's hand, what hung on it with it, and the table that
 // refuses packets with the rest of a ruleset.
 func (h *Host) mender() {
 	said := map[string]string{} // why something cannot be put back
@@ -109,6 +109,7 @@ func (h *Host) mend(hold *holding) error {
 		}
 		if back := len(gone) - len(refused); back > 0 {
 			h.log.Warn("addresses were deleted by others, and are put back", "instance", hold.instance, "count", back)
+			h.mendRoutes(hold)
 		}
 	}
 	if p.n > 0 {
@@ -118,6 +119,19 @@ func (h *Host) mend(hold *holding) error {
 		ring(h.tear)
 	}
 	return p.err(hold.instance)
+}
+
+// mendRoutes puts back the routes that have gone with an address: the kernel tells
+// nobody of an IPv4 route that left from it, or by an interface on which it was
+// the last. The caller holds hold.mu.
+func (h *Host) mendRoutes(hold *holding) {
+	var p problems
+	for _, r := range hold.routes {
+		h.addRoute(hold, r, &p) // of one that is there nothing is changed
+	}
+	if p.n > 0 {
+		h.log.Error("routes that may have gone with the addresses cannot be put back; `keepbeat vrrp reload` tries it again", "instance", hold.instance, "err", p.err(hold.instance))
+	}
 }
 
 // tornFrom finds the addresses that an instance has, and the kernel has not, on

@@ -54,6 +54,27 @@ func TestWhatOthersTakeAwayIsPutBack(t *testing.T) {
 	}
 }
 
+func TestARouteThatWentWithAnAddressIsPutBackWithIt(t *testing.T) {
+	for _, c := range []struct{ name, commands string }{
+		{"it left from the address", "addr del 10.0.0.5/24 dev eth0"},
+		{"it was the last of its interface", "addr flush dev eth0 scope global"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a, _ := pair(t)
+			h := a.host(t.TempDir())
+			i := router4("10.0.0.5/24")
+			i.Routes = []conf.VRRPRoute{{To: netip.MustParsePrefix("172.16.0.0/12"), Via: netip.MustParseAddr("10.0.0.2"), Source: netip.MustParseAddr("10.0.0.5")}}
+			ok(t, h.Acquire(i))
+			a.IP(c.commands)
+			nstest.Eventually(t, "the route is back", func() bool {
+				return strings.Contains(a.IP("route show proto 108"), "172.16.0.0/12 via 10.0.0.2 dev eth0 src 10.0.0.5")
+			})
+			ok(t, h.Release(i))
+			nstest.Same(t, "routes", a.IP("route show proto 108"), "")
+		})
+	}
+}
+
 func TestInterfaceThatIsRenamedLosesItsAddressesAndRoutes(t *testing.T) {
 	a, _ := pair(t)
 	h := a.host(t.TempDir())
