@@ -144,3 +144,16 @@ func TestAConfirmationIsNotAskedAbout(t *testing.T) {
 		}
 	})
 }
+
+// An agent takes its time to say what it can do; that is not between the question and its work.
+func TestAnAgentHasSaidWhatItCanDoBeforeItIsAskedWhetherItMay(t *testing.T) {
+	f, machine := dummy(t, nil)
+	asked := false
+	_, err := f.Fence(t.Context(), Target{Node: "b", May: func(context.Context) error {
+		asked = len(f.meta.known) == 1
+		return errors.New("it is over")
+	}}, conf.FenceOff, nil)
+	if err == nil || !asked || read(t, machine) != "on" {
+		t.Errorf("metadata known: %t; the machine is %s, %v", asked, read(t, machine), err)
+	}
+}
