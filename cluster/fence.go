@@ -126,17 +126,30 @@ func needFencing(st *state.State) map[string]string {
 
 // orderFencing is the leader's part: it asks for what has to be fenced, and
 // for another operator when the one that was asked is gone or has failed.
-func (n *Node) orderFencing(st *state.State) {
+func (n *Node) orderFencing(st *state.State, late *lateResets) {
 	c := fencingOf(st)
 	n.dropStale(st)
 	if _, _, ofPair := n.pairRule(st); c == nil || st.Format < 2 || ofPair {
 		return // a pair has its own way: nothing could be recorded before the other is gone
 	}
+	now := time.Now()
+	late.learn(st, now)
+	held := map[string]time.Time{}
 	for node, why := range needFencing(st) {
-		if _, pending := st.Fencing[node]; !pending {
-			n.orderFence(st, node, why)
+		if _, pending := st.Fencing[node]; pending {
+			continue
 		}
+		if wait := late.wait(node, now); wait > 0 && !st.Nodes[node].Valid {
+			if held[node] = late.until(node); late.say(node) {
+				n.logger.Warn("fencing waits: the last times the devices reset this node when it was back already, so it is likely to be starting", "node", node, "wait", wait, "for", why)
+			}
+			continue
+		}
+		n.orderFence(st, node, why)
 	}
+	n.mu.Lock()
+	n.fencingHeld = held
+	n.mu.Unlock()
 	for node, r := range st.Fencing {
 		if r.Group != "" {
 			continue // its owner asks again

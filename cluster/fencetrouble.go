@@ -44,6 +44,10 @@ func fenceTrouble(s Status, add func(rank int, format string, args ...any)) {
 			add(0, "node %s has to be off before anything goes on: make sure that it is, by hand, then run `keepbeat fence confirm %s` (device %s on %s waits since %s)",
 				w.Node, w.Node, w.Device, n.Name, w.Since.Local().Format("15:04:05"))
 		}
+		for _, node := range slices.Sorted(maps.Keys(h.Held)) {
+			add(0, "node %s is not fenced again before %s: the last times its devices reset it when it was back already, so it is likely to be starting; `keepbeat fence %s` does not wait",
+				node, h.Held[node].Local().Format("15:04:05"), node)
+		}
 		if h.Pair != nil && !(n.Name == s.Node && s.Waiting != "" && h.Pair.Phase == pair.Joining.String()) {
 			pairTrouble(n.Name, *h, add)
 		}

@@ -28,6 +28,7 @@ func (n *Node) lead(ctx context.Context) {
 	orders := map[uint64]time.Time{}   // when it first saw each order for real servers
 	lives := map[string]life{}
 	var since time.Time
+	var late lateResets
 	beat := n.selfReset.register("leader")
 	defer beat.Done()
 	for {
@@ -41,7 +42,7 @@ func (n *Node) lead(ctx context.Context) {
 		st := n.State()
 		seeLives(st, lives)
 		if !n.cons.Leading() {
-			since = time.Time{}
+			since, late = time.Time{}, lateResets{}
 			next.Reset(leaderQuiet)
 			continue
 		}
@@ -52,7 +53,7 @@ func (n *Node) lead(ctx context.Context) {
 		n.place(st, since)
 		n.forgive(st, failures)
 		n.endOrders(st, orders)
-		n.orderFencing(st)
+		n.orderFencing(st, &late)
 		n.upgrade(st)
 		n.growQuorum(st)
 		if time.Since(since) < startGrace {

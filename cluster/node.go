@@ -152,6 +152,7 @@ type Node struct {
 	stopping     bool                        // hand over, then end
 	halting      bool                        // stop everything, handed over or not
 	removed      bool                        // the same, as this is no node of the cluster any more
+	fencingHeld  map[string]time.Time        // what orderFencing waits for, as the leader
 	specErr      string                      // why this node's files are not what the cluster runs
 	specVer      uint64                      // version that the manager follows
 	filesVer     uint64                      // version that was written to this node's files

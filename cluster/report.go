@@ -105,6 +105,7 @@ type LocalStatus struct {
 	Pair     *PairStatus            `json:"pair,omitempty"` // nil: a majority decides
 	Devices  []fencing.DeviceStatus `json:"fencing_devices,omitempty"`
 	Waiting  []fencing.Waiting      `json:"fencing_waits,omitempty"` // confirmations by a person
+	Held     map[string]time.Time   `json:"fencing_held,omitempty"`  // by node: by the leader, not to be fenced again before
 	Watchdog *watchdog.Status       `json:"watchdog,omitempty"`
 }
 
@@ -155,6 +156,11 @@ func (n *Node) LocalStatus() LocalStatus {
 	s.Pair = n.pair.status()
 	if n.cfg.Fencing != nil && fencingOf(n.State()) != nil {
 		s.Devices, s.Waiting = n.cfg.Fencing.Status(), n.cfg.Fencing.Waiting()
+		if n.cons.Leading() {
+			n.mu.Lock()
+			s.Held = n.fencingHeld
+			n.mu.Unlock()
+		}
 	}
 	if dog := n.cfg.Watchdog; dog != nil {
 		if w := dog.Status(); w.Device != "" {

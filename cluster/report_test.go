@@ -97,6 +97,15 @@ func TestAPairThatCannotAskForAnAddressSaysWhy(t *testing.T) {
 	}
 }
 
+func TestStatusSaysWhyFencingWaits(t *testing.T) {
+	at := time.Date(2026, 11, 22, 3, 4, 5, 0, time.Local)
+	s := Status{Quorum: true, Leader: "w", Nodes: []NodeStatus{{Name: "w", State: "up", Here: &LocalStatus{Held: map[string]time.Time{"director1": at}}}}}
+	want := "node director1 is not fenced again before 03:04:05: the last times its devices reset it when it was back already, so it is likely to be starting; `keepbeat fence director1` does not wait"
+	if got := trouble(s); !slices.Contains(got, want) {
+		t.Errorf("trouble: %q", got)
+	}
+}
+
 func TestANodeOfAPairSaysEachThingOnce(t *testing.T) {
 	const joining = "not admitted by the log yet"
 	serves := []resources.GroupStatus{{Name: "web", Phase: "active"}}
