@@ -209,6 +209,22 @@ func operates(d conf.FenceDevice, node, target string) bool {
 		(len(d.RunOn) == 0 || slices.Contains(d.RunOn, node))
 }
 
+// mayFenceNode is asked before each attempt at a device: the one before may have taken
+// its time, and the node may have its groups again.
+func (n *Node) mayFenceNode(r state.FenceRequest) error {
+	st := n.State()
+	now, pending := st.Fencing[r.Node]
+	switch {
+	case !pending || now.Group != "" || now.Incarnation != r.Incarnation:
+		return fmt.Errorf("%s came back meanwhile", r.Node)
+	case now.Operator != n.self:
+		return fmt.Errorf("%s is to do it now", now.Operator)
+	case !n.admitted(st) || !n.keeper.Live():
+		return fmt.Errorf("%s has no lease any more", n.self)
+	}
+	return nil
+}
+
 // operate is the operator's part: it fences what the log asks this node to,
 // while it is in touch with a majority, and reports.
 func (n *Node) operate(ctx context.Context, st *state.State) {
@@ -226,6 +242,7 @@ func (n *Node) operate(ctx context.Context, st *state.State) {
 			if now, pending := n.State().Fencing[node]; !pending || now.Group != "" {
 				return // it came back meanwhile
 			}
+			target.May = func(context.Context) error { return n.mayFenceNode(r) }
 			o, err := n.fence(ctx, target, r.Action)
 			rctx, cancel := context.WithTimeout(ctx, jobTimeout)
 			if rerr := n.reportFenced(rctx, node, r.Incarnation, o, err); rerr != nil {

@@ -48,9 +48,9 @@ func TestForeignMasters(t *testing.T) {
 		"fence: the next owner does, which hears it, too":      {conf.ConflictFence, []event{all(false), {At: 4 * sec, For: 25 * sec, Do: power, On: []string{"director1"}}}, "director2", 1},
 		"fence: one that has left before is not fenced":        {conf.ConflictFence, []event{{At: 2 * sec, For: 2500 * time.Millisecond, Do: foreignMaster, Count: 1}, {At: 3 * sec, For: sec, Do: pause, On: []string{"director1"}}}, "director1", 0},
 		"fence: a device that fails is tried again by another node": {conf.ConflictFence, []event{
-			{At: 2 * sec, For: 80 * sec, Do: foreignMaster, Count: 1}, {At: sec, For: 90 * sec, Do: deviceFails, Count: routerTries},
-		}, "director1", routerTries + 1},
-		"fence: an answer that is lost is no reason for a loop": {conf.ConflictFence, []event{all(true), {At: sec, For: 40 * sec, Do: deviceMute, Count: 9}}, "director1", routerTries},
+			{At: 2 * sec, For: 80 * sec, Do: foreignMaster, Count: 1}, {At: sec, For: 90 * sec, Do: deviceFails, Count: deviceTries},
+		}, "director1", deviceTries + 1},
+		"fence: an answer that is lost is no reason for a loop": {conf.ConflictFence, []event{all(true), {At: sec, For: 40 * sec, Do: deviceMute, Count: 9}}, "director1", deviceTries},
 		"fence: who works the device dies":                      {conf.ConflictFence, []event{{At: 2 * sec, For: 80 * sec, Do: foreignMaster, Count: 1}, {At: sec, For: 40 * sec, Do: diesAsking}}, "", 2},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {

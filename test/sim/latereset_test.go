@@ -26,3 +26,20 @@ func TestADeviceThatActsWhenTheNodeIsBackDoesNotDoSoForEver(t *testing.T) {
 		}
 	}
 }
+
+// The device fails at first, and by the time it would be asked again the node is back.
+func TestADeviceThatHasFailedIsNotAskedAgainWhenTheNodeIsBack(t *testing.T) {
+	s := schedule{Config: Config{Seed: 1, Directors: 3, Groups: 2, Stores: 1, Profile: conf.ProfileDefault}}
+	s.Starts = make([]time.Duration, s.Directors)
+	s.Events = []event{
+		{At: sec, For: 20 * sec, Do: deviceSlow, Count: 5000},
+		{At: sec, For: 20 * sec, Do: deviceFails, Count: 1},
+		{At: 2 * sec, For: 1500 * time.Millisecond, Do: pause, On: []string{"director1"}},
+		{At: 20 * sec, Do: served},
+	}
+	s.Calm = 21 * sec
+	w := judge(t, s)
+	if w.power.uses != 1 || strings.Contains(w.transcript.String(), "fences director1") {
+		t.Errorf("the device is asked %d times\n%s", w.power.uses, w.transcript.Bytes())
+	}
+}
