@@ -226,14 +226,16 @@ func (a *Announcer) Conflict() (Foreign, bool) {
 
 // AnnouncerStatus is what an Announcer knows.
 type AnnouncerStatus struct {
-	Announces  bool       `json:"announces"`
-	Source     netip.Addr `json:"source,omitzero"` // that it sends from
-	Sent       uint64     `json:"sent"`
-	SendErrors uint64     `json:"send_errors,omitempty"`
-	SendError  string     `json:"send_error,omitempty"` // the latest
-	Received   uint64     `json:"received"`             // that were taken
-	Notes      []Note     `json:"notes,omitempty"`
-	Foreign    *Foreign   `json:"foreign,omitempty"` // that outbids it now
+	Announces    bool       `json:"announces"`
+	Source       netip.Addr `json:"source,omitzero"` // that it sends from
+	Sent         uint64     `json:"sent"`
+	SentZero     uint64     `json:"sent_zero"` // of Sent, of priority 0: the group left
+	SendErrors   uint64     `json:"send_errors,omitempty"`
+	SendError    string     `json:"send_error,omitempty"` // the latest
+	Received     uint64     `json:"received"`             // that were taken
+	ReceivedZero uint64     `json:"received_zero"`        // of Received, of priority 0: another master left
+	Notes        []Note     `json:"notes,omitempty"`
+	Foreign      *Foreign   `json:"foreign,omitempty"` // that outbids it now
 }
 
 // Status returns what is known now.
@@ -242,7 +244,8 @@ func (a *Announcer) Status() AnnouncerStatus {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	c := &a.counters
-	s := AnnouncerStatus{Announces: a.speaks && !a.silent, Sent: c.sent, SendErrors: c.sendErrors, SendError: c.sendError, Received: c.received, Notes: c.remarks()}
+	s := AnnouncerStatus{Announces: a.speaks && !a.silent, Notes: c.remarks(),
+		Sent: c.sent, SentZero: c.sentZero, SendErrors: c.sendErrors, SendError: c.sendError, Received: c.received, ReceivedZero: c.receivedZero}
 	if a.endpoint != nil {
 		s.Source = a.endpoint.Local()
 	}
@@ -289,7 +292,7 @@ func (a *Announcer) send(priority uint8) {
 	if from.IsValid() {
 		err = a.sender.send(a.endpoint, from, priority)
 	}
-	a.counters.attempt(a.cfg.Logger, err)
+	a.counters.attempt(a.cfg.Logger, priority, err)
 }
 
 func (a *Announcer) receive(p Packet) {

@@ -217,7 +217,7 @@ func (i *instance) send(priority uint8) {
 		i.retryAfter(0) // what it lacks is found there
 		return
 	}
-	i.attempt(i.log, i.sender.send(i.endpoint, from, priority))
+	i.attempt(i.log, priority, i.sender.send(i.endpoint, from, priority))
 }
 
 // receive returns what an endpoint calls.

@@ -141,6 +141,30 @@ func TestAMasterThatIsStoppedHandsOver(t *testing.T) {
 	})
 }
 
+func TestWhoLeavesIsCountedOnBothSides(t *testing.T) {
+	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
+		a := ha.run(file(200, func(i *conf.VRRPInstance) { i.TrackInterfaces = []conf.VRRPTrack{{Name: "eth1"}} }))
+		b := hb.run(file(100, nil))
+		time.Sleep(10 * time.Second)
+		ha.link("eth1", false)
+		time.Sleep(time.Second)
+		c := ha.announcer(254, conf.ConflictYield)
+		start(t, c)
+		time.Sleep(10 * time.Second)
+		stop(t, c)
+		if got := a.Status().Instances[0]; got.SentZero != 1 || got.ReceivedZero != 0 || got.Sent < 6 {
+			t.Errorf("the router that left: %+v", got)
+		}
+		if got := c.Status(); got.SentZero != 1 || got.ReceivedZero != 0 || got.Sent < 10 {
+			t.Errorf("the announcer that left: %+v", got)
+		}
+		time.Sleep(time.Second)
+		if got := b.Status().Instances[0]; got.SentZero != 0 || got.ReceivedZero != 2 || got.Received < 16 {
+			t.Errorf("the one that stays: %+v", got)
+		}
+	})
+}
+
 func TestOfThreeTheSecondBestFollows(t *testing.T) {
 	story(t, func(t *testing.T, s *segment, ha, hb *fakeHost) {
 		a := ha.run(file(200, nil))

@@ -11,6 +11,7 @@ import (
 // counters is what is counted of an instance.
 type counters struct {
 	sent, received, becameMaster uint64
+	sentZero, receivedZero       uint64 // of these, of priority 0: who leaves says so
 	notes                        [reasons]uint64
 	said                         [reasons]bool
 	last                         [reasons]struct {
@@ -51,9 +52,12 @@ func (c *counters) note(log *slog.Logger, why Reason, from netip.Addr, now time.
 }
 
 // attempt counts an advertisement that was sent, or was not.
-func (c *counters) attempt(log *slog.Logger, err error) {
+func (c *counters) attempt(log *slog.Logger, priority uint8, err error) {
 	if c.unsent = err != nil; !c.unsent {
 		c.sent++
+		if priority == 0 {
+			c.sentZero++
+		}
 		return
 	}
 	c.sendErrors++
@@ -108,8 +112,10 @@ type InstanceStatus struct {
 	Failure       string         `json:"failure,omitempty"`   // what the kernel has refused at the last attempt
 
 	Sent         uint64        `json:"sent"`
+	SentZero     uint64        `json:"sent_zero"` // of Sent, of priority 0: this router left
 	SendErrors   uint64        `json:"send_errors,omitempty"`
-	Received     uint64        `json:"received"`
+	Received     uint64        `json:"received"`      // that were taken
+	ReceivedZero uint64        `json:"received_zero"` // of Received, of priority 0: another master left
 	BecameMaster uint64        `json:"became_master"`
 	Notes        []Note        `json:"notes,omitempty"`
 	MaxLate      time.Duration `json:"max_late"` // of its advertisements
@@ -154,7 +160,7 @@ func (i *instance) status() InstanceStatus {
 		Name: c.Name, Interface: c.Interface, Version: c.Version, IPv6: c.IPv6, VRID: c.VRID,
 		Priority: i.machine.Priority(), Base: c.Priority, Master: i.machine.MasterAddress(),
 		Listening: i.machine.Listening(), Failure: i.failure,
-		Sent: i.sent, SendErrors: i.sendErrors, Received: i.received, BecameMaster: i.becameMaster, MaxLate: i.latest,
+		Sent: i.sent, SentZero: i.sentZero, SendErrors: i.sendErrors, Received: i.received, ReceivedZero: i.receivedZero, BecameMaster: i.becameMaster, MaxLate: i.latest,
 	}
 	s.State, s.Since = i.machine.State()
 	s.Programs = i.working
@@ -205,6 +211,9 @@ func (c *counters) take(j *judge, p Packet, local netip.Addr, log *slog.Logger, 
 		return a, false
 	}
 	c.received++
+	if a.Priority == 0 {
+		c.receivedZero++
+	}
 	c.heard = heard{p.From, a.Priority, now}
 	for why := reasonTaken + 1; remarks != 0 && why < reasons; why++ {
 		if remarks.Has(why) {
