@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -13,119 +12,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 
 	"github.com/keepbeat/keepbeat/conf"
 	"github.com/keepbeat/keepbeat/resources"
-)
-
-// logBuffer is a log that may be read while it is written.
-type logBuffer struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) count(s string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.b.String(), s)
-}
-
-// rig is a node with a kernel and checks that the test decides.
-type rig struct {
-	t      *testing.T
-	kernel *fakeKernel
-	table  *Kernel
-	checks *fakeChecks
-	maker  *Maker
-	log    *logBuffer
-}
-
-func newRig(t *testing.T) *rig {
-	r := &rig{t: t, kernel: newFakeKernel(), checks: newFakeChecks(), log: &logBuffer{}}
-	r.table = r.kernel.table(0, errNoModule)
-	r.maker = NewMaker(Config{Checks: r.checks, Table: r.table})
-	t.Cleanup(func() {
-		closeKernel(t, r.table)
-		for c := range r.checks.subs {
-			if r.checks.subscribed(c) {
-				t.Errorf("still checked after the end: %s", c.Target)
-			}
-		}
-	})
-	return r
-}
-
-func (r *rig) env() resources.Env {
-	return resources.Env{Node: "director1", Group: "web", Logger: slog.New(slog.NewTextHandler(r.log, nil))}
-}
-
-// pool makes the resource and lets it run until the end of the test.
-func (r *rig) pool(virtuals ...conf.Virtual) *pool {
-	r.t.Helper()
-	spec, res := specOf(virtuals...)
-	made, err := r.maker.New(r.env(), spec, res)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	p := made.(*pool)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() { defer close(ended); p.Run(ctx) }()
-	r.t.Cleanup(func() {
-		cancel()
-		<-ended
-		if err := p.Close(); err != nil {
-			r.t.Error(err)
-		}
-	})
-	synctest.Wait()
-	return p
-}
-
-func (r *rig) start(p *pool) {
-	r.t.Helper()
-	if err := p.Start(r.t.Context()); err != nil {
-		r.t.Fatal(err)
-	}
-}
-
-func (r *rig) stop(p *pool) {
-	r.t.Helper()
-	if err := p.Stop(r.t.Context()); err != nil {
-		r.t.Fatal(err)
-	}
-}
-
-// table compares the kernel's table with lines of ipvsadm.
-func (r *rig) holds(what string, want ...string) {
-	r.t.Helper()
-	if d := cmp.Diff(lines(want...), r.kernel.text()); d != "" {
-		r.t.Errorf("%s: (-want +got)\n%s", what, d)
-	}
-}
-
-func (r *rig) did(what string, want ...string) {
-	r.t.Helper()
-	if d := cmp.Diff(lines(want...), lines(r.kernel.take()...)); d != "" {
-		r.t.Errorf("%s: (-want +done)\n%s", what, d)
-	}
-}
-
-// bubble runs a story in a bubble of synctest.
-func bubble(t *testing.T, story func(t *testing.T, r *rig)) {
-	synctest.Test(t, func(t *testing.T) { story(t, newRig(t)) })
-}
-
-var (
-	both     = []string{"-A -t 10.0.0.1:80 -s wlc", "-a -t 10.0.0.1:80 -r 10.0.0.5:80 -g -w 1", "-a -t 10.0.0.1:80 -r 10.0.0.6:80 -g -w 2"}
-	fallback = []string{"-A -t 10.0.0.1:80 -s wlc", "-a -t 10.0.0.1:80 -r 10.0.0.5:80 -g -w 0", "-a -t 10.0.0.1:80 -r 10.0.0.6:80 -g -w 0", "-a -t 10.0.0.1:80 -r 127.0.0.1:80 -g -w 1"}
 )
 
 func TestAStandbyChecksAndProgramsNothing(t *testing.T) {
@@ -430,107 +319,6 @@ func TestTwoPoolsCannotServeOneAddress(t *testing.T) {
 		r.holds("the first is not harmed by the stop of the second", fallback...)
 		r.stop(a)
 		r.start(b)
-	})
-}
-
-func TestWithoutIPVSThePoolSaysSo(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
-		r.kernel.present = false
-		p := r.pool(web())
-		for what, err := range map[string]error{"Ready": p.Ready(), "Start": p.Start(t.Context())} {
-			if !errors.Is(err, ErrNoIPVS) || !strings.Contains(err.Error(), "pool web.yaml") || !strings.Contains(err.Error(), "modprobe ip_vs") {
-				t.Errorf("%s: %v", what, err)
-			}
-		}
-		r.stop(p)
-	})
-}
-
-func TestAFailingTableAlarms(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
-		v := web()
-		p := r.pool(v)
-		r.checks.set(v.Reals[0].Check, true)
-		r.start(p)
-		r.kernel.mu.Lock()
-		r.kernel.refuse = func(Op) unix.Errno { return unix.ENOMEM }
-		clear(r.kernel.services)
-		r.kernel.mu.Unlock()
-		time.Sleep(2 * time.Second)
-		select {
-		case <-p.Alarm():
-		default:
-			t.Error("no alarm")
-		}
-		if err := p.Monitor(t.Context()); !errors.Is(err, unix.ENOMEM) {
-			t.Errorf("Monitor: %v", err)
-		}
-		if d := p.Detail().(Detail); d.Trouble == "" {
-			t.Error("status says nothing")
-		}
-		if n := r.log.count("level=ERROR"); n != 1 {
-			t.Errorf("the same error was logged %d times", n)
-		}
-		r.kernel.mu.Lock()
-		r.kernel.refuse = nil
-		r.kernel.mu.Unlock()
-		time.Sleep(2 * time.Second)
-		r.holds("when it works again", both[0], both[1], "-a -t 10.0.0.1:80 -r 10.0.0.6:80 -g -w 0")
-		if err := p.Monitor(t.Context()); err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-func TestTroubleOfOneServiceIsNotForgottenWhenAnotherWorks(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
-		a, b := web(), virtual("10.0.0.2:80")
-		p := r.pool(a, b)
-		r.start(p)
-		r.kernel.mu.Lock()
-		r.kernel.refuse = func(op Op) unix.Errno {
-			if op.Service.Key == KeyOf(b) {
-				return unix.ENOMEM
-			}
-			return 0
-		}
-		delete(r.kernel.services, KeyOf(b))
-		r.kernel.mu.Unlock()
-		time.Sleep(2 * time.Second)
-		r.checks.set(a.Reals[0].Check, true)
-		synctest.Wait()
-		r.holds("the other follows", both[0], both[1], "-a -t 10.0.0.1:80 -r 10.0.0.6:80 -g -w 0", "-a -t 10.0.0.1:80 -r 127.0.0.1:80 -g -w 0")
-		if d := p.Detail().(Detail); !strings.Contains(d.Trouble, "10.0.0.2:80") {
-			t.Errorf("trouble: %q", d.Trouble)
-		}
-	})
-}
-
-func TestOneServerThatTheKernelRefusesDoesNotFailThePool(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
-		v := virtual("10.0.0.1:80", real("10.0.0.5:80", conf.Gate, 1), real("224.0.0.1:80", conf.Gate, 1))
-		r.kernel.refuse = func(op Op) unix.Errno {
-			if op.Dest.Address == ap("224.0.0.1:80") {
-				return unix.EINVAL
-			}
-			return 0
-		}
-		p := r.pool(v)
-		r.checks.set(v.Reals[0].Check, true)
-		r.checks.set(v.Reals[1].Check, true)
-		r.start(p)
-		time.Sleep(time.Minute)
-		r.holds("the other serves", both[0], both[1])
-		d := p.Detail().(Detail)
-		if got := d.Services[0].Reals[1]; !strings.Contains(got.Trouble, "does not take this address") || got.InKernel != nil {
-			t.Errorf("%+v", got)
-		}
-		if d.Services[0].Reals[0].Trouble != "" || d.Repairs != 0 {
-			t.Errorf("%+v", d)
-		}
-		if n := r.log.count("cannot be programmed"); n != 1 {
-			t.Errorf("logged %d times", n)
-		}
 	})
 }
 
