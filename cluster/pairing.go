@@ -274,6 +274,9 @@ func (p *pairing) note(d pair.Decision, f pair.Facts) {
 		p.mayGoOn = false
 	}
 	if d.Phase == pair.Whole || d.Yield {
+		if p.confirmed != "" && d.Yield {
+			p.n.logger.Warn("pair: the confirmation is void: "+d.Why, "by", p.confirmed)
+		}
 		p.confirmed, p.forced = "", false // it was for a peer that is back
 	}
 	p.mu.Unlock()

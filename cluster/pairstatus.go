@@ -3,8 +3,10 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/keepbeat/keepbeat/cluster/link"
 	"github.com/keepbeat/keepbeat/cluster/pair"
 	"github.com/keepbeat/keepbeat/conf"
 )
@@ -29,10 +31,20 @@ func (n *Node) Confirm(by string, force bool) error {
 		return fmt.Errorf("not now: %s", p.said.Why)
 	case p.said.Phase == pair.Joining && !force:
 		return fmt.Errorf("this node does not vote, so %s may have decided things that this node does not know; with --force they are lost", p.peer)
+	case p.said.Phase == pair.Joining && n.hearsActing(p.peer):
+		return fmt.Errorf("%s is heard, and acts: it takes this node in; to go on with what this node knows, stop keepbeat there first", p.peer)
 	}
 	p.confirmed, p.forced = by, force
 	p.wake()
 	return nil
+}
+
+// hearsActing says whether a node is heard, and says that it acts.
+func (n *Node) hearsActing(node string) bool {
+	return slices.ContainsFunc(n.cfg.Datagrams.Peers(), func(p link.Peer) bool {
+		m, ok := parseMeta(p.Meta)
+		return p.Node == node && p.State == link.Up && ok && m.Acts
+	})
 }
 
 // restartable says why a planned restart would be refused its long lease: the peer

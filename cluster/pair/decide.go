@@ -132,7 +132,7 @@ type Decision struct {
 	Open     bool // the intended generation becomes the current one, this node its only voter
 	Withdraw bool // forget the intent and take part again
 	Discard  bool // put the log aside and come back empty, in the peer's generation
-	Yield    bool // what an operator has told this node is void: the other was told so, too
+	Yield    bool // what an operator has told this node is void: the other was told so, too, or is heard and acts
 	Settle   bool // the peer is back in this generation: it is contested no longer
 }
 
@@ -236,7 +236,13 @@ func (f Facts) going() Decision {
 		if f.HasLeft {
 			d.Why = fmt.Sprintf("it was stopped, and %s may have decided things since: it waits for %[1]s; if that is surely off for good: `keepbeat quorum confirm --force`", f.Peer)
 		}
-		if f.Confirmed && f.Forced {
+		switch {
+		case f.Confirmed && f.PeerUp && f.PeerSaid != nil && f.PeerSaid.Acts:
+			// The word was that it is off.
+			d.Why = f.Peer + " is heard, and acts: it takes this node in"
+			d.Yield = true
+			return d
+		case f.Confirmed && f.Forced:
 			d.Withdraw = false
 			return f.survive(d)
 		}
@@ -441,9 +447,17 @@ func (f Facts) survive(d Decision) Decision {
 }
 
 func (f Facts) fence(d *Decision) {
-	if s := f.PeerSaid; f.Fence == NotAsked && f.PeerUp && s != nil && s.Cold && f.Intended < askFor {
-		d.Why = "asking " + f.Peer + " whether it waits"
-		return
+	if s := f.PeerSaid; f.Fence == NotAsked && f.PeerUp && s != nil && s.Cold {
+		// One that has just been heard again may not have heard of the intent either.
+		ok, why := f.may()
+		switch {
+		case min(f.Intended, f.Heard) < askFor:
+			d.Why = "asking " + f.Peer + " whether it waits"
+			return
+		case !ok:
+			d.Why = f.Peer + " has lost its log, and does not answer: it may not hear this node; " + why
+			return
+		}
 	}
 	switch f.Fence {
 	case NotAsked:

@@ -28,7 +28,7 @@ func (d Decision) words() string {
 		name string
 	}{
 		{d.GoOn, "go on"}, {d.Lapse, "lapse"}, {d.Stop, "stop"}, {d.Revoke, "revoke"}, {d.Intend, "intend"}, {d.Fence, "fence"},
-		{d.Probe, "probe"}, {d.Open, "open"}, {d.Withdraw, "withdraw"}, {d.Discard, "discard"}, {d.Settle, "settle"},
+		{d.Probe, "probe"}, {d.Open, "open"}, {d.Withdraw, "withdraw"}, {d.Discard, "discard"}, {d.Settle, "settle"}, {d.Yield, "yield"},
 	} {
 		if x.is {
 			w = append(w, x.name)
@@ -56,6 +56,8 @@ func survived(f *Facts) {
 	f.PeerVotes, f.PeerListed = false, false
 	f.Left = 450 * time.Millisecond
 }
+
+func lostLog(f *Facts) { f.PeerSaid = &Said{Empty: true, Stranger: true, Cold: true} }
 
 func TestDecide(t *testing.T) {
 	const (
@@ -117,6 +119,9 @@ func TestDecide(t *testing.T) {
 		{"both were about to go on alone when they hear each other again", F, []func(*Facts){intends, func(f *Facts) { f.Heard, f.Silence, f.Leaderless = time.Second, time.Minute, time.Minute }}, "whole, go on, withdraw"},
 		{"the peer has lost its disk and says so: nobody is fenced", F, []func(*Facts){intends, func(f *Facts) { f.PeerSaid = &Said{Empty: true, Stranger: true, Cold: true, Echo: "00000001"} }}, "surviving, go on, open"},
 		{"not before it has said so in answer", F, []func(*Facts){intends, func(f *Facts) { f.PeerSaid = &Said{Empty: true, Stranger: true, Cold: true} }}, "surviving, go on"},
+		{"when it is heard again after a pause it is asked, too", F, []func(*Facts){intends, lostLog, func(f *Facts) { f.Intended, f.Heard = time.Minute, 100*time.Millisecond }}, "surviving, go on"},
+		{"and fenced when it does not answer", F, []func(*Facts){intends, lostLog, func(f *Facts) { f.Intended, f.Heard = time.Minute, 2*time.Second }}, "surviving, go on, fence"},
+		{"but by nobody who has not taken part since its start (wait_for_all)", F, []func(*Facts){cold, intends, lostLog, func(f *Facts) { f.Intended, f.Heard = time.Minute, 2*time.Second }}, "surviving"},
 		{"an empty disk is no word of what runs there", F, []func(*Facts){func(f *Facts) { f.PeerSaid = &Said{Empty: true, Stranger: true} }}, "whole"},
 		{"a device is at work: the peer is not taken in before it has answered", F, []func(*Facts){intends, func(f *Facts) {
 			f.PeerSaid = &Said{Cold: true, Echo: "00000001"}
@@ -144,6 +149,15 @@ func TestDecide(t *testing.T) {
 		{"a node that does not vote does not go on", F, []func(*Facts){silent, cold, func(f *Facts) { f.Votes = false }}, "joining"},
 		{"not even when it is told", F, []func(*Facts){silent, cold, func(f *Facts) { f.Votes, f.Confirmed = false, true }}, "joining"},
 		{"unless it is forced", F, []func(*Facts){silent, cold, func(f *Facts) { f.Votes, f.Confirmed, f.Forced = false, true, true }}, "joining, revoke"},
+		{"not when the peer is heard and acts: the word was that it is off", F, []func(*Facts){cold, func(f *Facts) {
+			f.Votes, f.Confirmed, f.Forced, f.PeerSaid = false, true, true, &Said{Acts: true}
+		}}, "joining, yield"},
+		{"and what was begun by that word is taken back", P, []func(*Facts){cold, intends, func(f *Facts) {
+			f.Votes, f.Confirmed, f.Forced, f.PeerSaid = false, true, true, &Said{Acts: true}
+		}}, "joining, withdraw, yield"},
+		{"unless a device is at work", F, []func(*Facts){cold, intends, func(f *Facts) {
+			f.Votes, f.Confirmed, f.Forced, f.PeerSaid, f.Fence = false, true, true, &Said{Acts: true}, Asked
+		}}, "joining, yield"},
 
 		{"a greater generation: stop", F, []func(*Facts){func(f *Facts) { f.PeerSaid.Generation = Generation{2, "0000bbbb"} }}, "rejoining, stop"},
 		{"and put the log aside when nothing runs", F, []func(*Facts){func(f *Facts) { f.PeerSaid.Generation = Generation{2, "0000bbbb"}; f.Idle = true }}, "rejoining, stop, discard"},
@@ -170,7 +184,7 @@ func TestDecide(t *testing.T) {
 		}}, "surviving"},
 		{"and it is not waited for for long", F, []func(*Facts){survived, cold, intends, func(f *Facts) {
 			f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}, Cold: true}
-			f.Confirmed, f.Intended = true, 2*time.Second
+			f.Confirmed, f.Intended, f.Heard = true, 2*time.Second, 2*time.Second
 		}}, "surviving, fence"},
 		{"rivals: an operator has chosen the one that acts: what runs goes on", F, []func(*Facts){survived, intends, func(f *Facts) {
 			f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}, Cold: true, Echo: "00000001"}
@@ -186,7 +200,7 @@ func TestDecide(t *testing.T) {
 		{"rivals: both were chosen, and the greater id stays", F, []func(*Facts){survived, cold, intends, func(f *Facts) {
 			f.PeerSaid = &Said{Generation: Generation{1, "0000bbbb"}}
 			f.Confirmed = true
-		}}, "rivals, stop, withdraw"},
+		}}, "rivals, stop, withdraw, yield"},
 		{"rivals: both were chosen, and this is the one", F, []func(*Facts){survived, cold, intends, func(f *Facts) {
 			f.PeerSaid = &Said{Generation: Generation{1, "00000bbb"}}
 			f.Confirmed = true
