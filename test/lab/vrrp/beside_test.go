@@ -16,14 +16,15 @@ func TestARouterOnANodeOfAClusterHasAKeepalivedForABackup(t *testing.T) {
 	web := "  web:\n    prefer: [director1, director2]\n    resources:\n      - vip: " + four + "/eth0\n"
 	more := web + "  more:\n    prefer: [director2, director1]\n    resources:\n      - vip: " + address + "/24/eth0\n"
 	c := newClusterScene(t, address+"/24", scenario.Options{Groups: web})
-	c.Director1.WriteFile(directory+"vrrp.yaml", fmt.Sprintf(`vrrp_instance:
+	routers := fmt.Sprintf(`vrrp_instance:
   site:
     interface: eth0
     state: MASTER
     priority: 150
     virtual_router_id: %d
     virtual_ipaddress: %s/24
-`, announcedVRID, address), 0o600)
+`, announcedVRID, address)
+	c.Director1.WriteFile(directory+"vrrp.yaml", routers, 0o600)
 	c.begin()
 	began := time.Now()
 	c.keepalived(2, 100, "1")
@@ -31,8 +32,17 @@ func TestARouterOnANodeOfAClusterHasAKeepalivedForABackup(t *testing.T) {
 	c.announces(c.Director1, time.Now())
 	c.silent("the start", began)
 
-	// A restart is no handover of the cluster's group, and one of the router.
+	// One into a daemon that would not start is refused before anything stops.
+	c.Director1.WriteFile(directory+"vrrp.yaml", strings.Replace(routers, "150", "300", 1), 0o600)
 	since := time.Now()
+	if out, err := c.Director1.Keepbeat("restart"); err == nil || !strings.Contains(out, "300 is out of range") {
+		t.Errorf("a restart with a faulty vrrp.yaml: %v\n%s", err, out)
+	}
+	c.silent("a restart that was refused", since)
+	c.Director1.WriteFile(directory+"vrrp.yaml", routers, 0o600)
+
+	// A restart is no handover of the cluster's group, and one of the router.
+	since = time.Now()
 	c.must(c.Director1, "restart")
 	c.announces(c.Director1, since)
 	c.gives("a restart", since)
