@@ -44,6 +44,7 @@ type kernel struct {
 	deadline time.Duration
 	active   map[netip.Addr]bool // addresses, and stores of class fenced
 	off      bool                // the machine has no power
+	excused  bool                // the newest start began while two owners were excused (world.excused)
 	barred   bool                // from its stores, by Config.Fabric, until it is unfenced
 }
 
@@ -176,13 +177,17 @@ type address struct {
 func (r *address) Record() (json.RawMessage, error) { return json.Marshal(r.addr) }
 
 func (r *address) Start(ctx context.Context) error {
+	// It was looked for before; nobody looks again while it takes its time.
+	excused := r.m.w.excused()
 	if err := r.wait(ctx, true); err != nil {
 		return err
 	}
 	if r.m.told(&r.m.failStarts) {
 		return errors.New("told to fail")
 	}
-	return r.g.do(func() { r.m.kernel.change("start", func() { r.m.kernel.active[r.addr] = true }) })
+	return r.g.do(func() {
+		r.m.kernel.change("start", func() { r.m.kernel.active[r.addr], r.m.kernel.excused = true, excused })
+	})
 }
 
 func (r *address) Stop(ctx context.Context) error {

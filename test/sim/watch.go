@@ -27,18 +27,18 @@ func (w *world) began(k *kernel, a netip.Addr, what string) {
 	w.mu.Unlock()
 	w.note("%s answers on %s after %s, was on %q", a, strings.Join(who, "+"), what, strings.Join(before, "+"))
 	if len(who) > 1 {
-		w.two(a, who)
+		w.two(a, who, what == "start" && k.excused)
 	}
 	if still {
 		w.violate("%s was silent, or moved, without a cause: it begins to answer on %s after %s", a, k.name, what)
 	}
 }
 
-// two judges that an address answers on several machines.
-func (w *world) two(a netip.Addr, who []string) {
+// two judges that an address answers on several machines. excused: it was when the last of them began to start it.
+func (w *world) two(a netip.Addr, who []string, excused bool) {
 	text := fmt.Sprintf("%s answers on %s at once", a, strings.Join(who, " and "))
 	switch {
-	case w.rule() == conf.QuorumUnsafe, w.rule() == conf.QuorumPing && w.excused():
+	case w.rule() == conf.QuorumUnsafe, w.rule() == conf.QuorumPing && (excused || w.excused()):
 		w.mu.Lock()
 		w.chosen++
 		w.noteLocked("    as the rule %v allows: %s", w.rule(), text)
