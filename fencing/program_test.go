@@ -145,15 +145,26 @@ func ended(t *testing.T, pidFile string) {
 }
 
 func TestAScriptThatHangsIsKilledWithItsChildren(t *testing.T) {
-	f, dir := scripted(t, `sleep 1000 & echo $! >child; trap '' TERM; echo about to hang; while :; do sleep 1000; done`, within(2*time.Second))
-	began := time.Now()
-	out, err := f.Fence(t.Context(), Target{Node: "b"}, conf.FenceOff, nil)
-	took(t, began, 30*time.Second)
-	if out.Done || err == nil || !strings.Contains(err.Error(), "killed: not done within 2s; it printed: about to hang") {
-		t.Errorf("%+v, %v", out, err)
+	const hang = `sleep 1000 & echo $! >child; trap '' TERM; echo about to hang; while :; do sleep 1000; done`
+	for _, limit := range patience {
+		f, dir := scripted(t, hang, within(limit))
+		began := time.Now()
+		out, err := f.Fence(t.Context(), Target{Node: "b"}, conf.FenceOff, nil)
+		took(t, began, limit+30*time.Second)
+		if err != nil && strings.HasSuffix(err.Error(), fmt.Sprintf("killed: not done within %v", limit)) && limit != patience[len(patience)-1] {
+			continue // it had no time to print
+		}
+		if out.Done || err == nil || !strings.Contains(err.Error(), fmt.Sprintf("killed: not done within %v; it printed: about to hang", limit)) {
+			t.Errorf("%+v, %v", out, err)
+		}
+		ended(t, dir+"/child")
+		return
 	}
-	ended(t, dir+"/child")
 }
+
+// patience is how long a script that has to do something before it is killed gets:
+// more when a busy machine did not let it.
+var patience = []time.Duration{2 * time.Second, 20 * time.Second}
 
 func TestAScriptThatExitsWith0WhenItIsKilledHasNotFenced(t *testing.T) {
 	f, _ := scripted(t, `trap 'exit 0' TERM; sleep 1000 & wait`, within(time.Second))
@@ -163,11 +174,21 @@ func TestAScriptThatExitsWith0WhenItIsKilledHasNotFenced(t *testing.T) {
 }
 
 func TestOutputWithoutEndIsNotKept(t *testing.T) {
-	f, _ := scripted(t, `yes 0123456789012345678901234567890123456789`, within(2*time.Second))
-	out, err := f.Fence(t.Context(), Target{Node: "b"}, conf.FenceOff, nil)
-	if err == nil || len(out.Attempts[0].Error) > keptOutput+200 || len(out.Attempts[0].Error) < 1000 {
-		t.Errorf("%d bytes: %.200v", len(out.Attempts[0].Error), err)
+	for _, limit := range patience {
+		f, _ := scripted(t, `yes 0123456789012345678901234567890123456789`, within(limit))
+		out, err := f.Fence(t.Context(), Target{Node: "b"}, conf.FenceOff, nil)
+		kept := 0
+		if len(out.Attempts) > 0 {
+			kept = len(out.Attempts[0].Error)
+		}
+		if err == nil || kept > keptOutput+200 {
+			t.Errorf("%d bytes: %.200v", kept, err)
+		}
+		if kept >= 1000 {
+			return
+		}
 	}
+	t.Error("nothing of its output is kept")
 }
 
 func TestAChildThatKeepsThePipeHoldsNothingUp(t *testing.T) {

@@ -146,19 +146,26 @@ func openICMP(v6 bool) (*icmpSocket, error) {
 	rand.Read(b[:])
 	s.ident = binary.BigEndian.Uint16(b[8:])
 	copy(s.secret[:], b[:8])
-	s.filter()
+	s.tune()
 	go s.read()
 	return s, nil
 }
 
-// filter lets the kernel drop all but echo replies. It only saves work, so a
-// kernel that cannot is no error.
-func (s *icmpSocket) filter() {
+// receiveBuffer holds the replies of some thousand pings that fall into one moment: the
+// kernel's default loses them from the third hundred on.
+const receiveBuffer = 4 << 20
+
+// tune lets the kernel drop all but echo replies, and keep many of these. It only
+// saves work, so a kernel that cannot is no error.
+func (s *icmpSocket) tune() {
 	rc, err := s.conn.SyscallConn()
 	if err != nil {
 		return
 	}
 	_ = rc.Control(func(fd uintptr) {
+		if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer) // within net.core.rmem_max
+		}
 		if s.v6 {
 			var f unix.ICMPv6Filter
 			for i := range f.Data {

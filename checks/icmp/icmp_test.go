@@ -49,6 +49,38 @@ func TestPingsShareASocketAndFindTheirReplies(t *testing.T) {
 	}
 }
 
+// What comes while the daemon is busy is not lost.
+func TestTheRepliesOfAThousandPingsAreKept(t *testing.T) {
+	const pings = 1000
+	for network, to := range map[string]netip.Addr{"ip4:icmp": netip.MustParseAddr("127.0.0.1"), "ip6:ipv6-icmp": netip.IPv6Loopback()} {
+		conn, err := net.ListenIP(network, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		s := &icmpSocket{conn: conn, v6: to.Is6()}
+		s.tune()
+		for id := range uint64(pings) {
+			if err := s.send(to, id, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		kept, b := 0, make([]byte, 1500)
+		for kept < pings {
+			if _, _, err := conn.ReadFrom(b); err != nil {
+				break
+			}
+			kept++
+		}
+		if kept < pings {
+			t.Errorf("%v: %d replies of %d", to, kept, pings)
+		}
+	}
+}
+
 // echo makes the reply to a request of s.
 func echo(s *icmpSocket, id uint64, change func(b []byte)) []byte {
 	b := make([]byte, echoSize)
