@@ -191,7 +191,7 @@ func (w *world) observe() {
 	}
 }
 
-// empty says whether no disk has a log.
+// empty says whether no disk of the cluster has a log. One that was taken out may keep its own.
 func (w *world) empty() bool {
-	return !slices.ContainsFunc(w.machines, func(m *machine) bool { return m.diskNow().last() > 0 })
+	return !slices.ContainsFunc(w.members(), func(m *machine) bool { return m.diskNow().last() > 0 })
 }
