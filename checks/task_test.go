@@ -8,7 +8,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,19 +27,37 @@ func (k told) Check(ctx context.Context) (string, error) {
 	return detail, err
 }
 
+// firstRun is a Checker that does nothing the second time.
+type firstRun struct {
+	Checker
+	ran *atomic.Bool
+}
+
+func (k firstRun) Check(ctx context.Context) (string, error) {
+	if k.ran.Swap(true) {
+		return "", nil
+	}
+	return k.Checker.Check(ctx)
+}
+
 // tryInLoop has a Scheduler run a check at once.
 func tryInLoop(t *testing.T, c conf.Check) (detail string, err error) {
 	t.Helper()
 	s, stop := inLoop(t)
 	defer stop()
 	said := make(chan struct{})
-	var once sync.Once
-	s.make = tellingOf(s.make, func(d string, e error) {
-		once.Do(func() {
+	s.make = func(plain func(conf.Check) (Checker, error)) func(conf.Check) (Checker, error) {
+		// The schedule may come to a second run before the Scheduler has stopped.
+		var ran atomic.Bool
+		once := tellingOf(plain, func(d string, e error) {
 			detail, err = d, e
 			close(said)
 		})
-	})
+		return func(c conf.Check) (Checker, error) {
+			k, err := once(c)
+			return firstRun{k, &ran}, err
+		}
+	}(s.make)
 	s.Subscribe(c, nil)
 	s.Now(c)
 	<-said
