@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -84,6 +85,9 @@ func freePort(t *testing.T) uint16 {
 		}
 		port := l.Addr().(*net.TCPAddr).AddrPort().Port()
 		err = errors.Join(l.Close(), unused(port))
+		if _, given := portsGiven.LoadOrStore(port, true); given {
+			continue // the kernel may draw the same again for the next listener of one server
+		}
 		if err == nil {
 			return port
 		}
@@ -94,6 +98,8 @@ func freePort(t *testing.T) uint16 {
 	t.Fatal("100 ports of 127.0.0.1 were in use by others")
 	return 0
 }
+
+var portsGiven sync.Map // port: true
 
 func unused(port uint16) error {
 	for _, a := range []netip.Addr{loopback4, loopback6} {
