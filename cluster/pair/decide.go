@@ -449,13 +449,13 @@ func (f Facts) survive(d Decision) Decision {
 func (f Facts) fence(d *Decision) {
 	if s := f.PeerSaid; f.Fence == NotAsked && f.PeerUp && s != nil && s.Cold {
 		// One that has just been heard again may not have heard of the intent either.
-		ok, why := f.may()
+		ok, _ := f.may()
 		switch {
 		case min(f.Intended, f.Heard) < askFor:
 			d.Why = "asking " + f.Peer + " whether it waits"
 			return
 		case !ok:
-			d.Why = f.Peer + " has lost its log, and does not answer: it may not hear this node; " + why
+			d.Why = fmt.Sprintf("%s has lost its log, and is heard, but does not answer: look at the links between the two; if %[1]s is to be given up: `keepbeat quorum confirm`", f.Peer)
 			return
 		}
 	}
