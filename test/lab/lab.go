@@ -52,6 +52,14 @@ type Lab struct {
 	processes []*Process
 }
 
+// Within lets what fails while f runs be t's, a subtest of the lab's test.
+func (l *Lab) Within(t TB, f func()) {
+	whole := l.t
+	l.t = t
+	defer func() { l.t = whole }()
+	f()
+}
+
 // New makes an empty lab, which ends with the test. Where it cannot be made the test fails.
 func New(t TB) *Lab {
 	t.Helper()

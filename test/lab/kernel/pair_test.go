@@ -75,6 +75,22 @@ func newPair(t *testing.T) *pair {
 	return p
 }
 
+// scene is a subtest, whose name then stands beside what fails in it. Where it
+// was ended half way, what follows has nothing to begin from.
+func (p *pair) scene(name string, f func(t *testing.T)) {
+	p.t.Helper()
+	whole, halfWay := p.t, false
+	whole.Run(name, func(t *testing.T) {
+		defer func() { p.t = whole }()
+		p.t, halfWay = t, true
+		p.lab.Within(t, func() { f(t) })
+		halfWay = false
+	})
+	if halfWay {
+		whole.FailNow()
+	}
+}
+
 func (p *pair) host(name string, last int) *lab.Host {
 	h := p.lab.Host(name)
 	h.Attach(p.service, "eth1", fmt.Sprintf("192.168.56.%d/24", last))
@@ -281,9 +297,11 @@ func (p *pair) browseCalmly() *lab.Client {
 	return c
 }
 
-// faultless checks that no request since an instant has failed.
+// faultless checks that no request sent since an instant has failed, and waits for those under way.
 func (p *pair) faultless(c *lab.Client, since probe.Instant, what string) {
 	p.t.Helper()
+	now := probe.Now()
+	p.lab.Eventually(limit, what+": an end of each request", func() bool { return probe.Complete(c.Samples(), now) })
 	if s := c.Summary(since); s.Errors > 0 || s.Answers == 0 {
 		p.t.Errorf("%s: %d pages and %d errors, the last: %s", what, s.Answers, s.Errors, s.LastError)
 	} else {

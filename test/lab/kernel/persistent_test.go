@@ -125,12 +125,12 @@ func TestADrainedServerOfAPersistentService(t *testing.T) {
 		goOnAfter(p, t, open, download, server)
 	}
 
-	t.Run("its clients go elsewhere with their next connection", func(t *testing.T) {
+	p.scene("its clients go elsewhere with their next connection", func(t *testing.T) {
 		expires("1")
 		elsewhere(t)
 	})
 
-	t.Run("they stay with expire_quiescent_template: no", func(t *testing.T) {
+	p.scene("they stay with expire_quiescent_template: no", func(t *testing.T) {
 		apply("haresources.yaml", "ipvs: {expire_quiescent_template: no}\n"+resources)
 		expires("0")
 		client, server := comes()
@@ -145,7 +145,7 @@ func TestADrainedServerOfAPersistentService(t *testing.T) {
 		expires("1")
 	})
 
-	t.Run("they go without quiescent, too", func(t *testing.T) {
+	p.scene("they go without quiescent, too", func(t *testing.T) {
 		apply("ldirectord.yaml", bound+"    quiescent: no\n")
 		p.lab.Eventually(limit, "the new pool", func() bool { return !p.detail().Services[0].Quiescent })
 		elsewhere(t)

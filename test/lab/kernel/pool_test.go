@@ -35,7 +35,7 @@ func TestTheClassicPairOfHeartbeatAndLdirectord(t *testing.T) {
 	p.waitWeights(p.director1, both)
 	browser := p.browse()
 
-	t.Run("HTTP through the VIP reaches both servers by wlc", func(t *testing.T) {
+	p.scene("HTTP through the VIP reaches both servers by wlc", func(t *testing.T) {
 		since := probe.Now()
 		p.lab.Eventually(limit, "sixty pages", func() bool { return browser.Summary(since).Answers >= 60 })
 		p.faultless(browser, since, "the first pages")
@@ -51,7 +51,7 @@ func TestTheClassicPairOfHeartbeatAndLdirectord(t *testing.T) {
 		}
 	})
 
-	t.Run("damage to the table is repaired, and what is other people's is left alone", func(t *testing.T) {
+	p.scene("damage to the table is repaired, and what is other people's is left alone", func(t *testing.T) {
 		p.director1.Run("ipvsadm", "-A", "-t", "192.168.56.101:8080", "-s", "rr")
 		p.director1.Run("ipvsadm", "-e", "-t", vip+":80", "-r", real1+":80", "-g", "-w", "77")
 		p.waitWeights(p.director1, both)
@@ -75,7 +75,7 @@ func TestTheClassicPairOfHeartbeatAndLdirectord(t *testing.T) {
 		}
 	})
 
-	t.Run("a changed pool is applied under traffic, and what is untouched goes on", func(t *testing.T) {
+	p.scene("a changed pool is applied under traffic, and what is untouched goes on", func(t *testing.T) {
 		before, repairs := p.server(real1), p.detail().Repairs
 		since := probe.Now()
 		// A third server, and another weight for the second.
@@ -105,7 +105,7 @@ func TestTheClassicPairOfHeartbeatAndLdirectord(t *testing.T) {
 		}
 	})
 
-	t.Run("a pool with faults is refused, and the running one unharmed", func(t *testing.T) {
+	p.scene("a pool with faults is refused, and the running one unharmed", func(t *testing.T) {
 		since := probe.Now()
 		p.director1.WriteFile(pool, strings.Replace(files["ldirectord.yaml"], "scheduler: wlc", "schedular: wlc", 1), 0o644)
 		out, err := p.director1.Keepbeat("apply")
@@ -117,7 +117,7 @@ func TestTheClassicPairOfHeartbeatAndLdirectord(t *testing.T) {
 		p.faultless(browser, since, "a faulty pool")
 	})
 
-	t.Run("a server that fails has weight 0 and no new clients", func(t *testing.T) {
+	p.scene("a server that fails has weight 0 and no new clients", func(t *testing.T) {
 		p.httpd[0].SetSick(true)
 		p.waitWeights(p.director1, map[string]int{real1: 0, real2: 1})
 		out := probe.Now()
@@ -140,7 +140,7 @@ func TestTheClassicPairOfHeartbeatAndLdirectord(t *testing.T) {
 		p.faultless(browser, out, "with rs1 out")
 	})
 
-	t.Run("a takeover keeps known health: the new owner never sends anybody to the server that is down", func(t *testing.T) {
+	p.scene("a takeover keeps known health: the new owner never sends anybody to the server that is down", func(t *testing.T) {
 		died := p.director1.Die()
 		browser.WaitAnswer("rs2", died.Add(100*time.Millisecond), limit)
 		p.waitOwner(p.director2)
@@ -154,7 +154,7 @@ func TestTheClassicPairOfHeartbeatAndLdirectord(t *testing.T) {
 		p.lab.Logf("pages missed for %v", browser.Outage(died))
 	})
 
-	t.Run("with no server left the fallback answers, until one is back", func(t *testing.T) {
+	p.scene("with no server left the fallback answers, until one is back", func(t *testing.T) {
 		p.httpd[1].SetSick(true)
 		since := probe.Now()
 		browser.WaitAnswer("fallback", since, limit)
@@ -165,7 +165,7 @@ func TestTheClassicPairOfHeartbeatAndLdirectord(t *testing.T) {
 		browser.WaitAnswer("rs2", probe.Now(), limit)
 	})
 
-	t.Run("director1 returns and takes back, and a stop leaves no table behind", func(t *testing.T) {
+	p.scene("director1 returns and takes back, and a stop leaves no table behind", func(t *testing.T) {
 		p.director1.Revive()
 		p.director1.StartHTTP("fallback", ":80")
 		p.run(p.director1)
@@ -183,7 +183,7 @@ func TestTheClassicPairOfHeartbeatAndLdirectord(t *testing.T) {
 		browser.WaitAnswer("", since.Add(time.Second), limit)
 	})
 
-	t.Run("a planned restart keeps the table and loses no request", func(t *testing.T) {
+	p.scene("a planned restart keeps the table and loses no request", func(t *testing.T) {
 		since := probe.Now()
 		p.must(p.director2, "restart")
 		time.Sleep(time.Second)
@@ -191,7 +191,7 @@ func TestTheClassicPairOfHeartbeatAndLdirectord(t *testing.T) {
 		p.faultless(browser, since, "a planned restart")
 	})
 
-	t.Run("a killed daemon's table is taken back by keepbeat release", func(t *testing.T) {
+	p.scene("a killed daemon's table is taken back by keepbeat release", func(t *testing.T) {
 		p.run(p.director1)
 		p.waitOwner(p.director1)
 		p.waitWeights(p.director1, both)

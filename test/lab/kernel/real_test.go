@@ -139,7 +139,7 @@ func TestOrdersForRealServersAsAnAdministratorTypesThem(t *testing.T) {
 	begun := probe.Now()
 	ordered := shopTable(0, 7, 1, 1, 7)
 
-	t.Run("they are in the table, whichever node they are typed on", func(t *testing.T) {
+	p.scene("they are in the table, whichever node they are typed on", func(t *testing.T) {
 		p.typed(p.director1, "real list", "no real server has an order\n")
 		p.typed(p.director2, "real drain 192.168.56.103:80 --reason 'new kernel'", "real server 192.168.56.103:80: drained by root: new kernel\n"+
 			"  192.168.56.200:80 tcp of ldirectord.yaml\n"+
@@ -172,14 +172,14 @@ func TestOrdersForRealServersAsAnAdministratorTypesThem(t *testing.T) {
 		}
 	}
 
-	t.Run("they are shown, and stand for the next owner as for this one", func(t *testing.T) {
+	p.scene("they are shown, and stand for the next owner as for this one", func(t *testing.T) {
 		shown(p.director1, "on the first owner")
 		p.must(p.director1, "standby", "--wait=30s")
 		shown(p.director2, "after a standby")
 		p.faultless(browser, begun, "orders and a standby")
 	})
 
-	t.Run("what nobody has is refused with what there is", func(t *testing.T) {
+	p.scene("what nobody has is refused with what there is", func(t *testing.T) {
 		const all = "192.168.56.103:80, 192.168.56.103:8080, 192.168.56.104:80, 192.168.56.104:8080, 192.168.56.105:80"
 		for _, word := range []string{"rs1", "192.168.56.109", "192.168.56.103:81"} {
 			p.refused(p.director1, 1, "real drain "+word, "keepbeat: no pool has a real server \""+word+"\"; there are "+all+"\n")
@@ -190,7 +190,7 @@ func TestOrdersForRealServersAsAnAdministratorTypesThem(t *testing.T) {
 		p.waitTable(p.director2, ordered, "after what was refused")
 	})
 
-	t.Run("what would empty a service is refused with the command that does it all the same, and ends by itself", func(t *testing.T) {
+	p.scene("what would empty a service is refused with the command that does it all the same, and ends by itself", func(t *testing.T) {
 		p.must(p.director1, "real", "drain", real1+":8080")
 		p.waitTable(p.director2, shopTable(0, 7, 1, 0, 7), "one of two drained")
 		const again = "keepbeat real disable 192.168.56.104:8080 --for 3s --reason 'disk' --force"
@@ -211,7 +211,7 @@ func TestOrdersForRealServersAsAnAdministratorTypesThem(t *testing.T) {
 		p.waitTable(p.director2, ordered, "the last server enabled again")
 	})
 
-	t.Run("the owner's death takes none of them away", func(t *testing.T) {
+	p.scene("the owner's death takes none of them away", func(t *testing.T) {
 		died := p.director2.Die()
 		shown(p.director1, "after the owner's death")
 		for _, s := range browser.Samples() {
@@ -222,7 +222,7 @@ func TestOrdersForRealServersAsAnAdministratorTypesThem(t *testing.T) {
 		}
 	})
 
-	t.Run("they outlast an apply, and what is enabled has the weight of the file", func(t *testing.T) {
+	p.scene("they outlast an apply, and what is enabled has the weight of the file", func(t *testing.T) {
 		since := browser.WaitAnswer("", probe.Now(), limit).Sent
 		p.director1.WriteFile(pool, strings.Replace(shop, real2+":80 gate 2", real2+":80 gate 3", 1), 0o644)
 		p.must(p.director1, "apply")

@@ -98,9 +98,10 @@ func GetHTTP(ctx context.Context, cfg HTTPConfig, report func(Sample)) error {
 	slots := make(chan struct{}, 1024)
 	ticks := time.NewTicker(cfg.Interval)
 	defer ticks.Stop()
-	for {
+	for n := uint64(1); ; n++ {
+		s := Sample{Number: n, Sent: Now()}
 		if cfg.Serial {
-			report(get(client, request))
+			report(get(client, request, s))
 			select {
 			case <-ctx.Done():
 				return nil
@@ -111,12 +112,11 @@ func GetHTTP(ctx context.Context, cfg HTTPConfig, report func(Sample)) error {
 		select {
 		case slots <- struct{}{}:
 			running.Go(func() {
-				report(get(client, request))
+				report(get(client, request, s))
 				<-slots
 			})
 		default:
-			now := Now()
-			report(Sample{Sent: now, Received: now, Error: "not sent: 1024 requests are waiting for an answer"})
+			report(failed(s, errors.New("not sent: 1024 requests are waiting for an answer")))
 		}
 		select {
 		case <-ctx.Done():
@@ -126,8 +126,7 @@ func GetHTTP(ctx context.Context, cfg HTTPConfig, report func(Sample)) error {
 	}
 }
 
-func get(client *http.Client, request *http.Request) Sample {
-	s := Sample{Sent: Now()}
+func get(client *http.Client, request *http.Request, s Sample) Sample {
 	response, err := client.Do(request.Clone(context.Background()))
 	if err != nil {
 		return failed(s, err)

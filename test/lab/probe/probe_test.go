@@ -69,6 +69,40 @@ func TestOverlap(t *testing.T) {
 	}
 }
 
+func TestAFailureIsOfTheTimeInWhichItsRequestWasSent(t *testing.T) {
+	samples := append(answers("one", 10, 11), Sample{Sent: 8 * ms, Received: 12 * ms, Error: "reset"})
+	if s := Summarize(samples, 9*ms, 20*ms); s.Answers != 2 || s.Errors != 0 {
+		t.Errorf("sent before: %+v", s)
+	}
+	if s := Summarize(samples, 7*ms, 20*ms); s.Errors != 1 || s.LastError != "reset" {
+		t.Errorf("sent within: %+v", s)
+	}
+}
+
+func TestRequestsUnderWay(t *testing.T) {
+	of := func(numbers ...uint64) (samples []Sample) {
+		for _, n := range numbers { // one each millisecond
+			samples = append(samples, Sample{Number: n, Sent: Instant(n) * ms, Received: Instant(n)*ms + 1})
+		}
+		return samples
+	}
+	for name, c := range map[string]struct {
+		samples []Sample
+		want    bool
+	}{
+		"nothing at all":                       {nil, false},
+		"all before, and none after it yet":    {of(1, 2, 3), false},
+		"all before and one after":             {of(2, 1, 3, 4), true},
+		"one before is missing":                {of(1, 3, 4), false},
+		"one after is missing, which is later": {of(1, 2, 3, 4, 6), true},
+		"the first after it is missing":        {of(1, 2, 3, 5), false}, // it might have been sent before
+	} {
+		if got := Complete(c.samples, 4*ms); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
 func TestAnswersAreReadAsWritten(t *testing.T) {
 	want := Answer{Request{7, 12345}, 23456, "director1"}
 	got, err := ParseAnswer(want.AppendTo(nil))

@@ -34,6 +34,9 @@ func (i Instant) Add(d time.Duration) Instant { return i + Instant(d) }
 
 // A Sample is one request and its answer, or its failure.
 type Sample struct {
+	// Number counts an HTTP client's requests from 1, in the order in which they
+	// are sent; zero for datagrams.
+	Number uint64 `json:"n,omitempty"`
 	// Sent is when the client sent the request.
 	Sent Instant `json:"sent"`
 	// At is when the server answered, by its own stamp; zero for HTTP and for failures.
@@ -119,6 +122,24 @@ func answersBetween(samples []Sample, from, to Instant) []Sample {
 	return answers
 }
 
+// Complete says whether every request that an HTTP client sent before an instant
+// has been answered or has failed.
+func Complete(samples []Sample, before Instant) bool {
+	first, seen := uint64(0), map[uint64]bool{}
+	for _, s := range samples {
+		seen[s.Number] = true
+		if s.Sent >= before && (first == 0 || s.Number < first) {
+			first = s.Number
+		}
+	}
+	for n := uint64(1); n < first; n++ {
+		if !seen[n] {
+			return false
+		}
+	}
+	return first > 0
+}
+
 // Summary counts samples.
 type Summary struct {
 	Answers   int            `json:"answers"`
@@ -129,7 +150,9 @@ type Summary struct {
 	LastError string `json:"last_error,omitempty"`
 }
 
-// Summarize counts the samples received between from and to.
+// Summarize counts the answers received between from and to, and the failures
+// until to of requests that were sent from from on: a request fails some time
+// after it was sent, and what was before from is to blame for the others.
 func Summarize(samples []Sample, from, to Instant) Summary {
 	sum := Summary{Who: map[string]int{}}
 	for _, s := range samples {
@@ -137,6 +160,9 @@ func Summarize(samples []Sample, from, to Instant) Summary {
 			continue
 		}
 		if !s.OK() {
+			if s.Sent < from {
+				continue
+			}
 			sum.Errors++
 			sum.LastError = s.Error
 			continue
