@@ -102,7 +102,9 @@ func (v *vip) start() error {
 	for _, old := range stray {
 		v.log.Warn("removed what an earlier run had left", "prefix", old.Prefix, "interface", m.linkName(old.Index))
 	}
+	v.first.Store(true)
 	v.burst.start()
+	v.first.Store(false)
 	v.log.Info("address is up", "interface", l.Name, "command", a.Text(l.Name))
 	return nil
 }

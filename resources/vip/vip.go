@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keepbeat/keepbeat/conf"
@@ -23,6 +24,7 @@ type vip struct {
 	name  string // "vip 10.0.0.5/24"
 	alarm chan struct{}
 	burst burst
+	first atomic.Bool // Start announces: the guard may have the group shut still
 
 	// op is held by whoever changes the kernel for this address (a channel, so
 	// that waiting for it obeys a context).

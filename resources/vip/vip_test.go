@@ -1,9 +1,11 @@
 package vip
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -101,6 +103,41 @@ func TestIPv6AddressIsUsableAtOnceAndNotChosenAsSource(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A queue of no length refuses a packet with the same error as the guard.
+func TestAnnouncementsThatDoNotGoOut(t *testing.T) {
+	var log bytes.Buffer
+	a, b := pair(t)
+	tap := b.Tap("eth0")
+	spec := written("10.0.0.5")
+	spec.ARPCount = 0
+	e := env(t, owned())
+	e.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	r, err := a.maker().New(e, conf.Spec{}, conf.Resource{Kind: conf.KindVIP, Name: "vip", VIP: &spec})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := r.(*vip)
+	t.Cleanup(func() { _ = v.Close() })
+	full := func(said int, what string) {
+		t.Helper()
+		if n := strings.Count(log.String(), "announcement not sent"); n != said {
+			t.Errorf("%s: %d lines say that an announcement was not sent, want %d:\n%s", what, n, said, &log)
+		}
+	}
+	a.Run("tc", "qdisc", "add", "dev", "eth0", "root", "pfifo", "limit", "0")
+	recorded(t, v)
+	if err := v.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	full(0, "while the group is started the guard drops it: nobody has to do anything")
+	v.Opened()
+	full(1, "afterwards it is worth a word")
+	a.Run("tc", "qdisc", "del", "dev", "eth0", "root")
+	v.Opened()
+	announced(tap, "10.0.0.5")
+	full(1, "when it goes out")
 }
 
 func TestAnnouncementsEndWithOwnership(t *testing.T) {

@@ -141,6 +141,9 @@ func (v *vip) announce() bool {
 	}
 	err := m.k.Announce(l, v.spec.Address, router)
 	m.mu.Unlock()
+	if errors.Is(err, unix.ENOBUFS) && v.first.Load() {
+		return true // the guard dropped it; Opened announces what it lets through
+	}
 	if err != nil {
 		// The next round, or the event of the carrier's return, makes up for it.
 		v.log.Warn("announcement not sent", "interface", l.Name, "err", err)
