@@ -60,5 +60,5 @@ func (s *server) alone(w http.ResponseWriter, r *http.Request) {
 	if way := instead[word]; way != "" {
 		text += ": " + way
 	}
-	s.refuse(w, r, http.StatusConflict, text)
+	s.answer(w, http.StatusConflict, Error{Error: text})
 }

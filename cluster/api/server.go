@@ -121,21 +121,13 @@ func handler(cfg Config, a access) http.Handler {
 	mux.HandleFunc("POST /v1/keys/use", s.useKey)
 	mux.HandleFunc("POST /v1/keys/remove", s.removeKey)
 	mux.HandleFunc(allElse, func(w http.ResponseWriter, r *http.Request) {
-		s.refuse(w, r, http.StatusNotFound, "this daemon knows no "+r.Method+" "+r.URL.Path+"; run the same version of keepbeat everywhere")
+		s.answer(w, http.StatusNotFound, Error{Error: "this daemon knows no " + r.Method + " " + r.URL.Path + "; run the same version of keepbeat everywhere"})
 	})
 	return s.guard(mux)
 }
 
 // allElse is the pattern of what nobody here does.
 const allElse = "/"
-
-// refuse answers what nobody here does, and has an order of that kind in the log as refused.
-func (s *server) refuse(w http.ResponseWriter, r *http.Request, code int, why string) {
-	if needs(r) == order {
-		s.cfg.Logger.Warn("order refused", "what", r.URL.Path, "by", cluster.OrderOf(r.Context()).By, "why", why)
-	}
-	s.answer(w, code, Error{Error: why})
-}
 
 // needs is what somebody has to be allowed for a request.
 func needs(r *http.Request) right {
@@ -145,7 +137,17 @@ func needs(r *http.Request) right {
 	return order
 }
 
-// guard lets in who may, bounds what is read of him, and notes who he is.
+// ordered is where the answer to an order goes; the log has what came of it.
+type ordered struct {
+	http.ResponseWriter
+	fault string
+}
+
+// Unwrap is for http.ResponseController.
+func (o *ordered) Unwrap() http.ResponseWriter { return o.ResponseWriter }
+
+// guard lets in who may, bounds what is read of him, and notes who he is. An
+// order is in the log when it comes, and again when it was answered with an error.
 func (s *server) guard(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Of a body that nobody wants the server reads some, too.
@@ -161,14 +163,20 @@ func (s *server) guard(mux *http.ServeMux) http.Handler {
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		if need == order {
-			by := userName(p.uid)
-			if _, pattern := mux.Handler(r); pattern != allElse {
-				s.cfg.Logger.Info("order", "what", r.URL.Path, "by", by)
-			}
-			r = r.WithContext(cluster.WithOrder(r.Context(), cluster.Order{By: by}))
+		if need == look {
+			mux.ServeHTTP(w, r)
+			return
 		}
-		mux.ServeHTTP(w, r)
+		by, fault := userName(p.uid), "order refused"
+		if _, pattern := mux.Handler(r); pattern != allElse {
+			fault = "order answered with an error"
+			s.cfg.Logger.Info("order", "what", r.URL.Path, "by", by)
+		}
+		o := &ordered{ResponseWriter: w}
+		mux.ServeHTTP(o, r.WithContext(cluster.WithOrder(r.Context(), cluster.Order{By: by})))
+		if o.fault != "" {
+			s.cfg.Logger.Warn(fault, "what", r.URL.Path, "by", by, "why", o.fault)
+		}
 	})
 }
 
@@ -184,6 +192,11 @@ type Error struct {
 }
 
 func (s *server) answer(w http.ResponseWriter, code int, v any) {
+	if e, faulty := v.(Error); faulty {
+		if o, ok := w.(*ordered); ok {
+			o.fault = e.Error
+		}
+	}
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.cfg.Patience)) // for who does not read
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
@@ -365,8 +378,6 @@ func (s *server) restart(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.answer(w, http.StatusOK, struct{}{})
-	if f, ok := w.(http.Flusher); ok {
-		f.Flush()
-	}
+	_ = http.NewResponseController(w).Flush() // the answer, before the process is another one
 	s.cfg.Restart()
 }
