@@ -28,6 +28,7 @@ func (n *Node) act(ctx context.Context) {
 	defer next.Stop()
 	var voters, latest uint64
 	var ready time.Time
+	var unknown failing
 	for {
 		select {
 		case <-ctx.Done():
@@ -39,9 +40,11 @@ func (n *Node) act(ctx context.Context) {
 		n.turned.Store(int64(time.Since(n.started)))
 		st := n.State()
 		n.selfFence(ctx, st)
-		if err := n.pair.know(st); err != nil {
+		err := n.pair.know(st)
+		if _, say := unknown.note(err, time.Now()); say {
 			n.logger.Error("a change of the nodes is not made known to the others before it is stored", "err", err)
-		} else {
+		}
+		if err == nil {
 			n.sayMeta()
 		}
 		if !n.admitted(st) {

@@ -86,6 +86,9 @@ func pairTrouble(node string, h LocalStatus, add func(rank int, format string, a
 	if p.TieLost && p.Phase == pair.Whole.String() {
 		add(2, "node %s: the tie-breaker %s: if %s falls silent now, this node stops", node, p.TieBreaker, p.Peer)
 	}
+	if p.Failing != "" {
+		add(0, "node %s tries again and again to get on (%s): %s", node, p.Phase, p.Failing)
+	}
 	if p.Unasked != "" {
 		add(0, "node %s does not take addresses of which it cannot ask who has them: %s", node, p.Unasked)
 	}

@@ -45,6 +45,7 @@ type pairing struct {
 	stuck     map[string]uint64 // by group: the epoch for which the peer was fenced
 	disagrees string            // the rule that the peer's ha.yaml has, if it is another
 	busy      bool              // a step that takes time is under way
+	failing   failing           // what the last one came to
 	fence     pair.FenceState
 	outcome   fencing.Outcome
 	clear     map[pair.Place]time.Time // since when an address has not answered elsewhere

@@ -71,6 +71,8 @@ type PairStatus struct {
 	TieBreaker string `json:"tie_breaker,omitempty"` // rule ping: when it answered last
 	TieLost    bool   `json:"tie_lost,omitempty"`    // it does not answer
 	OnlySerial bool   `json:"only_serial,omitempty"`
+	// Failing: why what it has decided cannot be done; it tries again.
+	Failing string `json:"failing,omitempty"`
 	// Unasked, rule ping, while it decides: why addresses cannot be asked for. They are not taken.
 	Unasked string `json:"unasked,omitempty"`
 	// Elsewhere, rule ping, while it decides: addresses for which another machine answers.
@@ -98,6 +100,7 @@ func (p *pairing) status() *PairStatus {
 	s := &PairStatus{
 		Rule: p.rule.String(), Peer: p.peer, Phase: p.said.Phase.String(), Why: p.said.Why,
 		Generation: p.record.Current.String(), How: p.record.How, Contested: p.record.Contested != "", OnlySerial: p.serial,
+		Failing: p.failing.why,
 	}
 	if p.looks(lease) {
 		s.Unasked = p.unasked

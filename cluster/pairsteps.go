@@ -157,9 +157,18 @@ func (p *pairing) step(f func() error) {
 	p.busy = true
 	p.mu.Unlock()
 	p.n.jobs.run(func() {
-		if err := f(); err != nil {
+		err := f()
+		p.mu.Lock()
+		pause, say := p.failing.note(err, time.Now())
+		p.mu.Unlock()
+		if say {
 			p.n.logger.Error("pair: a step failed and is tried again", "err", err)
-			time.Sleep(jobPause)
+		}
+		if err != nil {
+			select {
+			case <-p.n.jobs.ctx.Done():
+			case <-time.After(pause):
+			}
 		}
 		p.mu.Lock()
 		p.busy = false
@@ -168,8 +177,6 @@ func (p *pairing) step(f func() error) {
 	})
 }
 
-// change stores a change of the record. The steps and what the log tells change
-// it side by side, and neither may undo the other's.
 func (p *pairing) change(f func(r *pair.Record)) error {
 	p.storing <- struct{}{}
 	defer func() { <-p.storing }()

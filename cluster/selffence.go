@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/keepbeat/keepbeat/cluster/state"
@@ -22,7 +23,6 @@ type selfFence struct {
 	dog   *watchdog.Watchdog // nil: none
 	actor *watchdog.Beat
 	lost  time.Time // since when the lease has not run; zero: it runs
-	tried time.Time // when arming failed last
 }
 
 func newSelfFence(dog *watchdog.Watchdog) *selfFence {
@@ -41,7 +41,20 @@ func (s *selfFence) register(name string) *watchdog.Beat {
 	return s.dog.Register(name, loopAge)
 }
 
-// turn is called by the actor's loop.
+// arm arms the watchdog. After an attempt that failed it pauses until the next one may be made, or ctx ends.
+func (s *selfFence) arm(ctx context.Context, logger *slog.Logger) {
+	err := s.dog.Arm(ctx)
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	logger.Error("the watchdog is not armed: nothing resets this machine when it hangs", "err", err, "again_in", armAgain)
+	select {
+	case <-ctx.Done():
+	case <-time.After(armAgain):
+	}
+}
+
+// selfFence is called by the actor's loop.
 func (n *Node) selfFence(ctx context.Context, st *state.State) {
 	s := n.selfReset
 	s.actor.Turn()
@@ -50,14 +63,8 @@ func (n *Node) selfFence(ctx context.Context, st *state.State) {
 	}
 	// What an earlier daemon left has to be gone or taken over: a node that cannot
 	// get that far would reset itself again and again.
-	if n.admitted(st) && !n.manager.Leftovers(ownedEpochs(st, n.self)) && time.Since(s.tried) > armAgain {
-		n.jobs.begin("arm", func() {
-			if err := s.dog.Arm(ctx); err != nil && ctx.Err() == nil {
-				s.tried = time.Now()
-				n.logger.Error("the watchdog is not armed: nothing resets this machine when it hangs", "err", err, "again_in", armAgain)
-				time.Sleep(jobPause)
-			}
-		})
+	if n.admitted(st) && !n.manager.Leftovers(ownedEpochs(st, n.self)) {
+		n.jobs.begin("arm", func() { s.arm(ctx, n.logger) })
 	}
 	if n.keeper.Live() {
 		s.lost = time.Time{}
