@@ -38,6 +38,12 @@ type access struct {
 	read, admin int // group ids; -1: none
 }
 
+// Check says whether this machine has the groups.
+func (g Groups) Check() error {
+	_, err := newAccess(g)
+	return err
+}
+
 func newAccess(g Groups) (access, error) {
 	a := access{groups: g, self: os.Geteuid(), read: -1, admin: -1}
 	for _, x := range []struct {
@@ -48,6 +54,9 @@ func newAccess(g Groups) (access, error) {
 			continue
 		}
 		found, err := user.LookupGroup(x.name)
+		if errors.As(err, new(user.UnknownGroupError)) {
+			return a, fmt.Errorf("%s: this machine has no group %q: make it (groupadd --system %s), or name one that is there", x.key, x.name, x.name)
+		}
 		if err != nil {
 			return a, fmt.Errorf("%s %s: %w", x.key, x.name, err)
 		}

@@ -288,7 +288,7 @@ func TestAStaleSocketIsReplacedAndALivingOneIsNot(t *testing.T) {
 		t.Fatal(err)
 	}
 	again.Close()
-	if _, err := Listen(dir, Groups{Read: "no-such-group-here"}); err == nil || !strings.Contains(err.Error(), "socket_group no-such-group-here") {
+	if _, err := Listen(dir, Groups{Read: "no-such-group-here"}); err == nil || !strings.Contains(err.Error(), `socket_group: this machine has no group "no-such-group-here"`) {
 		t.Errorf("%v", err)
 	}
 }
@@ -301,11 +301,15 @@ func requestBy(f *fake, p peer, method, path, body string) *httptest.ResponseRec
 	return requestTo(f, access{self: os.Geteuid(), read: -1, admin: -1}, p, method, path, body)
 }
 
+func withPeer(ctx context.Context, p peer) context.Context {
+	return context.WithValue(ctx, peerKey{}, p)
+}
+
 func requestTo(f *fake, a access, p peer, method, path, body string) *httptest.ResponseRecorder {
 	h := handler(Config{Node: f, Logger: slog.New(slog.DiscardHandler), Restart: func() {}}, a)
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, p)))
+	h.ServeHTTP(w, r.WithContext(withPeer(r.Context(), p)))
 	return w
 }
 

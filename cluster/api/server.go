@@ -84,6 +84,7 @@ func Serve(ctx context.Context, l *Socket, cfg Config) error {
 type server struct {
 	cfg    Config
 	access access
+	denied denied
 }
 
 // handler decides who may do what by the credentials in the request's context, before anything else, and routes.
@@ -91,7 +92,7 @@ func handler(cfg Config, a access) http.Handler {
 	if cfg.Patience == 0 {
 		cfg.Patience = commandTimeout
 	}
-	s := &server{cfg, a}
+	s := &server{cfg: cfg, access: a}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/vrrp", s.vrrp)
 	mux.HandleFunc("POST /v1/vrrp/reload", s.reloadRouters)
@@ -159,7 +160,11 @@ func (s *server) guard(mux *http.ServeMux) http.Handler {
 		need := needs(r)
 		if s.access.of(p) < need {
 			w.Header().Set("Connection", "close")
-			s.answer(w, http.StatusForbidden, Error{Error: s.access.refusal(p, need)})
+			why := s.access.refusal(p, need)
+			if _, pattern := mux.Handler(r); need == order && pattern != allElse && s.denied.say(p.uid, time.Now()) {
+				s.cfg.Logger.Warn("order refused", "what", r.URL.Path, "by", userName(p.uid), "why", why)
+			}
+			s.answer(w, http.StatusForbidden, Error{Error: why})
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)

@@ -210,6 +210,31 @@ func TestCheckConfigOfFilesFromElsewhere(t *testing.T) {
 	}
 }
 
+func TestCheckConfigLooksAtTheMachineWhoseFilesTheseAre(t *testing.T) {
+	dir := config(t)
+	path := filepath.Join(dir, "ha.yaml")
+	write(t, path, "name: director1\ncluster: test\nauthkeys: "+dir+"/authkeys\nquorum: unsafe\nnodes: {director1: {}, director2: {}}\n"+
+		"links: [{bcast: kbnone1}, {serial: "+dir+"/ttyS9}]\nwatchdog: "+dir+"/watchdog\nadmin_group: keepbeat-nobody\n")
+	r := command(t, "keepbeat", "check-config", "--config", path)
+	for _, want := range []string{
+		path + `: admin_group: this machine has no group "keepbeat-nobody": make it (groupadd --system keepbeat-nobody), or name one that is there` + "\n",
+		path + ": warning: watchdog " + dir + "/watchdog: no such file or directory; load a driver: ",
+		path + ": warning: link bcast kbnone1: kbnone1: no such interface; this machine has ",
+		path + ": warning: link serial " + dir + "/ttyS9: no such file or directory\n",
+	} {
+		if !strings.Contains(r.stderr, want) {
+			t.Errorf("want %q in\n%s", want, r.stderr)
+		}
+	}
+	if r.code != 1 {
+		t.Errorf("exit %d", r.code)
+	}
+	// The daemon says the same.
+	if r := command(t, "keepbeat", "run", "--config", path); r.code != 1 || !strings.Contains(r.stderr, "admin_group: this machine has no group") {
+		t.Errorf("run: %+v", r)
+	}
+}
+
 func TestCheckConfigNamesEveryFaultOfEveryFile(t *testing.T) {
 	dir := config(t)
 	write(t, filepath.Join(dir, "authkeys"), "auth 1\n1 sha1 short\n")
@@ -266,7 +291,7 @@ func TestCheckConfigOfANodeThatGetsItsFilesFromTheCluster(t *testing.T) {
 	}
 	for _, args := range [][]string{{"check-config"}, {"check-config", dir}} {
 		r := command(t, append(append([]string{"keepbeat"}, args...), "--config", filepath.Join(dir, "ha.yaml"))...)
-		if r.code != 0 || !strings.HasPrefix(r.stderr, filepath.Join(dir, "haresources.yaml")+": warning: not there; this node gets it") {
+		if r.code != 0 || !strings.Contains(r.stderr, filepath.Join(dir, "haresources.yaml")+": warning: not there; this node gets it") {
 			t.Errorf("%v: %+v", args, r)
 		}
 	}

@@ -29,7 +29,8 @@ stderr: file, line, column, what is wrong and the way out; warnings are marked.
 Without an argument these are the files that the daemon of this node would
 read. DIR is a directory with such files, of any cluster; FILE is one of them,
 or a pool on its own. Programs, certificates and files with passwords that the
-checks and virtual routers need are looked for when the files are this node's.`,
+checks and virtual routers need are looked for when the files are this node's;
+so are the groups, interfaces, serial lines and the watchdog of ha.yaml.`,
 		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			k := checker{app: a, as: as}
@@ -99,6 +100,7 @@ func (k *checker) installed(config string) {
 		spec = k.spec(filepath.Dir(config), nil)
 		return
 	}
+	k.machine(config, local)
 	k.keys(local.AuthKeys)
 	// A node that has never run has no files of the cluster unless they were written there; a daemon does without.
 	if path := filepath.Join(local.ConfDir, conf.HaresourcesName); notThere(path) {

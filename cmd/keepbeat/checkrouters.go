@@ -4,11 +4,9 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/keepbeat/keepbeat/conf"
 	"github.com/keepbeat/keepbeat/program"
-	"github.com/keepbeat/keepbeat/resources/rtnl"
 )
 
 // routers checks vrrp.yaml and its pools; spec is the cluster's beside it, nil
@@ -37,30 +35,10 @@ func (k *checker) routers(path string, spec *conf.Spec) {
 	}
 }
 
-// interfaces warns of those that are not there: a name may be misspelt. It is no
-// fault, since an interface may come later.
+// interfaces warns of those that are not there.
 func (k *checker) interfaces(path string, v *conf.VRRP) {
-	kernel, err := rtnl.Open("")
-	if err != nil {
-		return
-	}
-	defer kernel.Close()
-	known, names := map[string]bool{}, []string{}
-	if err := kernel.Links(func(l rtnl.Link) {
-		names = append(names, l.Name)
-		for _, n := range append(l.Alt, l.Name) {
-			known[n] = true
-		}
-	}); err != nil {
-		return
-	}
-	slices.Sort(names)
-	look := func(what, name string) {
-		if name != "" && !known[name] {
-			fmt.Fprintf(k.stderr, "%s: warning: %s: %s: no such interface; this machine has %s\n", path, what, name, strings.Join(names, ", "))
-			known[name] = true
-		}
-	}
+	here := interfacesHere()
+	look := func(what, name string) { here.look(k.stderr, path, what, name) }
 	for i := range v.Instances {
 		c := &v.Instances[i]
 		look("vrrp_instance "+c.Name, c.Interface)

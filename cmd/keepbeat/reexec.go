@@ -51,6 +51,9 @@ func (r *reexecutor) sound() error {
 	if _, _, err := conf.LoadAuthKeys(local.AuthKeys); err != nil {
 		return err
 	}
+	if err := groupsOf(local).Check(); err != nil {
+		return fmt.Errorf("%s: %w", r.config, err)
+	}
 	if !hasRouters(r.config) {
 		return nil
 	}

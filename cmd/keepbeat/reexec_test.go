@@ -28,6 +28,7 @@ func TestARestartIsRefusedBeforeAnythingStops(t *testing.T) {
 		{"sound files", "", "", ""},
 		{"vrrp.yaml that came since the start", "vrrp.yaml", router, ""},
 		{"a faulty ha.yaml", "ha.yaml", node("director1") + "lnks: []\n", `DIR/ha.yaml:6:1: unknown key "lnks"; did you mean "links"?`},
+		{"a group that is not there", "ha.yaml", node("director1") + "socket_group: keepbeat-nobody\n", `DIR/ha.yaml: socket_group: this machine has no group "keepbeat-nobody": make it (groupadd --system keepbeat-nobody), or name one that is there`},
 		{"no ha.yaml", "ha.yaml", "", "DIR/ha.yaml: no such file; see the examples that come with keepbeat for how it looks"},
 		{"faulty keys", "authkeys", "auth 2\n1 sha1 0123456789abcdef0123\n", `DIR/authkeys:1:1: auth 2 names no key of this file; add the line "2 sha1 KEY"`},
 		{"a faulty vrrp.yaml", "vrrp.yaml", strings.Replace(router, "51", "256", 1), "DIR/vrrp.yaml:2:49: 256 is out of range: 1 to 255"},

@@ -86,7 +86,7 @@ func run(configPath string, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	socket, err := api.Listen(local.RunDir, api.Groups{Read: local.SocketGroup, Admin: local.AdminGroup})
+	socket, err := api.Listen(local.RunDir, groupsOf(local))
 	if err != nil {
 		return err
 	}
