@@ -32,7 +32,7 @@ func (s *Spec) ValidFor(l *Local) error {
 }
 
 func misfits(s *Spec, l *Local) []misfit {
-	var out []misfit
+	out := witnessOperates(s.Fencing, l)
 	bare := unfenced(s.Fencing, l)
 	if l.Quorum == QuorumFencing {
 		if len(bare) > 0 {
@@ -80,6 +80,21 @@ func unfenced(f *Fencing, l *Local) (names []string) {
 		}
 	}
 	return names
+}
+
+// witnessOperates finds devices that a witness is to operate: the log asks directors only.
+func witnessOperates(f *Fencing, l *Local) (out []misfit) {
+	if f == nil {
+		return nil
+	}
+	for _, d := range f.Devices {
+		for _, name := range d.RunOn {
+			if slices.Contains(l.Nodes, Node{Name: name, Role: Witness}) {
+				out = append(out, misfit{device: d.Name, msg: fmt.Sprintf("device %s is operated by directors, and %s in run_on is a witness, which votes and does nothing else; take it out of run_on, and name a director, or nobody (every director but the target)", quote(d.Name), name)})
+			}
+		}
+	}
+	return out
 }
 
 // watchdogAlone finds levels that prove nothing in a pair. Waiting is proof

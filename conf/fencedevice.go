@@ -128,7 +128,7 @@ func (s *specReader) deviceFields(raw *rawDevice) []field {
 		{"manual", "A person, who sees to it that the node is off and says `keepbeat fence confirm NODE`: `manual: yes`.", nil},
 		{"watchdog", "The target's own watchdog, which is waited for: `watchdog: yes`. For three nodes and more.", nil},
 		{"targets", "The nodes that the device can fence: a list of names, or a mapping with what the device calls each (a plug, a port, a domain): `{director1: 3, director2: 4}`. Required.", func(n *yaml.Node) { raw.targets = n }},
-		{"run_on", "The nodes that can operate the device. Default: every director but the target.", into(&raw.runOn, s.runOn)},
+		{"run_on", "The directors that can operate the device. Default: every director but the target.", into(&raw.runOn, s.runOn)},
 		{"params", "Parameters of the device: a value, or where a secret is on the node that operates the device: `{file: /etc/keepbeat/ipmi.secret}` (its first line) or `{env: NAME}` (of the daemon). A secret that is written out is refused, since this file is replicated and kept.", into(&raw.params, func(n *yaml.Node) (map[string]Param, bool) { return s.params(raw, n) })},
 		{"timeout", "How long one try of an action may take, 1s to 30m. Of a watchdog device: how long the target's reset may take from its last sign of life, at least 1.5 times the timeout of its watchdog. Default 60s; manual: 30m.", into(&raw.timeout, s.duration(time.Second, maxFenceTimeout))},
 		{"retries", "Tries after the first, 0 to 20. Default 1; manual and watchdog: none.", into(&raw.retries, s.integer(0, 20))},

@@ -53,10 +53,7 @@ func (d *FenceDevice) Target(node string) *FenceTarget {
 
 // mayRunOn says whether a node may operate the device to fence target.
 func (d *FenceDevice) mayRunOn(n Node, target string) bool {
-	if len(d.RunOn) == 0 {
-		return n.Role == Director && n.Name != target
-	}
-	return n.Name != target && slices.Contains(d.RunOn, n.Name)
+	return n.Role == Director && n.Name != target && (len(d.RunOn) == 0 || slices.Contains(d.RunOn, n.Name))
 }
 
 // topology reads `topology:`, after the devices.

@@ -53,7 +53,7 @@ type FenceDevice struct {
 	// Targets are the nodes that the device can fence, with what it calls them
 	// (a plug, a port, a domain; empty: by the node's name).
 	Targets []FenceTarget `json:"targets"`
-	RunOn   []string      `json:"run_on,omitempty"` // nodes that can operate it; empty: every director but the target
+	RunOn   []string      `json:"run_on,omitempty"` // directors that can operate it; empty: every director but the target
 
 	Timeout         time.Duration `json:"timeout"`          // of one try of an action, 1 s to 30 min; default 60 s. FenceWatchdog: how long the target's reset may take, from its last sign of life
 	Retries         int           `json:"retries"`          // after the first try, 0 to 20; default 1

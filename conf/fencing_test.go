@@ -103,12 +103,13 @@ func TestASpecificationIsValidForSomeNodesOnly(t *testing.T) {
 	const text = `
 fencing:
   devices:
-    pdu: {agent: fence_apc, targets: {director1: 1, director2: 2}, run_on: [arbiter]}
+    pdu: {agent: fence_apc, targets: {director1: 1, director2: 2}, run_on: [director3]}
+    ipmi: {agent: fence_ipmilan, targets: [director3]}
     dog: {watchdog: yes, timeout: 20s, targets: [director2]}
 groups: {web: {resources: [{vip: 10.0.0.1, class: fenced}]}}
 `
 	three := pairOf(QuorumMajority)
-	three.Nodes = append(three.Nodes, Node{"arbiter", Witness})
+	three.Nodes = append(three.Nodes, Node{"director3", Director})
 	s := parseFencing(t, text, three)
 	change := func(f func(*Local)) *Local {
 		l := *three
@@ -124,8 +125,11 @@ groups: {web: {resources: [{vip: 10.0.0.1, class: fenced}]}}
 			`device "dog" waits 20s, and the watchdog of director2 takes up to 30s (ha.yaml); make its timeout 45s or more`},
 		"a node without its watchdog": {change(func(l *Local) { l.Name, l.Watchdog = "director2", Watchdog{} }),
 			`device "dog" counts on the watchdog of director2, and ha.yaml there names none; add "watchdog: /dev/watchdog" to it`},
-		"a fourth node that nothing can fence": {change(func(l *Local) { l.Nodes = append(l.Nodes[:3:3], Node{"director3", Director}) }),
-			`group web: vip 10.0.0.1 is of class fenced, and no device that another node may operate can fence director3; add one under "fencing: {devices: ...}"`},
+		"a fourth node that nothing can fence": {change(func(l *Local) { l.Nodes = append(l.Nodes[:3:3], Node{"director4", Director}) }),
+			`group web: vip 10.0.0.1 is of class fenced, and no device that another node may operate can fence director4; add one under "fencing: {devices: ...}"`},
+		"the operator of a device is a witness": {change(func(l *Local) { l.Nodes = append(l.Nodes[:2:2], Node{"director3", Witness}) }),
+			`device "pdu" is operated by directors, and director3 in run_on is a witness, which votes and does nothing else; take it out of run_on, and name a director, or nobody (every director but the target)` + "\n" +
+				`group web: vip 10.0.0.1 is of class fenced, and no device that another node may operate can fence director1; add one under "fencing: {devices: ...}"`},
 		"the operator of a device has left": {change(func(l *Local) { l.Nodes, l.Quorum = l.Nodes[:2], QuorumFencing }),
 			"quorum is fencing in ha.yaml, and no device that another node may operate can fence director1; add one under \"fencing: {devices: ...}\"\n" +
 				`device "dog" alone cannot fence director2 in a pair: when the links are cut, each node would wait for the other's watchdog, and both go on; let a device that switches the node off succeed with it, take it out, or add a witness`},

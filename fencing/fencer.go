@@ -168,8 +168,8 @@ func (f *Fencer) mayOperate(d conf.FenceDevice, target string) error {
 		return fmt.Errorf("%s is not among its targets", target)
 	case len(d.RunOn) > 0 && !slices.Contains(d.RunOn, self):
 		return fmt.Errorf("it is operated by %s only (run_on)", strings.Join(d.RunOn, ", "))
-	case len(d.RunOn) == 0 && slices.Contains(f.cfg.Nodes, conf.Node{Name: self, Role: conf.Witness}):
-		return errors.New("it is operated by directors, and this is a witness; name it in run_on")
+	case slices.Contains(f.cfg.Nodes, conf.Node{Name: self, Role: conf.Witness}):
+		return errors.New("it is operated by directors, and this is a witness")
 	}
 	return nil
 }

@@ -419,8 +419,9 @@ func TestWhoMayOperate(t *testing.T) {
 	}{
 		{"a director by default", &conf.Fencing{Devices: []conf.FenceDevice{d}}, "b", conf.Director, ""},
 		{"no node itself", &conf.Fencing{Devices: []conf.FenceDevice{d}}, "a", conf.Director, "a node does not fence itself"},
-		{"no witness by default", &conf.Fencing{Devices: []conf.FenceDevice{d}}, "b", conf.Witness, "this is a witness; name it in run_on"},
-		{"a witness that is named", &conf.Fencing{Devices: []conf.FenceDevice{mine}}, "b", conf.Witness, ""},
+		{"no witness by default", &conf.Fencing{Devices: []conf.FenceDevice{d}}, "b", conf.Witness, "it is operated by directors, and this is a witness"},
+		{"no witness that is named", &conf.Fencing{Devices: []conf.FenceDevice{mine}}, "b", conf.Witness, "it is operated by directors, and this is a witness"},
+		{"a director that is named", &conf.Fencing{Devices: []conf.FenceDevice{mine}}, "b", conf.Director, ""},
 		{"nobody but run_on", &conf.Fencing{Devices: []conf.FenceDevice{only}}, "b", conf.Director, "it is operated by c, d only (run_on)"},
 		{"no device", &conf.Fencing{}, "b", conf.Director, "no fencing device fences b"},
 		{"no specification", nil, "b", conf.Director, "no fencing device fences b"},
