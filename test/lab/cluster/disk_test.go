@@ -24,7 +24,7 @@ func TestAFullDiskWhoseNodeIsNeededStopsDecisionsAndNothingElse(t *testing.T) {
 	since := s.Arbiter.Die()
 	s.Daemons[full.Name].WaitLog(limit, "no space left on device")
 	time.Sleep(12 * time.Second) // several times what a leader waits for its own disk
-	for _, h := range s.directors() {
+	for _, h := range s.directors {
 		if d := s.Daemons[h.Name]; d.Ended() {
 			t.Fatalf("the daemon on %s has ended:\n%s", h.Name, d.Log())
 		}

@@ -184,7 +184,7 @@ func TestACleanStopHandsOverAndLeavesNothingBehind(t *testing.T) {
 			t.Errorf("the daemon on %s ended with %v", h.Name, err)
 		}
 	}
-	for _, h := range s.directors() {
+	for _, h := range s.directors {
 		s.nothingLeft(h, scenario.VIP)
 	}
 }

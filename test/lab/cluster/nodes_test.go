@@ -122,4 +122,8 @@ func TestAPairGrowsByAWitnessAndShrinksAgain(t *testing.T) {
 	if d := lab.Overlap(one, two); d > 0 {
 		t.Errorf("two owners for %v", d)
 	}
+	// Each has had the address.
+	if len(one.Samples()) == 0 || len(two.Samples()) == 0 {
+		t.Error("an observer was never answered: nothing shows that there were not two owners")
+	}
 }

@@ -19,19 +19,15 @@ import (
 // is printed.
 type duo struct {
 	*scenario.Pair
-	t         *testing.T
-	client    *lab.Client
-	observers map[*lab.Host]*lab.Client
+	*watchers
+	t *testing.T
 }
 
 // newDuo makes the machines and the watchers; no daemon runs.
 func newDuo(t *testing.T, rule scenario.Rule, o scenario.Options) *duo {
 	t.Helper()
-	d := &duo{Pair: scenario.NewPair(t, rule, o), t: t, observers: map[*lab.Host]*lab.Client{}}
-	d.client = d.Client.Probe(scenario.VIP, askEvery)
-	for i, h := range d.Both() {
-		d.observers[h] = d.Lab.Observe(d.Service, scenario.VIP, fmt.Sprintf("192.168.56.%d/24", 251+i), h, observeEvery)
-	}
+	p := scenario.NewPair(t, rule, o)
+	d := &duo{Pair: p, watchers: newWatchers(t, p.Directors, scenario.VIP), t: t}
 	t.Cleanup(func() {
 		switch both := d.overlap(); {
 		case rule == scenario.Unsafe:
@@ -50,6 +46,7 @@ func beginDuo(t *testing.T, rule scenario.Rule, o scenario.Options) *duo {
 	d.StartAll(limit)
 	d.client.WaitAnswer("", d.client.From, limit)
 	d.settle()
+	d.owner()
 	return d
 }
 
@@ -61,11 +58,6 @@ func (d *duo) part(name string, f func()) {
 	if d.t.Failed() {
 		d.t.Fatalf("failed: %s", name)
 	}
-}
-
-// overlap is for how long both have answered so far.
-func (d *duo) overlap() time.Duration {
-	return lab.Overlap(d.observers[d.Director1], d.observers[d.Director2])
 }
 
 // see waits until the status as a node has it is as wanted.
@@ -125,13 +117,14 @@ func (d *duo) settle() {
 	}
 }
 
-// owner is the director that the first group is active on.
+// owner is the director that the first group is active on, and whose observer hears it.
 func (d *duo) owner() *lab.Host {
 	d.t.Helper()
 	d.WaitActive(limit)
 	s, _ := d.Look()
 	for _, h := range d.Both() {
 		if len(s.Groups) > 0 && s.Groups[0].Owner == h.Name {
+			d.seen(h)
 			return h
 		}
 	}
@@ -196,6 +189,7 @@ func (d *duo) active(by *lab.Host, since probe.Instant) (epoch uint64) {
 		}
 		return active && owner == by.Name
 	})
+	d.seen(by)
 	d.Lab.Logf("%s answers: %v", by.Name, d.client.Outage(since))
 	return st.Groups[0].Epoch
 }
@@ -207,18 +201,6 @@ func (d *duo) neverSilent(since probe.Instant, what string) {
 	d.Lab.Logf("%s: longest silence %v", what, gap)
 	if gap.Length() > blink {
 		d.t.Errorf("%s: the client was without an answer for %v, want at most %v", what, gap, blink)
-	}
-}
-
-// silentBy checks that a director gave no answer later than this after the instant.
-func (d *duo) silentBy(h *lab.Host, since probe.Instant, bound time.Duration) {
-	d.t.Helper()
-	var last probe.Instant
-	for _, a := range d.observers[h].Samples() {
-		last = max(last, a.At)
-	}
-	if after := last.Sub(since); after > bound {
-		d.t.Errorf("%s still answered %v later, want silence after %v", h.Name, after, bound)
 	}
 }
 

@@ -92,7 +92,7 @@ func TestPartition(t *testing.T) {
 
 	t.Run("everybody alone: silence, and service again when it heals", func(t *testing.T) {
 		owner := s.owner()
-		s.Lab.Partition(s.directors(), []*lab.Host{s.Arbiter})
+		s.Lab.Partition(s.directors[:], []*lab.Host{s.Arbiter})
 		s.Lab.Partition([]*lab.Host{s.Director1}, []*lab.Host{s.Director2})
 		cut := probe.Now()
 		time.Sleep(aWhile)

@@ -95,7 +95,7 @@ func TestAGroupThatStartsNowhereIsShownAndDoesNotDisturbOthers(t *testing.T) {
 	s.noMoreThan(blink, since, "beside a group that fails")
 
 	// The way out, seen by the cluster without being asked.
-	for _, h := range s.directors() {
+	for _, h := range s.directors {
 		h.Attach(s.Service, "eth7", "10.77.0.1"+h.Name[len(h.Name)-1:]+"/24")
 	}
 	s.WriteSpec(s.Director1, scenario.Options{Groups: groups + "      - vip: 10.77.0.201/24/eth7\n"})

@@ -33,17 +33,13 @@ const (
 	blink = 400 * time.Millisecond
 	// a while is for what must not happen, many times what it would take.
 	aWhile = 2 * time.Second
-
-	askEvery     = 2 * time.Millisecond
-	observeEvery = 5 * time.Millisecond
 )
 
 // story is a cluster with who watches it.
 type story struct {
 	*scenario.Trio
-	t         *testing.T
-	client    *lab.Client
-	observers map[*lab.Host]*lab.Client
+	*watchers
+	t *testing.T
 }
 
 // prepare makes the machines and the watchers; no daemon runs.
@@ -55,15 +51,7 @@ func prepare(t *testing.T, o scenario.Options) *story {
 // watch lets a client and two observers ask the address until the test ends.
 func watch(t *testing.T, c *scenario.Trio, vip string) *story {
 	t.Helper()
-	s := &story{Trio: c, t: t, observers: map[*lab.Host]*lab.Client{}}
-	s.client = c.Client.Probe(vip, askEvery)
-	sources := []string{"192.168.56.251/24", "192.168.56.252/24"}
-	if strings.Contains(vip, ":") {
-		sources = []string{"fd56::251/64", "fd56::252/64"}
-	}
-	for i, h := range s.directors() {
-		s.observers[h] = c.Lab.Observe(c.Service, vip, sources[i], h, observeEvery)
-	}
+	s := &story{Trio: c, watchers: newWatchers(t, c.Directors, vip), t: t}
 	t.Cleanup(s.oneOwner)
 	return s
 }
@@ -77,14 +65,13 @@ func begin(t *testing.T, o scenario.Options) *story {
 	return s
 }
 
-// startAll starts every daemon and waits for the client's first answer.
+// startAll starts every daemon and waits for the first answers, to the client and to the owner's observer.
 func (s *story) startAll() {
 	s.t.Helper()
 	s.StartAll(limit)
 	s.client.WaitAnswer("", s.client.From, limit)
+	s.owner()
 }
-
-func (s *story) directors() []*lab.Host { return []*lab.Host{s.Director1, s.Director2} }
 
 func (s *story) other(h *lab.Host) *lab.Host {
 	if h == s.Director1 {
@@ -116,7 +103,7 @@ func (s *story) host(name string) *lab.Host {
 
 // oneOwner is what holds in every story.
 func (s *story) oneOwner() {
-	if d := lab.Overlap(s.observers[s.Director1], s.observers[s.Director2]); d != 0 {
+	if d := s.overlap(); d != 0 {
 		s.t.Errorf("both directors answered for the address, for %v in all", d)
 	}
 }
@@ -216,11 +203,20 @@ func (s *story) leadershipMoved() (n int) {
 	return n
 }
 
-// owner is the director that the first group is active on.
+// owner is the director that the first group is active on, and whose observer hears it.
 func (s *story) owner() *lab.Host {
 	s.t.Helper()
 	s.WaitActive(limit)
-	return s.host(s.status(s.Arbiter).Groups[0].Owner)
+	h := s.host(s.status(s.Arbiter).Groups[0].Owner)
+	s.seen(h)
+	return h
+}
+
+// WaitOwner is the trio's, and waits for the observer of that director, too.
+func (s *story) WaitOwner(h *lab.Host, limit time.Duration) {
+	s.t.Helper()
+	s.Trio.WaitOwner(h, limit)
+	s.seen(h)
 }
 
 func (s *story) epoch() uint64 {
@@ -253,20 +249,6 @@ func (s *story) refused(h *lab.Host, code int, words string, args ...string) {
 	out, err := h.Keepbeat(args...)
 	if lab.ExitCode(err) != code || !strings.Contains(out, words) {
 		s.t.Errorf("keepbeat %s on %s: exit status %d, want %d and %q in:\n%s", strings.Join(args, " "), h.Name, lab.ExitCode(err), code, words, out)
-	}
-}
-
-// silentBy checks that a director gave no answer for the address later than this after the instant.
-func (s *story) silentBy(h *lab.Host, since probe.Instant, bound time.Duration) {
-	s.t.Helper()
-	var last probe.Instant
-	for _, a := range s.observers[h].Samples() {
-		last = max(last, a.At)
-	}
-	if after := last.Sub(since); after > bound {
-		s.t.Errorf("%s still answered %v later, want silence after %v", h.Name, after, bound)
-	} else {
-		s.Lab.Logf("%s was silent %v later", h.Name, max(after, 0).Round(time.Millisecond))
 	}
 }
 
