@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -234,12 +235,15 @@ func (p *pairing) turn(ctx context.Context) time.Duration {
 	// Lease time is read before anything is looked at: what follows from it holds from then.
 	now := p.n.keeper.Now()
 	f := p.facts(st, rule, peer)
-	if p.due > 0 && now-p.due > f.Lease/4 {
-		p.awake = now
+	looked := p.n.keeper.Now() // it may have stood still while it gathered them
+	if p.due > 0 && looked-p.due > f.Lease/4 {
+		p.awake = looked
 	}
 	// What was not heard while nobody listened is no silence of the peer's: a node
 	// that hung would else take, or fence, the one that went on.
-	f.Silence = min(f.Silence, now-p.awake)
+	if listened := looked - p.awake; f.Silence > listened {
+		f.Silence, f.Unheard = listened, true
+	}
 	d := pair.Decide(f)
 	if r := p.n.cfg.Recorder; r != nil {
 		r.Decided(f, d)
@@ -274,9 +278,9 @@ func (p *pairing) note(d pair.Decision, f pair.Facts) {
 	if d.Lapse {
 		p.mayGoOn = false
 	}
-	if d.Phase == pair.Whole || d.Yield {
-		if p.confirmed != "" && d.Yield {
-			p.n.logger.Warn("pair: the confirmation is void: "+d.Why, "by", p.confirmed)
+	if d.Phase == pair.Whole && !f.Listens() || d.Yield {
+		if p.confirmed != "" {
+			p.n.logger.Warn("pair: the confirmation is void: "+cmp.Or(d.Why, f.Peer+" is heard"), "by", p.confirmed)
 		}
 		p.confirmed, p.forced = "", false // it was for a peer that is back
 	}

@@ -95,7 +95,8 @@ type Facts struct {
 	OnlySerial bool          // and nothing but a serial line is left
 	PeerSaid   *Said
 	PeerRule   string        // the rule that it said it has, when that is another than Rule; empty: they agree
-	Silence    time.Duration // since it last proved that it hears this voter
+	Silence    time.Duration // since it last proved that it hears this voter, or since this process went on after it had stood still
+	Unheard    bool          // it has proved nothing since this process stood still
 	Revoked    bool          // this voter has revoked its newest incarnation, durably
 
 	// Of the rule.
@@ -261,6 +262,8 @@ func (f Facts) going() Decision {
 	case surviving && f.Fence == Done:
 		// It is heard, since it starts again.
 		return f.survive(Decision{})
+	case surviving && f.Listens():
+		return Decision{Phase: Surviving, Why: "it stood still, and listens whether " + f.Peer + " is back", GoOn: f.goOn()}
 	case surviving && f.Fence != Asked:
 		return Decision{Phase: Whole, Why: f.Peer + " is heard again", Withdraw: true, GoOn: f.goOn()}
 	case surviving:
@@ -289,6 +292,10 @@ func (f Facts) silent() bool {
 	}
 	return f.Silence > SilentAfter(f.Lease)
 }
+
+// Listens says whether nothing follows from the peer's silence, nor from its end:
+// this process stood still, and has not had the time since to hear of it.
+func (f Facts) Listens() bool { return f.Unheard && !f.PeerUp && f.Silence <= SilentAfter(f.Lease) }
 
 // lost says whether the peer has lost its disk, and with it the identity that
 // votes, and nothing of what ran there can be left.

@@ -50,6 +50,11 @@ func intends(f *Facts) {
 	f.Record.Intent = &Intent{Generation: Generation{f.Record.Current.Counter + 1, "00000001"}, Peer: "b"}
 }
 
+// stoodStill is a node that hung while the peer was silent.
+func stoodStill(f *Facts) {
+	f.PeerUp, f.PeerSaid, f.Silence, f.Unheard = false, nil, 20*time.Millisecond, true
+}
+
 // survived makes it the only voter of a generation that the peer may not know.
 func survived(f *Facts) {
 	f.Record.Current, f.Record.Contested = Generation{1, "0000aaaa"}, "b"
@@ -88,6 +93,11 @@ func TestDecide(t *testing.T) {
 		{"one that is being stopped goes on, and survives nobody", F, []func(*Facts){silent, func(f *Facts) { f.Leaving = true }}, "alone, go on"},
 		{"not even what it has fenced", F, []func(*Facts){silent, intends, func(f *Facts) { f.Fence, f.Leaving = Done, true }}, "alone, go on"},
 
+		{"it hung, and has not heard yet whether the peer is back", F, []func(*Facts){intends, stoodStill}, "surviving, go on"},
+		{"it hung, and the device has done it", F, []func(*Facts){intends, stoodStill, func(f *Facts) { f.Fence = Done }}, "surviving, open"},
+		{"it hung, and the peer stays silent", P, []func(*Facts){intends, stoodStill, func(f *Facts) { f.Silence = 400 * time.Millisecond }}, "surviving, go on, probe"},
+		{"it hung, and hears the peer", F, []func(*Facts){intends, stoodStill, func(f *Facts) { f.PeerUp = true }}, "whole, go on, withdraw"},
+		{"it hung, and the peer has proved that it hears", F, []func(*Facts){intends, stoodStill, func(f *Facts) { f.Unheard = false }}, "whole, go on, withdraw"},
 		{"heard again before the device was asked", F, []func(*Facts){intends}, "whole, go on, withdraw"},
 		{"heard again while the device is at work", F, []func(*Facts){intends, func(f *Facts) { f.Fence = Asked }}, "surviving, go on"},
 		{"heard again after the device has failed", F, []func(*Facts){intends, func(f *Facts) { f.Fence = Failed }}, "whole, go on, withdraw"},
