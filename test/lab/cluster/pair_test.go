@@ -302,7 +302,7 @@ func TestPair(t *testing.T) {
 				since := probe.Now()
 				d.phase(d.Director1, "waiting", "wait_for_all")
 				time.Sleep(aWhile)
-				if n := d.client.Summary(since).Answers; n > 0 || fenced() > uses {
+				if n := d.answeredFrom(since); n > 0 || fenced() > uses {
 					d.t.Errorf("%d answers, %d uses of the device by a node that has not seen the other", n, fenced()-uses)
 				}
 				d.Revive(d.Director2)

@@ -104,7 +104,7 @@ func TestAPairIsFencedByHand(t *testing.T) {
 		t.Errorf("status does not say what to do:\n%s", out)
 	}
 	time.Sleep(aWhile)
-	if n := d.client.Summary(since.Add(lease)).Answers; n > 0 {
+	if n := d.answeredFrom(since.Add(lease)); n > 0 {
 		t.Errorf("%d answers before anybody said that %s is off", n, owner.Name)
 	}
 	if out, err := left.Keepbeat("fence", "confirm", left.Name); err == nil {
@@ -140,7 +140,7 @@ func TestWhatRunsGoesOnWhenThePairsDeviceFails(t *testing.T) {
 	since = owner.Die()
 	d.phase(standby, "surviving", "could not be fenced")
 	time.Sleep(aWhile)
-	if n := d.client.Summary(since.Add(lease)).Answers; n > 0 {
+	if n := d.answeredFrom(since.Add(lease)); n > 0 {
 		t.Errorf("%d answers although %s may be alive", n, owner.Name)
 	}
 	d.Power.Refuse("")

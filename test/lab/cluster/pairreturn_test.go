@@ -40,7 +40,7 @@ func (d *duo) quiet(uses int) {
 	d.t.Helper()
 	since := probe.Now()
 	time.Sleep(aWhile)
-	if n := d.client.Summary(since.Add(lease)).Answers; n > 0 || len(d.Power.Uses()) > uses {
+	if n := d.answeredFrom(since.Add(lease)); n > 0 || len(d.Power.Uses()) > uses {
 		d.t.Errorf("%d answers, %d uses of the device by nodes that wait", n, len(d.Power.Uses())-uses)
 	}
 }

@@ -97,7 +97,7 @@ func TestPartition(t *testing.T) {
 		cut := probe.Now()
 		time.Sleep(aWhile)
 		s.silentBy(owner, cut, hushed)
-		if n := s.client.Summary(cut.Add(hushed)).Answers; n > 0 {
+		if n := s.answeredFrom(cut.Add(hushed)); n > 0 {
 			t.Errorf("%d answers without a majority", n)
 		}
 		s.Lab.Heal()

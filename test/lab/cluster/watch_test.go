@@ -91,3 +91,14 @@ func (w *watchers) silentBy(h *lab.Host, since probe.Instant, bound time.Duratio
 		w.t.Logf("%s was silent %v later", h.Name, max(after, 0).Round(time.Millisecond))
 	}
 }
+
+// answeredFrom is how many answers to the client were given from an instant on, however late it read them.
+func (w *watchers) answeredFrom(from probe.Instant) (n int) {
+	w.t.Helper()
+	for _, a := range w.client.Samples() {
+		if a.OK() && a.At >= from {
+			n++
+		}
+	}
+	return n
+}
