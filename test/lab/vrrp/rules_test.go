@@ -111,7 +111,7 @@ func mistakes(s *scene, since time.Time) {
 			}
 			mine := func() []span {
 				by, _ := s.sent(i)
-				return within(spans(by[r], i.interval[r]+clock.worst(since)), since)
+				return within(spans(by[r], i.interval[r]+clock.Worst(since)), since)
 			}
 			s.Eventually(limit, "five advertisements beside another master", func() bool {
 				m := mine()

@@ -21,14 +21,15 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "20"); err != nil {
 		panic(err)
 	}
-	end, err := clock.run()
+	status, err := clock.Around(m.Run)
 	if err != nil {
 		panic(err)
 	}
-	status := m.Run()
-	end()
 	os.Exit(status)
 }
+
+// clock measures how late processes of this machine get a processor, for as long as tests run.
+var clock lab.Lateness
 
 // limit is for what takes some seconds on an idle machine.
 const limit = time.Minute
@@ -89,7 +90,7 @@ func stage(t *testing.T, casts [][2]program, instances func(cast [2]program) []i
 	if t.Failed() || slices.Contains(scenes, nil) {
 		return nil
 	}
-	compare(t, scenes, clock.worst(began))
+	compare(t, scenes, clock.Worst(began))
 	return scenes
 }
 
@@ -288,10 +289,10 @@ func (s *scene) staysQuiet(event string, router int, since time.Time, some []*in
 			}
 			return n
 		}
-		starved := func() bool { return after()[router] > 0 && clock.worst(since) > 3*i.interval[router]/2 }
+		starved := func() bool { return after()[router] > 0 && clock.Worst(since) > 3*i.interval[router]/2 }
 		s.Eventually(limit, fmt.Sprintf("%s: six advertisements of %s", event, i.name), func() bool { return after()[1-router] >= 6 || starved() })
 		if n := after()[router]; n > 0 && starved() {
-			s.Logf("%s: router%d took itself for the master of %s; the machine was late by %v", event, router, i.name, clock.worst(since))
+			s.Logf("%s: router%d took itself for the master of %s; the machine was late by %v", event, router, i.name, clock.Worst(since))
 		} else if n > 0 {
 			s.t.Errorf("%s: router%d (%s) advertised %d times as master of %s; heard:\n%s", event, router, s.cast[router], n, i.name, s.story(i, since))
 		}

@@ -1,4 +1,4 @@
-package vrrp
+package lab
 
 import (
 	"errors"
@@ -9,14 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// clock measures how late processes of this machine get a processor, for as long as tests run.
-var clock lateness
-
-// lateness is what threads see that want each processor at short intervals: a
-// process may wait for one of them while the other is free.
-type lateness struct {
-	mu     sync.Mutex // guards stalls
+// Lateness measures how late processes of this machine get a processor: what
+// threads see that want each processor at short intervals, since a process may
+// wait for one of them while the other is free. A test that holds a bound of time
+// asks it whether the machine itself has spent that time. The zero value is ready.
+type Lateness struct {
+	mu     sync.Mutex // guards what follows
 	stalls []stall
+	due    map[int]time.Time // by processor: when its thread wants it next
 }
 
 // stall is a time for which a processor was not to be had.
@@ -25,12 +25,25 @@ type stall struct {
 	late time.Duration
 }
 
+// Around measures while f runs, and returns what f does: the tests of a package, in its TestMain.
+func (l *Lateness) Around(f func() int) (int, error) {
+	end, err := l.run()
+	if err != nil {
+		return 0, err
+	}
+	defer end()
+	return f(), nil
+}
+
 // run measures until the function is called that it returns.
-func (l *lateness) run() (end func(), err error) {
+func (l *Lateness) run() (end func(), err error) {
 	var mask unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &mask); err != nil {
 		return nil, err
 	}
+	l.mu.Lock()
+	l.due = map[int]time.Time{}
+	l.mu.Unlock()
 	stop := make(chan struct{})
 	var measuring sync.WaitGroup
 	bound := make(chan error)
@@ -45,6 +58,9 @@ func (l *lateness) run() (end func(), err error) {
 	end = func() {
 		close(stop)
 		measuring.Wait()
+		l.mu.Lock()
+		l.due = nil
+		l.mu.Unlock()
 	}
 	if err != nil {
 		end()
@@ -53,7 +69,7 @@ func (l *lateness) run() (end func(), err error) {
 	return end, nil
 }
 
-func (l *lateness) measure(cpu int, bound chan<- error, stop <-chan struct{}) {
+func (l *Lateness) measure(cpu int, bound chan<- error, stop <-chan struct{}) {
 	const (
 		step = 10 * time.Millisecond
 		kept = time.Millisecond // less is of no account
@@ -69,6 +85,9 @@ func (l *lateness) measure(cpu int, bound chan<- error, stop <-chan struct{}) {
 		default:
 		}
 		begin, pause := time.Now(), unix.NsecToTimespec(int64(step))
+		l.mu.Lock()
+		l.due[cpu] = begin.Add(step)
+		l.mu.Unlock()
 		_ = unix.Nanosleep(&pause, nil) // a signal ends it early: that is not late
 		now := time.Now()
 		if late := now.Sub(begin) - step; late > kept {
@@ -79,14 +98,17 @@ func (l *lateness) measure(cpu int, bound chan<- error, stop <-chan struct{}) {
 	}
 }
 
-// worst is the longest stall since an instant.
-func (l *lateness) worst(since time.Time) (late time.Duration) {
+// Worst is the longest stall that was over after an instant, or is not over yet.
+func (l *Lateness) Worst(since time.Time) (late time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, s := range l.stalls {
 		if s.at.After(since) {
 			late = max(late, s.late)
 		}
+	}
+	for _, due := range l.due {
+		late = max(late, time.Since(due))
 	}
 	return late
 }
