@@ -15,7 +15,7 @@ type Status struct {
 	Told     time.Duration `json:"driver_left,omitempty"` // the same by the driver, where it knows, while it is not fed
 	Held     []string      `json:"held,omitempty"`        // what holds it back, in words; empty: it is fed
 	Starved  string        `json:"starved,omitempty"`     // why it is never fed again
-	Error    string        `json:"error,omitempty"`       // of the last feeding
+	Error    string        `json:"error,omitempty"`       // of the last feeding; while it does not run, why it could not be armed
 	Beats    []BeatStatus  `json:"beats"`                 // by name
 }
 
@@ -45,6 +45,9 @@ func (w *Watchdog) Status() Status {
 	if why := w.starved.Load(); why != nil {
 		st.Starved, s.starved = *why, *why
 	}
+	if w.trouble != nil {
+		st.Error = w.trouble.Error()
+	}
 	if w.dev == nil {
 		return st
 	}
@@ -58,9 +61,6 @@ func (w *Watchdog) Status() Status {
 	}
 	for _, h := range s.holds(now, readings) {
 		st.Held = append(st.Held, h.text)
-	}
-	if w.trouble != nil {
-		st.Error = w.trouble.Error()
 	}
 	return st
 }

@@ -62,7 +62,7 @@ type Watchdog struct {
 	noWayOut bool
 	state    state
 	armedAt  time.Duration
-	trouble  error         // of the last feeding
+	trouble  error         // of the last feeding; while the device is not open, of the last Arm
 	told     time.Duration // what the driver said was left, when it was not fed; 0: it does not know
 	stop     context.CancelFunc
 	stopped  chan struct{} // closed when the feeding goroutine has ended
@@ -134,7 +134,13 @@ func (w *Watchdog) Arm(ctx context.Context) error {
 		w.armRunning(dev)
 		return nil
 	}
-	return w.armNew()
+	err := w.armNew()
+	if err != nil {
+		w.mu.Lock()
+		w.trouble = err
+		w.mu.Unlock()
+	}
+	return err
 }
 
 // armNew opens the device and starts the feeding.

@@ -301,6 +301,9 @@ func TestArmRefuses(t *testing.T) {
 				if err := d.Arm(t.Context()); err == nil || err.Error() != tc.want {
 					t.Errorf("got  %v\nwant %s", err, tc.want)
 				}
+				if st := d.Status(); st.Running || st.Error != tc.want {
+					t.Errorf("status says %q, running %v", st.Error, st.Running)
+				}
 				time.Sleep(time.Hour)
 				d.bitten(false) // what was opened is stopped
 				if d.Running() {
@@ -309,6 +312,21 @@ func TestArmRefuses(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestWhatKeptItFromBeingArmedIsForgottenWhenItIs(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, d *dog, _ *Beat, _ func()) {
+		open := d.Watchdog.sys.open
+		d.Watchdog.sys.open = func(string) (device, error) { return nil, unix.EBUSY }
+		if err := d.Arm(t.Context()); !errors.Is(err, unix.EBUSY) || d.Status().Error != unix.EBUSY.Error() {
+			t.Errorf("%v; status says %q", err, d.Status().Error)
+		}
+		d.Watchdog.sys.open = open
+		d.arm()
+		if st := d.Status(); st.Error != "" || st.Armed.IsZero() {
+			t.Errorf("%+v", st)
+		}
+	})
 }
 
 func TestArmAcceptsWhatADriverRounds(t *testing.T) {
