@@ -58,13 +58,16 @@ func (s *selfFence) arm(ctx context.Context, logger *slog.Logger) {
 func (n *Node) selfFence(ctx context.Context, st *state.State) {
 	s := n.selfReset
 	s.actor.Turn()
-	if s.dog == nil || !n.director {
+	if s.dog == nil {
 		return
 	}
 	// What an earlier daemon left has to be gone or taken over: a node that cannot
 	// get that far would reset itself again and again.
-	if n.admitted(st) && !n.manager.Leftovers(ownedEpochs(st, n.self)) {
+	if n.admitted(st) && (n.manager == nil || !n.manager.Leftovers(ownedEpochs(st, n.self))) {
 		n.jobs.begin("arm", func() { s.arm(ctx, n.logger) })
+	}
+	if !n.director {
+		return
 	}
 	if n.keeper.Live() {
 		s.lost = time.Time{}

@@ -86,8 +86,9 @@ func closeOnExec(fd int, on bool) error {
 	return err
 }
 
-// takeOver takes the device over that this process had before Exec. One that
-// the configuration does not name any more is stopped.
+// takeOver takes the device over that this process had before Exec. One that the
+// configuration does not name any more is kept as well, until Arm: what the daemon before has
+// left running is still there, and others count on it that this machine resets itself.
 func (w *Watchdog) takeOver() {
 	value := os.Getenv(handoverVariable)
 	if value == "" {
@@ -113,14 +114,6 @@ func (w *Watchdog) takeOver() {
 	if err := dev.feed(); err != nil {
 		w.log.Error("the watchdog could not be fed", "err", err)
 	}
-	if !same {
-		if err := w.closeDevice(dev); err != nil {
-			w.log.Error("the watchdog that was configured before does not stop", "err", err)
-			return
-		}
-		w.log.Info("the watchdog that was configured before is stopped")
-		return
-	}
 	sup, supErr := dev.support()
 	timeout, err := dev.timeout()
 	if err = errors.Join(supErr, err); err != nil {
@@ -129,11 +122,13 @@ func (w *Watchdog) takeOver() {
 	if timeout <= 0 {
 		timeout = w.cfg.Timeout
 	}
-	driver, err := w.sys.look(w.cfg.Device)
-	if err != nil {
-		w.log.Warn("the watchdog does not tell about itself", "err", err)
+	var driver Driver
+	if same {
+		if driver, err = w.sys.look(w.cfg.Device); err != nil {
+			w.log.Warn("the watchdog does not tell about itself", "err", err)
+		}
 	}
-	w.dev, w.support, w.noWayOut, w.armedAt = dev, sup, driver.NoWayOut, now
+	w.dev, w.support, w.noWayOut, w.armedAt, w.former = dev, sup, driver.NoWayOut, now, !same
 	w.state = state{timeout: timeout, fed: now, grace: now + min(h.until-w.sys.monotonic(), MaxGrace)}
 	w.start()
 }

@@ -23,8 +23,8 @@ const (
 
 // Config says what to feed.
 type Config struct {
-	// Device is a path, such as /dev/watchdog. Empty: no self-fencing; then a device that a
-	// daemon before a re-exec had is closed, and every method does nothing.
+	// Device is a path, such as /dev/watchdog. Empty: no self-fencing; then Arm stops a device that
+	// a daemon before a re-exec had, and every other method does nothing.
 	Device string
 	// Timeout from the last feeding to the reset; 0 is DefaultTimeout. Parts of a second are rounded up.
 	Timeout time.Duration
@@ -62,6 +62,7 @@ type Watchdog struct {
 	noWayOut bool
 	state    state
 	armedAt  time.Duration
+	former   bool          // dev is one that was taken over and is not Config.Device
 	trouble  error         // of the last feeding; while the device is not open, of the last Arm
 	told     time.Duration // what the driver said was left, when it was not fed; 0: it does not know
 	stop     context.CancelFunc
@@ -111,12 +112,14 @@ func (w *Watchdog) Running() bool {
 // has joined, and the loops are registered: a node that cannot get that far would reset itself
 // again and again. An error names the device and what to do; then nothing is armed. A second call does nothing.
 func (w *Watchdog) Arm(ctx context.Context) error {
-	if w.cfg.Device == "" {
-		return nil
-	}
 	w.op.Lock()
 	defer w.op.Unlock()
+	if err := w.letFormerGo(ctx); err != nil {
+		return err
+	}
 	switch {
+	case w.cfg.Device == "":
+		return nil
 	case ctx.Err() != nil:
 		return fmt.Errorf("watchdog %s: %w", w.cfg.Device, context.Cause(ctx))
 	case w.starved.Load() != nil:
@@ -141,6 +144,33 @@ func (w *Watchdog) Arm(ctx context.Context) error {
 		w.mu.Unlock()
 	}
 	return err
+}
+
+// letFormerGo stops a device that was taken over and is not configured any more.
+func (w *Watchdog) letFormerGo(ctx context.Context) error {
+	w.mu.Lock()
+	dev, former := w.dev, w.former
+	w.mu.Unlock()
+	if !former || w.starved.Load() != nil {
+		return nil
+	}
+	if err := w.end(ctx); err != nil {
+		return err
+	}
+	if err := w.closeDevice(dev); err != nil {
+		w.log.Error("the watchdog that was configured before does not stop", "err", err)
+	} else {
+		w.log.Info("the watchdog that was configured before is stopped")
+	}
+	w.closed()
+	return nil
+}
+
+// closed notes that no device is open any more.
+func (w *Watchdog) closed() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dev, w.stop, w.state, w.former = nil, nil, state{}, false
 }
 
 // armNew opens the device and starts the feeding.
@@ -280,9 +310,7 @@ func (w *Watchdog) Disarm(ctx context.Context) error {
 		return err
 	}
 	err := w.closeDevice(dev)
-	w.mu.Lock()
-	w.dev, w.stop, w.state = nil, nil, state{}
-	w.mu.Unlock()
+	w.closed()
 	if why := w.starved.Load(); why != nil {
 		// Starve came while the device was being stopped.
 		_, again := w.openStarved()
@@ -326,8 +354,8 @@ func (w *Watchdog) Abandon(ctx context.Context) error {
 	}
 	w.mu.Lock()
 	dev := w.dev
-	w.dev, w.stop, w.state = nil, nil, state{}
 	w.mu.Unlock()
+	w.closed()
 	if dev == nil {
 		return nil
 	}

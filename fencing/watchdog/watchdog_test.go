@@ -532,12 +532,26 @@ func TestATimeoutThatTheDriverRefusesAfterAReexecResetsNobody(t *testing.T) {
 	})
 }
 
-func TestAReexecWithoutAWatchdogInTheNewConfigurationStopsIt(t *testing.T) {
+func TestAReexecWithoutAWatchdogInTheNewConfigurationStopsItWhenTheNodeHasJoined(t *testing.T) {
 	restarted(t, Config{}, 30*s, func(t *testing.T, d *dog) {
+		time.Sleep(29 * s) // what the daemon before has left runs, and others count on the reset
+		if got := d.dev.state(); got != (fakeState{}) {
+			t.Errorf("before it has joined: %+v", got)
+		}
+		d.arm()
 		time.Sleep(time.Hour)
 		if got := d.dev.state(); got != (fakeState{stopped: true, closed: true}) {
 			t.Errorf("%+v", got)
 		}
+	})
+}
+
+func TestAReexecWithoutAWatchdogThatDoesNotJoinEndsInAReset(t *testing.T) {
+	restarted(t, Config{}, 30*s, func(t *testing.T, d *dog) {
+		time.Sleep(29 * s)
+		d.bitten(false)
+		time.Sleep(12 * s)
+		d.bitten(true)
 	})
 }
 
