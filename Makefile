@@ -129,10 +129,10 @@ test-lab-kernel: deps lab-kernel build labtool
 
 # ---- fault injection: real daemons in the lab; prints a table, as text and as a line of JSON
 
-# What to inject (a regular expression of names), how long to draw, and into which cluster: trio or pair.
+# What to inject (a regular expression of names), how long to draw, and into which cluster: trio or pair; empty: both.
 FAULT         ?= .
 FAULT_TIME    ?= 25m
-FAULT_CLUSTER ?= trio
+FAULT_CLUSTER ?=
 # Static, since it runs in the lab kernel too.
 FAULT_TEST = $(LAB_ENV) KEEPBEAT_FAULT='$(FAULT)' KEEPBEAT_FAULT_SEED=$(SEED) KEEPBEAT_FAULT_CLUSTER=$(FAULT_CLUSTER) \
 	CGO_ENABLED=0 $(GO) test -v -count=1

@@ -118,18 +118,19 @@ func TestWhatIsLostIsNamed(t *testing.T) {
 
 func TestTheTable(t *testing.T) {
 	var table Table
-	for _, r := range []Row{{"a node cut off", 1, 0, 512.4, 0}, {"a full disk", 1, 0, 3, 1}, {"a node cut off", 2, 1, 100, 0}} {
+	for _, r := range []Row{{"trio", "a node cut off", 1, 0, 512.4, 0}, {"trio", "a full disk", 1, 0, 3, 1}, {"trio", "a node cut off", 2, 1, 100, 0}, {"pair", "a node cut off", 1, 0, 2, 0}} {
 		table.Add(r)
 	}
-	want := `fault           times injected  conflicts  longest silence  lost configuration
-a node cut off  3               1          512ms            0
-a full disk     1               0          3ms              1
-all             4               1          512ms            1
+	want := `cluster  fault           times injected  conflicts  longest silence  lost configuration
+trio     a node cut off  3               1          512ms            0
+trio     a full disk     1               0          3ms              1
+pair     a node cut off  1               0          2ms              0
+all      all             5               1          512ms            1
 `
 	if got := table.String(); got != want {
 		t.Errorf("\n%s\nwant\n%s", got, want)
 	}
-	const line = `{"faults":[{"fault":"a node cut off","times":3,"conflicts":1,"longest_silence_ms":512.4,"lost_configuration":0},`
+	const line = `{"faults":[{"cluster":"trio","fault":"a node cut off","times":3,"conflicts":1,"longest_silence_ms":512.4,"lost_configuration":0},`
 	if got := table.JSON(); !strings.HasPrefix(got, line) || strings.Contains(got, "\n") {
 		t.Errorf("%s", got)
 	}

@@ -17,5 +17,6 @@
 // the lab kernel).
 //
 // `make fault` draws for FAULT_TIME (25 minutes); `make test-fault`, a part of `make test`,
-// injects each kind once. SEED=n repeats a draw, FAULT=regexp chooses kinds.
+// injects each kind once. Both attack a trio and a pair of rule fencing (once: the pair not in
+// the lab kernel, which is slow); FAULT_CLUSTER=pair has nothing but pairs. SEED=n repeats a draw, FAULT=regexp chooses kinds.
 package fault

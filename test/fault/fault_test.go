@@ -26,7 +26,7 @@ const (
 	timeVariable    = "KEEPBEAT_FAULT_TIME"    // how long to draw; empty: each kind once
 	onlyVariable    = "KEEPBEAT_FAULT"         // regular expression of kinds
 	seedVariable    = "KEEPBEAT_FAULT_SEED"    // empty or 0: another one each time, and 1 for each kind once
-	shapeVariable   = "KEEPBEAT_FAULT_CLUSTER" // trio, pair
+	shapeVariable   = "KEEPBEAT_FAULT_CLUSTER" // trio, pair; empty: both
 	mountedVariable = "KEEPBEAT_FAULT_MOUNTS"  // set by this program when its mounts are its own
 	insideVariable  = "KEEPBEAT_FAULT_INSIDE"  // set by this program for the one in the lab kernel
 )
@@ -108,15 +108,15 @@ func ownMounts() error {
 
 // settings are what the environment asks for.
 type settings struct {
-	draw  time.Duration // 0: each kind once
-	only  *regexp.Regexp
-	seed  uint64
-	shape string
+	draw   time.Duration // 0: each kind once
+	only   *regexp.Regexp
+	seed   uint64
+	shapes []string // of clusters
 }
 
 func read(t *testing.T) settings {
 	t.Helper()
-	s := settings{shape: "trio", seed: 1}
+	s := settings{shapes: []string{"trio", "pair"}, seed: 1}
 	var err error
 	if v := os.Getenv(timeVariable); v != "" {
 		if s.draw, err = time.ParseDuration(v); err != nil {
@@ -137,10 +137,14 @@ func read(t *testing.T) settings {
 		}
 	}
 	if v := os.Getenv(shapeVariable); v != "" {
-		s.shape = v
+		s.shapes = []string{v}
 	}
 	return s
 }
+
+// shapeOf is the kind of cluster that a seed has when faults are drawn: one after the
+// other, also among every fourth, which are those in the lab kernel.
+func (s settings) shapeOf(seed uint64) string { return s.shapes[(seed+seed/4)%uint64(len(s.shapes))] }
 
 func TestFaults(t *testing.T) {
 	if os.Getenv(insideVariable) != "" {
@@ -154,26 +158,29 @@ func TestFaults(t *testing.T) {
 			t.Errorf("nothing was injected: no kind of fault matches %q", s.only)
 		}
 	})
-	session := Session{Shape: s.shape, Seed: s.seed, Only: s.only, Temp: t.TempDir(), Report: table.Add}
+	session := Session{Seed: s.seed, Only: s.only, Temp: t.TempDir(), Report: table.Add}
 	each := func(name string, f func(TB)) { t.Run(name, func(t *testing.T) { f(keeper{t}) }) }
 	t.Logf("seed %d", s.seed)
 	if s.draw == 0 {
 		session.Once = true
 		t.Run("on this machine", func(t *testing.T) {
 			t.Parallel()
-			session.Run(func(name string, f func(TB)) { t.Run(name, func(t *testing.T) { f(keeper{t}) }) })
+			for _, session.Shape = range s.shapes {
+				session.Run(func(name string, f func(TB)) { t.Run(name, func(t *testing.T) { f(keeper{t}) }) })
+			}
 		})
 		t.Run("in the lab kernel", func(t *testing.T) {
 			t.Parallel()
-			inLabKernel(t, s, s.seed, time.Time{}, table.Add)
+			inLabKernel(t, s, s.shapes[0], s.seed, time.Time{}, table.Add) // it is slow: once
 		})
 		return
 	}
 	until := time.Now().Add(s.draw)
 	for n := uint64(0); time.Now().Before(until) && !t.Failed(); n++ {
 		session.Seed, session.Until, session.Rounds = s.seed+n, until, 10
+		session.Shape = s.shapeOf(session.Seed)
 		if n%4 == 3 {
-			inLabKernel(t, s, session.Seed, until, table.Add)
+			inLabKernel(t, s, session.Shape, session.Seed, until, table.Add)
 			continue
 		}
 		session.Run(each)
@@ -187,7 +194,7 @@ const (
 )
 
 // inLabKernel runs this program again in the lab kernel, for a session there.
-func inLabKernel(t *testing.T, s settings, seed uint64, until time.Time, report func(Row)) {
+func inLabKernel(t *testing.T, s settings, shape string, seed uint64, until time.Time, report func(Row)) {
 	t.Helper()
 	if len(kinds(true, s.draw == 0, s.only)) == 0 {
 		return
@@ -205,7 +212,7 @@ func inLabKernel(t *testing.T, s settings, seed uint64, until time.Time, report 
 		}
 	}
 	args := []string{self, "-test.v", "-test.run=^TestInTheLabKernel$", "-test.timeout=" + limit.String()}
-	env := []string{insideVariable + "=1", seedVariable + "=" + strconv.FormatUint(seed, 10)}
+	env := []string{insideVariable + "=1", seedVariable + "=" + strconv.FormatUint(seed, 10), shapeVariable + "=" + shape}
 	if !until.IsZero() {
 		env = append(env, timeVariable+"="+time.Until(until).String())
 	}
@@ -241,7 +248,7 @@ func TestInTheLabKernel(t *testing.T) {
 	}
 	s := read(t)
 	session := Session{
-		Shape: s.shape, Seed: s.seed, Only: s.only, Temp: t.TempDir(), Once: s.draw == 0, Rounds: 5,
+		Shape: s.shapes[0], Seed: s.seed, Only: s.only, Temp: t.TempDir(), Once: s.draw == 0, Rounds: 5,
 		Report: func(r Row) {
 			b, err := json.Marshal(r)
 			if err != nil {

@@ -99,10 +99,11 @@ func (s *Session) Run(each func(name string, f func(t TB))) {
 				began := time.Now()
 				p := next.draw(a, r)
 				res := a.round(next.name, p, int(r.Int32N(1<<30)))
+				res.Cluster = s.Shape
 				s.Report(res.Row)
 				t.Logf("%-36s %4.1f s, silent %5.0f ms: %s", next.name, time.Since(began).Seconds(), res.SilenceMS, p.what)
 				if len(res.faults) > 0 {
-					t.Errorf("%s (%s), seed %d:\n%s\n%s", next.name, p.what, s.Seed, strings.Join(res.faults, "\n"), res.story)
+					t.Errorf("%s (%s), %s, seed %d:\n%s\n%s", next.name, p.what, s.Shape, s.Seed, strings.Join(res.faults, "\n"), res.story)
 				}
 				a.tidy()
 				if !res.usable {

@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// Row is a line of the table: what one kind of fault did, over all times it was injected.
+// Row is a line of the table: what one kind of fault did to one kind of cluster, over all times it was injected.
 type Row struct {
+	Cluster   string  `json:"cluster"` // trio, pair; in the total: all
 	Fault     string  `json:"fault"`
 	Times     int     `json:"times"`
 	Conflicts int     `json:"conflicts"`
@@ -18,7 +19,7 @@ type Row struct {
 	Lost      int     `json:"lost_configuration"`
 }
 
-// Table has a row for each kind, in the order in which they came first. Add may be
+// Table has a row for each cluster and kind, in the order in which they came first. Add may be
 // called from several goroutines.
 type Table struct {
 	mu   sync.Mutex // guards Rows while there is who adds
@@ -30,7 +31,7 @@ func (t *Table) Add(r Row) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for i := range t.Rows {
-		if o := &t.Rows[i]; o.Fault == r.Fault {
+		if o := &t.Rows[i]; o.Cluster == r.Cluster && o.Fault == r.Fault {
 			o.Times += r.Times
 			o.Conflicts += r.Conflicts
 			o.SilenceMS = max(o.SilenceMS, r.SilenceMS)
@@ -43,7 +44,7 @@ func (t *Table) Add(r Row) {
 
 // Total is the row over all rows.
 func (t *Table) Total() Row {
-	sum := Row{Fault: "all"}
+	sum := Row{Cluster: "all", Fault: "all"}
 	for _, r := range t.Rows {
 		sum.Times += r.Times
 		sum.Conflicts += r.Conflicts
@@ -57,9 +58,9 @@ func (t *Table) Total() Row {
 func (t *Table) String() string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "fault\ttimes injected\tconflicts\tlongest silence\tlost configuration")
+	fmt.Fprintln(w, "cluster\tfault\ttimes injected\tconflicts\tlongest silence\tlost configuration")
 	for _, r := range append(t.Rows[:len(t.Rows):len(t.Rows)], t.Total()) {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%v\t%d\n", r.Fault, r.Times, r.Conflicts, time.Duration(r.SilenceMS*1e6).Round(time.Millisecond), r.Lost)
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%v\t%d\n", r.Cluster, r.Fault, r.Times, r.Conflicts, time.Duration(r.SilenceMS*1e6).Round(time.Millisecond), r.Lost)
 	}
 	w.Flush() // of a builder: it cannot fail
 	return b.String()
