@@ -54,9 +54,11 @@ type arena struct {
 	pages     *lab.Client
 	observers []*lab.Client
 	arp       *lab.Process
+	watcher   *lab.Host            // on which the ARP watcher runs
 	disks     map[*lab.Host]string // what is mounted as data directory
 	attacker  *lab.Host            // on both heartbeat switches, without a key
 
+	two     bool               // faults are at work at once
 	kept    map[*lab.Host]bool // a plan has it down: nobody starts it
 	ended   map[*lab.Host]time.Time
 	damaged map[*lab.Host]string // the way out that its daemon named last
@@ -116,6 +118,7 @@ func newArena(t lab.TB, shape, profile, temp string, r *rand.Rand, log *timeline
 	if !a.settled(allWell()) {
 		t.Fatalf("the cluster does not begin:\n%s", a.statuses())
 	}
+	a.prove()
 	return a
 }
 
@@ -130,13 +133,18 @@ func (a *arena) watch() {
 		a.serve(h)
 		a.observers = append(a.observers, a.Lab.Observe(a.Service, scenario.VIP, fmt.Sprintf("192.168.56.%d/24", 251+i), h, every))
 	}
-	watcher := a.Lab.Host("arp-watcher")
-	watcher.Attach(a.Service, "eth0", "192.168.56.250/24")
-	a.arp = a.help(watcher, "arp", "eth0", scenario.VIP, (5 * every).String())
+	a.watcher = a.Lab.Host("arp-watcher")
+	a.watcher.Attach(a.Service, "eth0", "192.168.56.250/24")
+	a.arp = a.watchARP(scenario.VIP)
 	a.attacker = a.Lab.Host("attacker")
 	for n, s := range a.Heartbeat {
 		a.attacker.Attach(s, fmt.Sprintf("eth%d", n+1), fmt.Sprintf("10.0.%d.66/24", n+1))
 	}
+}
+
+// watchARP asks on the service network who has an address: see wire.go.
+func (a *arena) watchARP(address string) *lab.Process {
+	return a.help(a.watcher, "arp", "eth0", address, (10 * lab.ProbeInterval()).String())
 }
 
 // serve starts the pages of a director, which a death ends.

@@ -170,18 +170,18 @@ type administrator struct {
 	log    *timeline
 }
 
-func (a administrator) work(ctx context.Context) []apply {
-	var done []apply
+// work tells done of each apply.
+func (a administrator) work(ctx context.Context, done func(apply)) {
 	text, err := os.ReadFile(a.file)
 	if err != nil {
 		a.log.add(probe.Now(), "%s: %v", a.node, err)
-		return nil
+		return
 	}
 	body := markPattern.ReplaceAllString(string(text), "")
 	for n := 1; ctx.Err() == nil; n++ {
 		if socket := a.socket(); socket != "" {
 			if one, ok := a.apply(socket, fmt.Sprintf("write %s %s-%d", a.run, a.node, n), strings.TrimLeft(body, "\n")); ok {
-				done = append(done, one)
+				done(one)
 			}
 		}
 		select {
@@ -189,7 +189,6 @@ func (a administrator) work(ctx context.Context) []apply {
 		case <-time.After(a.pause):
 		}
 	}
-	return done
 }
 
 // apply writes the file and applies it; ok is false when nothing was asked of the cluster.

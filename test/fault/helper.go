@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/keepbeat/keepbeat/cluster/link"
 	"github.com/keepbeat/keepbeat/conf"
@@ -51,17 +52,21 @@ func pages(args []string) error {
 // hogs starts processes that only compute: NUMBER DURATION.
 func hogs(args []string) error {
 	var wg sync.WaitGroup
+	errs := make(chan error, number(args[0]))
 	for range number(args[0]) {
 		wg.Go(func() {
 			cmd := exec.Command("/proc/self/exe")
 			cmd.Env = []string{helperVariable + "=hog\n" + args[1]}
-			if err := cmd.Run(); err != nil {
-				fmt.Println(err)
-			}
+			errs <- cmd.Run()
 		})
 	}
 	wg.Wait()
-	return nil
+	close(errs)
+	var all error
+	for err := range errs {
+		all = errors.Join(all, err)
+	}
+	return all
 }
 
 func hog(args []string) error {
@@ -75,16 +80,41 @@ func hog(args []string) error {
 	return nil
 }
 
-// paced calls send so many times a second for a while, and returns how often it was.
-func paced(perSecond int, last time.Duration, send func(n int)) int {
-	began, n := time.Now(), 0
-	for time.Since(began) < last {
-		for due := int(time.Since(began).Seconds() * float64(perSecond)); n < due; n++ {
-			send(n)
+// paced calls send so many times a second for a while, or longer on a machine that has
+// no time for it, and says what came of it. It is an error when not even half could be
+// sent and the processor was this program's: nothing was flooded then.
+func paced(perSecond int, last time.Duration, send func(n int) error) error {
+	const grace = 10 * time.Second // arena.end waits longer
+	all, began := int(last.Seconds()*float64(perSecond)), time.Now()
+	tried, sent := 0, 0
+	var why error
+	for tried < all && time.Since(began) < last+grace {
+		if tried >= int(time.Since(began).Seconds()*float64(perSecond)) {
+			time.Sleep(5 * time.Millisecond)
+			continue
 		}
-		time.Sleep(5 * time.Millisecond)
+		if err := send(tried); err != nil {
+			why = err
+		} else {
+			sent++
+		}
+		tried++
 	}
-	return n
+	took, worked := time.Since(began), processorTime()
+	fmt.Printf("%d of %d sent, %d tried, in %v with %v of a processor; the last error: %v\n", sent, all, tried, took, worked, why)
+	if starved := tried < all && worked < took/2; sent < all/2 && !starved {
+		return errors.New("not even half was sent: nothing was flooded")
+	}
+	return nil
+}
+
+// processorTime is what this program has used.
+func processorTime() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		panic(err) // there is always one of oneself
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 const heartbeatPort = 694
@@ -108,17 +138,15 @@ func garbage(args []string) error {
 	}
 	b := make([]byte, 1449)
 	nodes := strings.Split(args[3], ",")
-	n := paced(number(args[0]), duration(args[1]), func(n int) {
+	return paced(number(args[0]), duration(args[1]), func(n int) error {
 		size := 1 + r.IntN(len(b))
 		fillRandom(r, b[:size])
 		if n%4 != 0 && size >= 32 { // three of four are plausible from the outside
 			header(b, nodes[r.IntN(len(nodes))], r)
 		}
-		// No buffer, no listener: it is garbage all the same.
-		_, _ = sockets[r.IntN(len(sockets))].Write(b[:size])
+		_, err := sockets[r.IntN(len(sockets))].Write(b[:size])
+		return err
 	})
-	fmt.Println(n, "datagrams of garbage sent")
-	return nil
 }
 
 func fillRandom(r *rand.Rand, b []byte) {
@@ -177,8 +205,7 @@ func initials(args []string) error {
 			return err
 		}
 	}
-	n, refused := 0, 0
-	paced(number(args[0]), duration(args[1]), func(i int) {
+	err = paced(number(args[0]), duration(args[1]), func(i int) (err error) {
 		// Another connection id is another connection; its keys follow from the id
 		// (RFC 9001, 5.2), so only the prepared ones can be decrypted. Both kinds are sent.
 		packet := append([]byte(nil), first[i%len(first)]...)
@@ -186,19 +213,14 @@ func initials(args []string) error {
 			binary.BigEndian.PutUint32(packet[6:], rand.Uint32())
 		}
 		for _, to := range nodes {
-			if to == self {
-				continue
+			if to != self {
+				err = errors.Join(err, mesh.Send(to, link.ChannelQUIC, packet))
 			}
-			if err := mesh.Send(to, link.ChannelQUIC, packet); err != nil {
-				refused++
-				continue
-			}
-			n++
 		}
+		return err
 	})
 	cancel()
-	fmt.Printf("%d first packets sent, %d not; the links ended with %v\n", n, refused, <-running)
-	return nil
+	return errors.Join(err, <-running)
 }
 
 // initial returns the first packet of a connection that is then given up.
@@ -256,19 +278,25 @@ func halfOpen(args []string) error {
 	}
 	var open []net.Conn
 	refused := 0
+	var why error
 	end := time.Now().Add(duration(args[1]))
 	for i := range number(args[0]) {
 		c, err := net.Dial("unix", "/run/keepbeat/control.sock")
 		if err != nil {
+			why = err
 			refused++ // the backlog is full, or the daemon has died of something else
 			continue
 		}
 		open = append(open, c)
 		if _, err := io.WriteString(c, beginnings[i%len(beginnings)]); err != nil {
+			why = err
 			refused++
 		}
 	}
-	fmt.Printf("%d connections half-open, %d refused\n", len(open), refused)
+	fmt.Printf("%d connections half-open, %d refused; the last error: %v\n", len(open), refused, why)
+	if len(open) == 0 {
+		return errors.New("not a connection was half-open")
+	}
 	time.Sleep(time.Until(end))
 	for _, c := range open {
 		c.Close()

@@ -7,10 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/keepbeat/keepbeat/cluster/link"
 	"github.com/keepbeat/keepbeat/test/lab"
 )
 
@@ -41,14 +43,20 @@ func hostileKinds() []kind {
 				p.at(recording, "the daemon on "+h.Name+" is killed", func() { a.kill(h) })
 			}
 			var replay *lab.Process
+			var began time.Time
 			p.at(recording+100*time.Millisecond, "replaying", func() {
 				if a.ends(recorder); recorder == nil || recorder.Err() != nil {
 					a.note("the recorder has died with its host: nothing to replay")
 					return
 				}
+				began = time.Now()
 				replay = a.help(a.attacker, "replay", file, fmt.Sprint(perSecond), last.String())
 			})
-			p.at(recording+last+100*time.Millisecond, "the replay ends", func() { a.ends(replay) })
+			p.at(recording+last+100*time.Millisecond, "the replay ends", func() {
+				if a.ends(replay); replay != nil {
+					a.refusedSince(began)
+				}
+			})
 			return p
 		}},
 		{name: "half-open QUIC connections", draw: func(a *arena, r *rand.Rand) plan {
@@ -67,14 +75,19 @@ func hostileKinds() []kind {
 		{name: "half-open control connections", draw: func(a *arena, r *rand.Rand) plan {
 			h, last := a.pick(r), between(r, time.Second, 3*time.Second)
 			p := plan{what: fmt.Sprintf("2000 half-open connections to the control socket of %s for %v", h.Name, last.Round(time.Millisecond))}
-			var holder *lab.Process
+			var holder, daemon *lab.Process
 			p.at(0, p.what, func() {
 				if a.runs(h) {
+					daemon = a.Daemons[h.Name]
 					holder = a.help(h, "half-open", "2000", last.String())
 				}
 			})
 			p.at(last/2, "keepbeat status there", func() { a.command(h, "status") })
-			p.at(last, "they are closed", func() { a.ends(holder) })
+			p.at(last, "they are closed", func() {
+				if err := a.end(holder); err != nil && !daemon.Ended() { // no fault had it in between
+					a.t.Fatalf("%v", err)
+				}
+			})
 			return p
 		}},
 	}
@@ -83,22 +96,50 @@ func hostileKinds() []kind {
 // flood lets a helper of the attacker work for a while.
 func (a *arena) flood(p *plan, last time.Duration, args ...string) {
 	var helper *lab.Process
-	p.at(0, p.what, func() { helper = a.help(a.attacker, args...) })
-	p.at(last, "the flood ends", func() { a.ends(helper) })
+	var began time.Time
+	p.at(0, p.what, func() { began = time.Now(); helper = a.help(a.attacker, args...) })
+	p.at(last, "the flood ends", func() { a.ends(helper); a.refusedSince(began) })
 }
 
-// ends waits for a helper's end, and says what it did. nil: its host was dead.
-func (a *arena) ends(helper *lab.Process) {
-	if helper == nil {
+// refusedSince ends the test when no node has refused any datagram of a flood that
+// began at an instant. Another fault at the same time may have kept them from it.
+func (a *arena) refusedSince(began time.Time) {
+	if a.two {
 		return
+	}
+	for end := time.Now().Add(allWell()); time.Now().Before(end); a.pass(50 * time.Millisecond) {
+		for _, h := range a.nodes {
+			st, _ := a.status(h) // who does not answer says nothing
+			for _, n := range st.Nodes {
+				if n.Name == h.Name && n.Here != nil && slices.ContainsFunc(n.Here.Refused, func(r link.Refused) bool { return r.Last.After(began) }) {
+					return
+				}
+			}
+		}
+	}
+	a.t.Fatalf("no node has refused any datagram of the flood: it arrived nowhere")
+}
+
+// ends is end, and ends the test when the helper could not do its work.
+func (a *arena) ends(helper *lab.Process) {
+	if err := a.end(helper); err != nil {
+		a.t.Fatalf("%v", err)
+	}
+}
+
+// end waits for a helper's end, and says what it did. nil: its host was dead.
+func (a *arena) end(helper *lab.Process) error {
+	if helper == nil {
+		return nil
 	}
 	if !helper.Wait(20 * time.Second) { // a busy machine takes its time
 		a.t.Fatalf("%s does not end: %s", helper.Name, helper.Log())
 	}
 	a.note("%s: %s", helper.Name, firstLine([]byte(helper.Log())))
 	if err := helper.Err(); err != nil && !diedWithItsHost(err) {
-		a.t.Fatalf("%s: %v: %s", helper.Name, err, helper.Log())
+		return fmt.Errorf("%s: %w: %s", helper.Name, err, helper.Log())
 	}
+	return nil
 }
 
 // diedWithItsHost says whether a helper was killed: nobody else does that.

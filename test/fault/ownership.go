@@ -142,6 +142,19 @@ func lockHistory(from probe.Instant, seen []hold, pages []probe.Sample) []porcup
 	return history
 }
 
+// operations counts the times of an owner and the pages in a history of ownership.
+func operations(history []porcupine.Operation) (acquired, read int) {
+	for _, o := range history {
+		switch o.Input.(lockInput).kind {
+		case acquire:
+			acquired++
+		case servedBy:
+			read++
+		}
+	}
+	return acquired, read
+}
+
 // checkTime bounds the search for a linearisation. A history that is one is found at once.
 const checkTime = 20 * time.Second
 

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/anishathalye/porcupine"
+
 	"github.com/keepbeat/keepbeat/test/lab"
 	"github.com/keepbeat/keepbeat/test/lab/probe"
 	"github.com/keepbeat/keepbeat/test/lab/uml"
@@ -34,7 +36,8 @@ func (a *arena) round(name string, p plan, number int) result {
 		before[h] = a.Daemons[h.Name]
 	}
 	first := a.spec()
-	stop := a.administrate(strconv.Itoa(number))
+	a.two = name == twoAtOnce
+	so, stop := a.administrate(strconv.Itoa(number))
 	began := time.Now()
 	for _, s := range p.steps {
 		a.pass(time.Until(began.Add(s.after)))
@@ -55,6 +58,10 @@ func (a *arena) round(name string, p plan, number int) result {
 		res.usable = false
 	}
 	a.note("all is well: %v", res.usable)
+	var blind []string
+	if res.usable {
+		blind = a.sighted(over, from, so)
+	}
 	applies := stop()
 	if res.usable && !a.settled(allWell()) {
 		wrong("not all is well %v after the last apply:\n%s", allWell(), a.statuses())
@@ -74,10 +81,17 @@ func (a *arena) round(name string, p plan, number int) result {
 	for _, g := range append(gone, contradicted...) {
 		wrong("configuration: %s", g)
 	}
-	found := a.checkOwnership(from, to)
+	found, history := a.checkOwnership(from, to)
+	if acquired, read := operations(history); res.usable && (acquired == 0 || read == 0) {
+		blind = append(blind, fmt.Sprintf("the history of ownership proves nothing: %d times of an owner, %d pages", acquired, read))
+	}
 	res.Conflicts = len(found)
 	for _, f := range found {
 		wrong("conflict: %s", f)
+	}
+	for _, b := range blind {
+		wrong("%s", b)
+		res.usable = false // another cluster may have eyes
 	}
 	gap := probe.LongestGap(a.client.Samples(), from, to)
 	res.SilenceMS = float64(gap.Length().Microseconds()) / 1000
@@ -132,8 +146,8 @@ func applyEvery() time.Duration {
 }
 
 // administrate lets an administrator on each director apply one text after the
-// other; the function returned ends that and returns what they did.
-func (a *arena) administrate(run string) func() []apply {
+// other; the functions returned say what they did so far, and end that.
+func (a *arena) administrate(run string) (so, stop func() []apply) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	var mu sync.Mutex // guards all
@@ -144,16 +158,22 @@ func (a *arena) administrate(run string) func() []apply {
 			socket: func() string { return a.socket(h) },
 		}
 		wg.Go(func() {
-			done := who.work(ctx)
-			mu.Lock()
-			defer mu.Unlock()
-			all = append(all, done...)
+			who.work(ctx, func(done apply) {
+				mu.Lock()
+				defer mu.Unlock()
+				all = append(all, done)
+			})
 		})
 	}
-	return func() []apply {
+	so = func() []apply {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(all)
+	}
+	return so, func() []apply {
 		cancel()
 		wg.Wait()
-		return all
+		return so()
 	}
 }
 
@@ -178,7 +198,7 @@ func (a *arena) checkConfiguration(first version, applies []apply, at probe.Inst
 	has := func() bool {
 		for _, h := range a.nodes {
 			kept[h.Name] = keptBy(h)
-			if kept[h.Name][final.number] == "" && final.mark != "" {
+			if kept[h.Name][final.number] == "" && (final.mark != "" || acknowledged > 0) { // what an administrator applies has a mark
 				return false
 			}
 		}
@@ -216,8 +236,8 @@ func lastKept(kept map[string]map[uint64]string) string {
 	return b.String()
 }
 
-// checkOwnership looks for two owners at once.
-func (a *arena) checkOwnership(from, to probe.Instant) []string {
+// checkOwnership looks for two owners at once, also in the history that it returns.
+func (a *arena) checkOwnership(from, to probe.Instant) (found []string, history []porcupine.Operation) {
 	var samples []probe.Sample
 	for i, h := range a.Both() {
 		for _, s := range a.observers[i].Samples() {
@@ -241,7 +261,6 @@ func (a *arena) checkOwnership(from, to probe.Instant) []string {
 	for _, h := range joined(seen) {
 		a.log.add(h.from, "%s answers, until %v later", h.owner, h.to.Sub(h.from).Round(100*time.Microsecond))
 	}
-	var found []string
 	for _, c := range conflicts(seen) {
 		found = append(found, fmt.Sprintf("%s and %s both answered, %.1f ms after the beginning, for %v", c.a, c.b, float64(c.from.Sub(from).Microseconds())/1000, max(c.to.Sub(c.from), 1)))
 		a.log.add(c.from, "CONFLICT: %s and %s both answer", c.a, c.b)
@@ -257,10 +276,11 @@ func (a *arena) checkOwnership(from, to probe.Instant) []string {
 		found = append(found, fmt.Sprintf("%d ARP requests were answered by two, the first by %s and %s, %.1f ms after the beginning", len(twice), c.a, c.b, float64(c.at.Sub(from).Microseconds())/1000))
 		a.log.add(c.at, "CONFLICT: one ARP request, answered by %s and %s", c.a, c.b)
 	}
-	if err := checkHistory("ownership", lockModel, lockHistory(from, seen, pages)); err != nil && len(found) == 0 {
+	history = lockHistory(from, seen, pages)
+	if err := checkHistory("ownership", lockModel, history); err != nil && len(found) == 0 {
 		found = append(found, err.Error())
 	}
-	return found
+	return found, history
 }
 
 // joined are holds for the reader: those of one owner between which nobody else held are one.

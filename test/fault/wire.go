@@ -46,8 +46,8 @@ const (
 	arpTarget = 32 // and at 38
 )
 
-// watchARP asks who has an address, every interval, and reports each request that
-// two hardware addresses answered: INTERFACE ADDRESS INTERVAL. Every request has a
+// watchARP asks who has an address, every interval, and reports who answers and each
+// request that two hardware addresses answered: INTERFACE ADDRESS INTERVAL. Every request has a
 // hardware address of its own as its sender, to which the answers come, so that
 // it is certain which request an answer belongs to.
 func watchARP(args []string) error {
@@ -63,6 +63,7 @@ func watchARP(args []string) error {
 	answered := map[uint32]string{}
 	go func() {
 		b := make([]byte, 1514)
+		var last arpAnswer
 		for {
 			n, err := unix.Read(fd, b)
 			at := probe.Now()
@@ -79,6 +80,10 @@ func watchARP(args []string) error {
 			mu.Unlock()
 			if again && before != who {
 				fmt.Printf("conflict %d %s %s\n", at, before, who)
+			}
+			if who != last.who || at.Sub(last.at) >= answerEvery {
+				last = arpAnswer{at, who}
+				fmt.Printf("answer %d %s\n", at, who)
 			}
 		}
 	}()
@@ -109,6 +114,26 @@ func arpRequest(mac net.HardwareAddr, number uint32, vip netip.Addr) []byte {
 	return b
 }
 
+// answerEvery is how often the watcher says that the same one still answers.
+const answerEvery = 250 * time.Millisecond
+
+type arpAnswer struct {
+	at  probe.Instant
+	who string
+}
+
+// arpAnswers reads what the watcher has printed of who answers.
+func arpAnswers(log string) []arpAnswer {
+	var all []arpAnswer
+	for line := range strings.Lines(log) {
+		var w arpAnswer
+		if n, err := fmt.Sscanf(line, "answer %d %s", &w.at, &w.who); n == 2 && err == nil {
+			all = append(all, w)
+		}
+	}
+	return all
+}
+
 type arpConflict struct {
 	at   probe.Instant
 	a, b string
@@ -137,6 +162,12 @@ func record(args []string) error {
 	n := 0
 	var wg sync.WaitGroup
 	end := time.Now().Add(duration(args[1]))
+	// A machine that stood still for all that time has recorded nothing: then until the first frame.
+	going := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return time.Now().Before(end) || n == 0 && time.Now().Before(end.Add(10*time.Second))
+	}
 	for _, ifname := range []string{"eth1", "eth2"} {
 		fd, _, err := packetSocket(ifname, unix.ETH_P_ALL, 50*time.Millisecond)
 		if err != nil {
@@ -144,7 +175,7 @@ func record(args []string) error {
 		}
 		wg.Go(func() {
 			b := make([]byte, 1514)
-			for time.Now().Before(end) {
+			for going() {
 				size, err := unix.Read(fd, b)
 				// Without IP options: 14 bytes of Ethernet, 20 of IPv4, 8 of UDP.
 				if err != nil || size < 42 || b[12] != 8 || b[13] != 0 || b[14] != 0x45 || b[23] != unix.IPPROTO_UDP || binary.BigEndian.Uint16(b[36:]) != heartbeatPort {
@@ -166,8 +197,9 @@ func record(args []string) error {
 	return f.Close()
 }
 
-// replay sends recorded frames on both links again and again, byte for byte but for
-// the hardware address of the sender, which would upset the switch: FILE PER-SECOND DURATION.
+// replay sends recorded frames on both links again and again, byte for byte but for the
+// hardware address of the sender, which would upset the switch, and the checksum, which
+// a virtual device leaves to the hardware that it has not: FILE PER-SECOND DURATION.
 func replay(args []string) error {
 	text, err := os.ReadFile(args[0])
 	if err != nil {
@@ -179,6 +211,7 @@ func replay(args []string) error {
 		if err != nil {
 			return err
 		}
+		b[40], b[41] = 0, 0 // RFC 768: none was computed. With what was recorded the kernel throws it away.
 		frames = append(frames, b)
 	}
 	if len(frames) == 0 {
@@ -191,14 +224,11 @@ func replay(args []string) error {
 			return err
 		}
 	}
-	failed := 0
-	n := paced(number(args[1]), duration(args[2]), func(n int) {
+	fmt.Printf("%d frames recorded; ", len(frames))
+	return paced(number(args[1]), duration(args[2]), func(n int) error {
 		b := frames[(n/2)%len(frames)]
 		copy(b[6:12], macs[n%2])
-		if _, err := unix.Write(fds[n%2], b); err != nil {
-			failed++
-		}
+		_, err := unix.Write(fds[n%2], b)
+		return err
 	})
-	fmt.Printf("%d frames replayed, of %d recorded; %d could not be sent\n", n, len(frames), failed)
-	return nil
 }
