@@ -25,11 +25,11 @@ type calls struct {
 }
 
 type request struct {
-	Op      string `json:"op"` // apply, status, keys, confirm, accused
+	Op      string `json:"op"` // apply, status, keys, confirm, accused, plan
 	Command []byte `json:"command,omitempty"`
 	// Generation is the sender\'s: a command of another history is not taken.
 	Generation string       `json:"generation,omitempty"`
-	Node       string       `json:"node,omitempty"` // confirm
+	Node       string       `json:"node,omitempty"` // confirm, plan
 	By         string       `json:"by,omitempty"`
 	Keys       *keysRequest `json:"keys,omitempty"`
 	Accused    *state.Fence `json:"accused,omitempty"`
@@ -41,6 +41,7 @@ type response struct {
 	Result *state.Result   `json:"result,omitempty"`
 	Status json.RawMessage `json:"status,omitempty"`
 	Keys   *NodeKeys       `json:"keys,omitempty"`
+	Plan   []string        `json:"plan,omitempty"`
 }
 
 const (
@@ -145,6 +146,8 @@ func (c *calls) answer(ctx context.Context, conn net.Conn) {
 		if err := c.n.confirmHere(q.Node, q.By); err != nil {
 			a.Error = err.Error()
 		}
+	case "plan":
+		a.Plan = c.n.planHere(q.Node)
 	case "accused":
 		if q.Accused == nil {
 			a.Error = "whom?"

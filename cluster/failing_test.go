@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/keepbeat/keepbeat/cluster/pair"
 )
 
 // The disk of a survivor is full: it goes on as soon as there is room, and until
@@ -22,7 +24,7 @@ func TestAStepOfAPairThatFailsIsTriedAgainWithoutAFlood(t *testing.T) {
 		tries, full := 0, true
 		turn := func(d time.Duration) {
 			for began := time.Now(); time.Since(began) < d && (full || tries == 0); {
-				p.step(func() error {
+				p.step(pair.Record{}, func() error {
 					tries++
 					if full {
 						return errors.New("the generation cannot be stored: no space left on device")

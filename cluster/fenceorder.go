@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keepbeat/keepbeat/cluster/placement"
 	"github.com/keepbeat/keepbeat/cluster/state"
 	"github.com/keepbeat/keepbeat/fencing"
 )
@@ -24,7 +26,7 @@ type FenceOrdered struct {
 // is given; FenceWait waits for its end.
 func (n *Node) Fence(ctx context.Context, node string) (FenceOrdered, error) {
 	o := OrderOf(ctx)
-	st := n.State()
+	st := n.pair.view()
 	r := FenceOrdered{Node: node, Operator: n.self}
 	if f := st.Fences; len(f) > 0 {
 		r.Since = f[len(f)-1].Index
@@ -37,12 +39,13 @@ func (n *Node) Fence(ctx context.Context, node string) (FenceOrdered, error) {
 	switch {
 	case !slices.Contains(names, node):
 		return r, fmt.Errorf("no node is called %q; there are %s", node, strings.Join(names, ", "))
-	case fencingOf(st) == nil:
-		return r, errors.New("the cluster has no fencing devices: write them under `fencing:` in haresources.yaml and run `keepbeat apply`")
 	case node == n.self:
 		return r, errors.New("a node does not fence itself; run this on another one")
 	}
-	rule, peer, ofPair := n.pairRule(st)
+	if err := n.noDevices(st); err != nil {
+		return r, err
+	}
+	_, peer, ofPair := n.pairRule(st)
 	if !ofPair {
 		if r.Operator = n.operatorFor(st, node, 0); r.Operator == "" {
 			return r, fmt.Errorf("no director that is up may operate a device for %s; `keepbeat status` shows the devices", node)
@@ -50,42 +53,103 @@ func (n *Node) Fence(ctx context.Context, node string) (FenceOrdered, error) {
 	} else if err := n.cfg.Fencing.Can(peer); err != nil {
 		return r, err
 	}
-	lives := error(nil)
-	if inc := st.Nodes[node].Incarnation; !ofPair && n.acts(ctx, node, inc) {
-		lives = n.cfg.Fencing.Ends(ctx, node)
-	}
-	cost := ""
-	if !ofPair {
-		cost = n.wouldLoseQuorum(node)
-	}
+	refused, cost := n.fenceCost(ctx, st, node, ofPair)
 	if o.Dry {
-		r.Plan = n.cfg.Fencing.Plan(node, fenceAction(st))
-		for _, g := range st.OwnedBy(node) {
-			r.Plan = append(r.Plan, "group "+g+" would then start elsewhere")
-		}
+		r.Plan = n.planFence(ctx, st, r)
 		switch {
-		case lives != nil:
-			r.Plan = append(r.Plan, "refused: "+lives.Error())
+		case refused != nil:
+			r.Plan = append(r.Plan, "refused: "+refused.Error())
 		case cost != "":
 			r.Plan = append(r.Plan, "refused without --force: "+cost)
 		}
 		return r, nil
 	}
-	if lives != nil {
-		return r, fmt.Errorf("%s has its lease from a majority, and %w: stop keepbeat there first (`systemctl stop keepbeat`, which hands over what it has), or give it a device that ends it", node, lives)
+	if refused != nil {
+		return r, refused
 	}
 	if cost != "" && !o.Force {
 		return r, &ForceError{cost, "keepbeat fence --force " + node}
 	}
 	if ofPair {
-		n.logger.Warn("fencing was ordered", "node", node, "rule", rule, "by", o.By)
-		return r, n.pair.orderFence()
+		n.logger.Warn("fencing was ordered", "node", node, "by", o.By)
+		return r, n.pair.orderFence("fenced as ordered" + o.by())
 	}
 	_, err := n.propose(ctx, state.Command{Fence: &state.Fence{
 		Node: node, Incarnation: st.Nodes[node].Incarnation, Action: fenceAction(st), Operator: r.Operator, Ordered: true,
 		Why: "ordered" + o.by(),
 	}})
 	return r, err
+}
+
+// noDevices says that there are none, or that this node does not know yet.
+func (n *Node) noDevices(st *state.State) error {
+	if fencingOf(st) != nil && n.cfg.Fencing != nil {
+		return nil
+	}
+	if st.Spec == nil {
+		if r := cmp.Or(n.cons.Waiting(), n.reading(st, n.cons.Leader() != "")); r != "" {
+			return errors.New(r)
+		}
+	}
+	return errors.New("the cluster has no fencing devices: write them under `fencing:` in haresources.yaml and run `keepbeat apply`")
+}
+
+// fenceCost says why a node cannot be fenced now, and what the cluster would lose by it.
+func (n *Node) fenceCost(ctx context.Context, st *state.State, node string, ofPair bool) (refused error, cost string) {
+	var costs []string
+	if ofPair {
+		refused = n.pair.mayOrder()
+	} else {
+		if n.acts(ctx, node, st.Nodes[node].Incarnation) {
+			if err := n.cfg.Fencing.Ends(ctx, node); err != nil {
+				refused = fmt.Errorf("%s has its lease from a majority, and %w: stop keepbeat there first (`systemctl stop keepbeat`, which hands over what it has), or give it a device that ends it", node, err)
+			}
+		}
+		if c := n.wouldLoseQuorum(node); c != "" {
+			costs = append(costs, c)
+		}
+	}
+	if st.Nodes[node].Acts() {
+		if lone := n.loneOn(st, node, fencedAway, All); len(lone) > 0 {
+			costs = append(costs, loneText(lone))
+		}
+	}
+	return refused, strings.Join(costs, "\n")
+}
+
+// fencedAway is why a node that is about to be fenced cannot have a group.
+const fencedAway = "it is to be fenced"
+
+// planFence tells what the devices would do, as whoever works them knows it, and what becomes of the groups.
+func (n *Node) planFence(ctx context.Context, st *state.State, r FenceOrdered) []string {
+	var plan []string
+	if r.Operator == n.self {
+		plan = n.planHere(r.Node)
+	} else if a, err := n.calls.ask(ctx, r.Operator, request{Op: "plan", Node: r.Node}); err != nil {
+		plan = []string{fmt.Sprintf("what %s would do is not known: %v", r.Operator, err)}
+	} else {
+		plan = a.Plan
+	}
+	for _, g := range st.OwnedBy(r.Node) {
+		_, c := st.Group(g)
+		if c == nil {
+			continue
+		}
+		if w := placement.Place(st, c, placement.Exclude{r.Node: fencedAway}); w.Node != "" {
+			plan = append(plan, fmt.Sprintf("group %s would then start on %s", g, w.Node))
+		} else {
+			plan = append(plan, fmt.Sprintf("group %s would then run nowhere: %s", g, w.Reason))
+		}
+	}
+	return plan
+}
+
+// planHere is what this node would do with the devices that it may operate.
+func (n *Node) planHere(node string) []string {
+	if n.cfg.Fencing == nil {
+		return []string{"nothing: " + fencing.ErrNoDevice.Error()}
+	}
+	return n.cfg.Fencing.Plan(node, fenceAction(n.pair.view()))
 }
 
 // FenceWait waits for the end of an order. The error says why the node is not fenced.
@@ -136,6 +200,9 @@ func (n *Node) confirmHere(node, by string) error {
 		return err
 	}
 	n.logger.Warn("a person says that a node is off", "node", node, "said", strings.TrimSpace(by))
+	if n.pair.saidOff(node, by) {
+		return nil // the log has it with the generation that follows; until then it takes nothing
+	}
 	n.jobs.start("confirmed "+node, n.wake, func(ctx context.Context) error {
 		_, err := n.cons.Propose(ctx, state.Command{Note: &state.Note{Node: node, Text: node + " was confirmed to be off" + by}})
 		return err
@@ -145,8 +212,8 @@ func (n *Node) confirmHere(node, by string) error {
 
 // FenceTest looks whether the devices that this node may operate answer.
 func (n *Node) FenceTest(ctx context.Context, device string) ([]fencing.DeviceStatus, error) {
-	if fencingOf(n.State()) == nil || n.cfg.Fencing == nil {
-		return nil, errors.New("the cluster has no fencing devices")
+	if err := n.noDevices(n.pair.view()); err != nil {
+		return nil, err
 	}
 	return n.cfg.Fencing.Test(ctx, device)
 }

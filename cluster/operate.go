@@ -113,19 +113,21 @@ func (n *Node) Standby(ctx context.Context, which Which, to string) ([]Moved, er
 const givenUp = "it gives the group up"
 
 // lone are the groups of this node that no other director can have now.
-func (n *Node) lone(which Which) []Moved {
-	st := n.State()
+func (n *Node) lone(which Which) []Moved { return n.loneOn(n.State(), n.self, givenUp, which) }
+
+// loneOn are those of a node; why says why that cannot have them.
+func (n *Node) loneOn(st *state.State, node, why string, which Which) []Moved {
 	if st.Spec == nil {
 		return nil
 	}
 	var all []Moved
 	for i := range st.Spec.Groups {
 		c := &st.Spec.Groups[i]
-		if g := st.Groups[c.Name]; g.Owner != n.self || g.Blocked != "" || !which.means(c, n.self) {
+		if g := st.Groups[c.Name]; g.Owner != node || g.Blocked != "" || !which.means(c, node) {
 			continue
 		}
-		if w := placement.Place(st, c, placement.Exclude{n.self: givenUp}); w.Node == "" {
-			all = append(all, Moved{Group: c.Name, From: n.self, Why: w.Reason})
+		if w := placement.Place(st, c, placement.Exclude{node: why}); w.Node == "" {
+			all = append(all, Moved{Group: c.Name, From: node, Why: w.Reason})
 		}
 	}
 	return all

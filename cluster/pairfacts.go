@@ -82,7 +82,7 @@ func (p *pairing) facts(st *state.State, rule conf.Quorum, peer string) pair.Fac
 	}
 	f.Record, f.Started, f.MayGoOn = p.record, p.started, p.mayGoOn
 	f.Fresh = !p.opened.IsZero() && time.Since(p.opened) < f.Lease
-	f.Confirmed, f.Forced, f.Ordered = p.confirmed != "", p.forced, p.ordered
+	f.Confirmed, f.Forced, f.Ordered = p.confirmed != "", p.forced, p.ordered != ""
 	f.Votes, f.PeerVotes, f.PeerListed = p.config.votes, p.config.peerVotes, p.config.peerListed
 	f.Fence, f.PeerRule = p.fence, p.disagrees
 	if p.tied {

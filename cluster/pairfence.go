@@ -26,9 +26,11 @@ func (p *pairing) fenceTheStuck(st *state.State, rule conf.Quorum, peer string) 
 		}
 		p.mu.Lock()
 		tried := p.stuck[name] == g.Epoch
-		p.stuck[name] = g.Epoch
 		p.mu.Unlock()
-		if !tried && p.orderFence() == nil {
+		if !tried && p.orderFence(fmt.Sprintf("fenced since it did not stop group %s", name)) == nil {
+			p.mu.Lock()
+			p.stuck[name] = g.Epoch
+			p.mu.Unlock()
 			p.n.logger.Warn("pair: the peer cannot stop a group and is fenced", "node", peer, "group", name, "why", g.Blocked)
 		}
 	}
@@ -73,7 +75,9 @@ func (p *pairing) askDevices(ctx context.Context, st *state.State, peer string, 
 			p.fence = pair.Done
 		}
 		done := p.fence == pair.Done
-		p.ordered = p.ordered && done // what failed is not tried again for a peer that is heard
+		if !done {
+			p.ordered = "" // what failed is not tried again for a peer that is heard
+		}
 		p.mu.Unlock()
 		p.wake()
 		if done || ctx.Err() != nil {
@@ -93,17 +97,85 @@ func (p *pairing) askDevices(ctx context.Context, st *state.State, peer string, 
 	})
 }
 
-// orderFence is an operator's `keepbeat fence` in a pair.
-func (p *pairing) orderFence() error {
+// orderLife is how long an order may wait for its beginning: for a disk that is slow,
+// or a step that is under way. Later it would hit a peer of which nobody thinks any more.
+const orderLife = 30 * time.Second
+
+// mayOrder says why the peer cannot be fenced now by anybody's order.
+func (p *pairing) mayOrder() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.mayOrderLocked()
+}
+
+func (p *pairing) mayOrderLocked() error {
 	switch {
 	case p.rule != conf.QuorumFencing:
 		return fmt.Errorf("the rule of this pair is %v: nobody is fenced", p.rule)
 	case p.record.Intent != nil:
 		return fmt.Errorf("%s is being fenced already", p.peer)
+	case p.said.Phase != pair.Sole && !p.said.Phase.MayFence():
+		return fmt.Errorf("this node is %v, and fences nobody: %s", p.said.Phase, p.said.Why)
+	case !p.mayGoOn:
+		return fmt.Errorf("this node has not taken part since its start, and fences nobody; if %s is surely off: `keepbeat quorum confirm`", p.peer)
 	}
-	p.ordered = true
+	return nil
+}
+
+// orderFence has the peer fenced, why says on whose word.
+func (p *pairing) orderFence(why string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.mayOrderLocked(); err != nil {
+		return err
+	}
+	if p.said.Phase == pair.Sole {
+		p.fenceOnce(p.peer, why)
+		return nil
+	}
+	p.ordered, p.orderedAt = why, time.Now()
 	p.wake()
 	return nil
+}
+
+// fenceOnce has a peer fenced that this node, the only voter, has gone on without:
+// it may hang in its start. There is nobody to decide with, and nothing to try again for.
+func (p *pairing) fenceOnce(peer, why string) {
+	n := p.n
+	n.jobs.begin("fence "+peer, func() {
+		ctx := n.jobs.ctx
+		t := n.targetOf(peer, false)
+		t.May = func(context.Context) error {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if p.said.Phase != pair.Sole || p.peer != peer {
+				return fmt.Errorf("%s came back meanwhile", peer)
+			}
+			return nil
+		}
+		incarnation := n.State().Nodes[peer].Incarnation
+		n.logger.Warn("pair: fencing the peer", "node", peer, "why", why)
+		o, err := n.fence(ctx, t, fenceAction(n.State()))
+		if err != nil || !o.Done {
+			n.logger.Error("pair: the peer could not be fenced", "node", peer, "err", err)
+		}
+		f := outcomeOf(o, err)
+		f.Node, f.Incarnation, f.Operator, f.Why = peer, incarnation, n.self, f.Why+", "+why
+		rctx, cancel := context.WithTimeout(ctx, jobTimeout)
+		defer cancel()
+		if rerr := n.recordFenced(rctx, f); rerr != nil {
+			n.logger.Error("fencing: the outcome could not be recorded", "node", peer, "done", o.Done, "err", rerr)
+		}
+	})
+}
+
+// saidOff notes who has said that the peer is off, if this node is going on without it.
+func (p *pairing) saidOff(node, by string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.peer != node || p.record.Intent == nil {
+		return false
+	}
+	p.off = "said to be off" + by
+	return true
 }

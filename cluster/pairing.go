@@ -42,7 +42,9 @@ type pairing struct {
 	intended  time.Time // when it recorded its intent
 	confirmed string    // who has told it to go on alone; empty: nobody
 	forced    bool
-	ordered   bool              // an operator wants the peer fenced
+	ordered   string            // on whose word, or why, the peer is to be fenced; empty: it is not
+	orderedAt time.Time         // when that was said
+	off       string            // who has said that the peer is off, for a device that waits for it
 	stuck     map[string]uint64 // by group: the epoch for which the peer was fenced
 	disagrees string            // the rule that the peer's ha.yaml has, if it is another
 	busy      bool              // a step that takes time is under way
@@ -283,6 +285,10 @@ func (p *pairing) note(d pair.Decision, f pair.Facts) {
 			p.n.logger.Warn("pair: the confirmation is void: "+cmp.Or(d.Why, f.Peer+" is heard"), "by", p.confirmed)
 		}
 		p.confirmed, p.forced = "", false // it was for a peer that is back
+	}
+	if p.ordered != "" && f.Record.Intent == nil && (!d.Phase.MayFence() || time.Since(p.orderedAt) > orderLife) {
+		p.n.logger.Warn("pair: what was ordered is not done any more: "+cmp.Or(d.Why, "it took too long to begin"), "node", f.Peer, "order", p.ordered)
+		p.ordered = ""
 	}
 	p.mu.Unlock()
 	if before.Phase != d.Phase || before.Stop != d.Stop {

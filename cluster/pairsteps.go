@@ -66,13 +66,14 @@ func (p *pairing) adopt() {
 		return
 	}
 	p.mu.Lock()
+	was := p.record
 	p.said = pair.Decision{Phase: pair.Rejoining, Why: fmt.Sprintf("%s has opened generation %v", from, newest), Stop: true}
 	p.mu.Unlock()
 	if p.n.manager != nil && !p.n.manager.Idle() {
 		p.n.wake()
 		return
 	}
-	p.step(func() error {
+	p.step(was, func() error {
 		if err := p.change(func(r *pair.Record) { *r = pair.Record{Current: newest, Discard: true, How: "heard of " + from} }); err != nil {
 			return err
 		}
@@ -97,7 +98,7 @@ func (p *pairing) follow(ctx context.Context, st *state.State, f pair.Facts, d p
 	switch {
 	case d.Discard:
 		theirs := f.PeerSaid.Generation
-		p.step(func() error {
+		p.step(f.Record, func() error {
 			if err := p.change(func(r *pair.Record) { *r = pair.Record{Current: theirs, Discard: true, How: "opened by " + f.Peer} }); err != nil {
 				return err
 			}
@@ -105,7 +106,7 @@ func (p *pairing) follow(ctx context.Context, st *state.State, f pair.Facts, d p
 			return nil
 		})
 	case d.Withdraw:
-		p.step(func() error {
+		p.step(f.Record, func() error {
 			if err := p.change(func(r *pair.Record) { r.Intent = nil }); err != nil {
 				return err
 			}
@@ -115,7 +116,7 @@ func (p *pairing) follow(ctx context.Context, st *state.State, f pair.Facts, d p
 			return p.n.cons.Resume()
 		})
 	case d.Intend:
-		p.step(func() error {
+		p.step(f.Record, func() error {
 			// A generation that the peer has told of is passed by.
 			var theirs pair.Generation
 			if f.PeerSaid != nil {
@@ -138,19 +139,19 @@ func (p *pairing) follow(ctx context.Context, st *state.State, f pair.Facts, d p
 			return p.n.cons.Halt()
 		})
 	case d.Open:
-		p.step(func() error { return p.open(f) })
+		p.step(f.Record, func() error { return p.open(f) })
 	case d.Settle:
-		p.step(func() error {
+		p.step(f.Record, func() error {
 			return p.change(func(r *pair.Record) { r.Contested, r.Rule = "", "" })
 		})
 	}
 }
 
-// step runs f unless a step is under way. The loop goes on meanwhile: it is
-// what extends the lease.
-func (p *pairing) step(f func() error) {
+// step runs f unless a step is under way, or one has ended since that changed the
+// record by which this one was decided. The loop goes on meanwhile: it is what extends the lease.
+func (p *pairing) step(decidedBy pair.Record, f func() error) {
 	p.mu.Lock()
-	if p.busy {
+	if p.busy || p.record != decidedBy {
 		p.mu.Unlock()
 		return
 	}
@@ -201,13 +202,25 @@ func (p *pairing) setFence(s pair.FenceState) {
 
 // open makes this node the only voter of the generation that it intended.
 func (p *pairing) open(f pair.Facts) error {
-	p.mu.Lock()
-	by, outcome, fenced := p.confirmed, p.outcome, p.fence == pair.Done
-	p.mu.Unlock()
 	g := f.Record.Intent.Generation
+	p.mu.Lock()
 	how := fmt.Sprintf("%s went on without %s (rule %v)", p.n.self, f.Peer, f.Rule)
-	if by != "" {
-		how += ", confirmed by " + by
+	if p.confirmed != "" {
+		how += ", confirmed by " + p.confirmed
+	}
+	if p.ordered != "" {
+		how += ", " + p.ordered
+	}
+	if p.off != "" {
+		how += ", " + p.off
+	}
+	t := telling{generation: g, how: how, peer: f.Peer, outcome: p.outcome, fenced: p.fence == pair.Done}
+	p.mu.Unlock()
+	// What nobody has applied yet counts, too: an admission of the peer's, say.
+	if all, err := p.n.cons.LogState(); err == nil {
+		t.incarnation = all.Nodes[f.Peer].Incarnation
+	} else {
+		return fmt.Errorf("this node's own log cannot be read: %w", err)
 	}
 	err := p.change(func(r *pair.Record) {
 		r.Current, r.Contested, r.Rule, r.How, r.Force = g, f.Peer, f.Rule.String(), how, true
@@ -231,32 +244,62 @@ func (p *pairing) open(f pair.Facts) error {
 	} else {
 		p.mayGoOn = false
 	}
-	p.confirmed, p.forced, p.ordered, p.fence = "", false, false, pair.NotAsked
+	p.confirmed, p.forced, p.ordered, p.off, p.fence = "", false, "", "", pair.NotAsked
 	p.config = serversSeen{votes: true}
 	p.mu.Unlock()
 	p.n.keeper.Rename(p.n.cons.Self())
 	p.n.logger.Warn("pair: this node goes on alone under a new generation", "generation", g.String(), "how", how)
-	p.tellOfIt(how, f.Peer, outcome, fenced)
+	p.n.jobs.run(func() { p.tell(t) })
 	p.n.wake()
 	return nil
 }
 
-// tellOfIt puts into the log how the generation came about and, when the peer
-// was fenced, that.
-func (p *pairing) tellOfIt(how, peer string, o fencing.Outcome, fenced bool) {
-	n := p.n
-	n.jobs.start("generation", n.wake, func(ctx context.Context) error {
-		r, err := n.cons.Propose(ctx, state.Command{Note: &state.Note{Node: n.self, Text: "generation " + n.cons.Generation().String() + ": " + how}})
-		if err != nil || !fenced {
+// telling is what the log is to know of a generation that was opened.
+type telling struct {
+	generation  pair.Generation
+	how, peer   string
+	incarnation uint64 // of the peer, when this node went on without it
+	outcome     fencing.Outcome
+	fenced      bool
+	noted       bool // it knows how the generation came about
+}
+
+// tellAgain is the pause between two attempts to tell the log.
+const tellAgain = time.Second
+
+// tell puts into the log how the generation came about and, when the peer was
+// fenced, that: groups wait for it. It goes on until the log has it, however slow the
+// disk is, unless this node does not belong to the generation any more.
+func (p *pairing) tell(t telling) {
+	for p.n.cons.Generation() == t.generation {
+		ctx, cancel := context.WithTimeout(p.n.jobs.ctx, jobTimeout)
+		err := p.tellOnce(ctx, &t)
+		cancel()
+		var refused *state.RefusedError
+		if err == nil || errors.As(err, &refused) {
+			break
+		}
+		p.n.logger.Error("pair: the log is not told yet how this generation came about", "err", err, "again_in", tellAgain)
+		select {
+		case <-p.n.jobs.ctx.Done():
+			return
+		case <-time.After(tellAgain):
+		}
+	}
+	p.n.wake()
+}
+
+func (p *pairing) tellOnce(ctx context.Context, t *telling) error {
+	if !t.noted {
+		if _, err := p.n.cons.Propose(ctx, state.Command{Note: &state.Note{Node: p.n.self, Text: "generation " + t.generation.String() + ": " + t.how}}); err != nil {
 			return err
 		}
-		// Everything that was in the log stands before the note: also an admission
-		// of the peer that this node had not applied when it was cut off.
-		if err := n.cons.Wait(ctx, func(st *state.State) bool { return st.Index >= r.Index }); err != nil {
-			return err
-		}
-		return n.reportFenced(ctx, peer, n.State().Nodes[peer].Incarnation, o, nil)
-	})
+		t.noted = true
+	}
+	if !t.fenced {
+		return nil
+	}
+	return p.n.reportFenced(ctx, t.peer, t.incarnation, t.outcome, nil)
 }
 
 // know stores what a change of nodes did to the rule, before this node says that it

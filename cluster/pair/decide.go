@@ -45,6 +45,10 @@ func (p Phase) String() string {
 	return fmt.Sprintf("invalid(%d)", uint8(p))
 }
 
+// MayFence says whether a node may be told to fence the other one: both vote, and
+// it has not just begun. It is not asked of one that is the only voter.
+func (p Phase) MayFence() bool { return p == Whole || p == Alone || p == Surviving }
+
 // FenceState is what has become of fencing the peer in this survival.
 type FenceState uint8
 
@@ -78,7 +82,7 @@ type Facts struct {
 	Fresh     bool          // it opened its generation less than a lease ago: its first lease is on its way
 	Confirmed bool          // an operator has said that it is to go on without the peer
 	Forced    bool          // and that this holds although it does not vote
-	Ordered   bool          // an operator wants the peer fenced, silent or not
+	Ordered   bool          // the peer is to be fenced, silent or not
 	Leaving   bool          // it is being stopped and runs nothing any more
 
 	// Of the newest configuration in its log.
@@ -355,7 +359,7 @@ func (f Facts) waits() bool {
 // may says whether a node that is not alone by a running lease may become the survivor.
 func (f Facts) may() (bool, string) {
 	switch {
-	case f.Started, f.Confirmed, f.Ordered:
+	case f.Started, f.Confirmed:
 		return true, ""
 	case !f.WaitForAll && f.Uptime >= f.InitDead:
 		return true, ""
@@ -372,7 +376,7 @@ func (f Facts) alone() Decision {
 	}
 	d := Decision{Phase: Alone, Why: f.Peer + " is silent", GoOn: f.goOn()}
 	if f.Ordered {
-		d.Why = "an operator wants " + f.Peer + " fenced"
+		d.Why = f.Peer + " is to be fenced"
 	}
 	if f.lost() {
 		d.Why = f.Peer + " has lost its log"

@@ -1,0 +1,63 @@
+package sim
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keepbeat/keepbeat/conf"
+)
+
+// TestAnOrderToFenceInAPairIsDoneNowOrNever: `keepbeat fence` on a node that has gone on
+// alone, has been stopped, or waits. Kept in mind, it would be done when the other one is back and well.
+func TestAnOrderToFenceInAPairIsDoneNowOrNever(t *testing.T) {
+	orderAt := func(at time.Duration) event { return event{At: at, Do: orderFence, On: []string{"director1"}, Peer: "director2"} }
+	const refused = "fence director2 on director1: this node is "
+	for name, c := range map[string]struct {
+		events  []event
+		device  int    // how often it is used for director2
+		history string // the generation at the end, "1." or "2."
+		says    string
+	}{
+		"both are there": {[]event{orderAt(5 * sec)}, 1, "1.", "fence director2 on director1: <nil>"},
+		"the other has been fenced and does not come back by itself": {[]event{
+			{At: 2 * sec, For: 25 * sec, Do: power, On: []string{"director2"}}, orderAt(12 * sec),
+		}, 2, "1.", "fence director2 on director1: <nil>"},
+		"the other was stopped": {[]event{
+			{At: 2 * sec, For: 25 * sec, Do: cleanStop, On: []string{"director2"}}, orderAt(12 * sec),
+		}, 1, "0", "fence director2 on director1: <nil>"},
+		"it waits for the other": {[]event{
+			{At: 6 * sec, For: 4 * sec, Do: power, On: []string{"director1"}},
+			{At: 6 * sec, For: 40 * sec, Do: power, On: []string{"director2"}}, orderAt(18 * sec),
+		}, 0, "0", refused + "waiting, and fences nobody: "},
+		"it was stopped before the other died": {[]event{
+			{At: 6 * sec, For: 8 * sec, Do: cleanStop, On: []string{"director1"}},
+			{At: 10 * sec, For: 40 * sec, Do: power, On: []string{"director2"}}, orderAt(20 * sec),
+		}, 0, "0", refused + "joining, and fences nobody: "},
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			s := pairSchedule(conf.QuorumFencing, c.events...)
+			s.Calm = max(s.Calm, 40*sec) // long enough for what was kept in mind
+			w := judge(t, s)
+			text := w.transcript.String()
+			if n := strings.Count(text, "director1 fences director2"); n != c.device {
+				t.Errorf("the device was used %d times, want %d", n, c.device)
+			}
+			if !strings.Contains(text, c.says) {
+				t.Errorf("not said: %s", c.says)
+			}
+			last := ""
+			for line := range strings.Lines(text) {
+				if _, g, ok := strings.Cut(line, ": generation "); ok {
+					last = g
+				}
+			}
+			if !strings.HasPrefix(last+"0", c.history) {
+				t.Errorf("the last generation is %q, want %s", last, c.history)
+			}
+			if t.Failed() {
+				t.Logf("%s", text)
+			}
+		})
+	}
+}
