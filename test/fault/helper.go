@@ -13,9 +13,11 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -133,6 +135,10 @@ func garbage(args []string) error {
 			if err != nil {
 				return err
 			}
+			// More than what waits for the hardware address of a node that is dead, or the flood would wait for it too.
+			if err := c.SetWriteBuffer(1 << 20); err != nil {
+				return err
+			}
 			sockets = append(sockets, c)
 		}
 	}
@@ -171,7 +177,8 @@ func hash(kind, name string) []byte {
 }
 
 // initials takes a node's place with its own key and files, and begins QUIC
-// connections with the other nodes that it never finishes: PER-SECOND DURATION NODES.
+// connections with the other nodes that it never finishes: PER-SECOND DURATION NODES
+// ANSWERED. With true as the last it is an error when none of them answers.
 func initials(args []string) error {
 	self, err := os.Hostname()
 	if err != nil {
@@ -194,6 +201,8 @@ func initials(args []string) error {
 	if err != nil {
 		return err
 	}
+	var answers atomic.Int64
+	mesh.Handle(link.ChannelQUIC, func(string, link.Boot, []byte) { answers.Add(1) })
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	running := make(chan error, 1)
@@ -205,6 +214,11 @@ func initials(args []string) error {
 			return err
 		}
 	}
+	// Nobody looks at the packets of a machine that is not believed yet.
+	heard := func() bool {
+		return slices.ContainsFunc(mesh.Peers(), func(p link.Peer) bool { return p.State == link.Up })
+	}
+	within(5*time.Second, heard)
 	err = paced(number(args[0]), duration(args[1]), func(i int) (err error) {
 		// Another connection id is another connection; its keys follow from the id
 		// (RFC 9001, 5.2), so only the prepared ones can be decrypted. Both kinds are sent.
@@ -219,8 +233,22 @@ func initials(args []string) error {
 		}
 		return err
 	})
+	if !within(5*time.Second, func() bool { return answers.Load() > 0 }) && args[3] == "true" {
+		err = errors.Join(err, fmt.Errorf("nobody answers what begins a connection; the links: %+v", mesh.Peers()))
+	}
+	fmt.Println(answers.Load(), "answers")
 	cancel()
 	return errors.Join(err, <-running)
+}
+
+// within waits for something, and says whether it came.
+func within(limit time.Duration, ok func() bool) bool {
+	for end := time.Now().Add(limit); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			return false
+		}
+	}
+	return true
 }
 
 // initial returns the first packet of a connection that is then given up.

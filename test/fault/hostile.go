@@ -67,7 +67,7 @@ func hostileKinds() []kind {
 			p.at(0, p.what, func() {
 				a.kept[h] = true
 				a.kill(h)
-				mad = a.help(h, "initials", "1000", last.String(), strings.Join(a.names(), ","))
+				mad = a.help(h, "initials", "1000", last.String(), strings.Join(a.names(), ","), fmt.Sprint(!a.two))
 			})
 			p.at(last+time.Second, "it is itself again", func() { a.ends(mad); a.kept[h] = false })
 			return p
@@ -132,7 +132,7 @@ func (a *arena) end(helper *lab.Process) error {
 	if helper == nil {
 		return nil
 	}
-	if !helper.Wait(20 * time.Second) { // a busy machine takes its time
+	if !helper.Wait(30 * time.Second) { // a busy machine takes its time
 		a.t.Fatalf("%s does not end: %s", helper.Name, helper.Log())
 	}
 	a.note("%s: %s", helper.Name, firstLine([]byte(helper.Log())))
