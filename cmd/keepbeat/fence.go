@@ -27,7 +27,7 @@ func (a *app) fenceCommand() *cobra.Command {
 start elsewhere. With --dry-run it only shows what would be done. It returns
 when the order is recorded; with --wait when the node is fenced.
 It is refused, with exit code 3, when the cluster would lose its quorum with
-the node; --force does it all the same.`,
+the node, or a group of it would run nowhere; --force does it all the same.`,
 		Args: exactly(1), DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.Node, f.Wait = args[0], wait.Milliseconds()
@@ -35,7 +35,7 @@ the node; --force does it all the same.`,
 		},
 	}
 	c.Flags().BoolVar(&f.Dry, "dry-run", false, "only show what would be done")
-	c.Flags().BoolVar(&f.Force, "force", false, "also if the quorum would be lost")
+	c.Flags().BoolVar(&f.Force, "force", false, "also if the quorum would be lost, or a group run nowhere")
 	c.Flags().Var(span{&wait}, "wait", "wait until the node is fenced, so long at most")
 	c.Flags().Lookup("wait").NoOptDefVal = "5m"
 	c.AddCommand(a.fenceConfirmCommand(), a.fenceTestCommand(), a.fenceHistoryCommand())
