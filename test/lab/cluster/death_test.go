@@ -22,9 +22,7 @@ func TestDeathOfAMachine(t *testing.T) {
 		})
 		s.noMoreThan(blink, since, "the leader's death")
 		s.revive(leader)
-		if s.owner() != owner || s.epoch() != epoch {
-			t.Errorf("the group is on %s in epoch %d; was on %s in %d", s.owner().Name, s.epoch(), owner.Name, epoch)
-		}
+		s.stayed(since, place{owner, epoch}, place{s.owner(), s.epoch()}, "the leader's death and return")
 		s.noMoreThan(blink, since, "the leader's death and return")
 	})
 
@@ -60,8 +58,8 @@ func TestAnIPv6AddressFailsOver(t *testing.T) {
 	s := watch(t, scenario.NewTrio(t, scenario.Options{Groups: groups}), scenario.VIP6)
 	s.startAll()
 	s.settle()
-	since := s.Director1.Die()
-	s.takenOver(s.Director2, since, 1)
+	epoch, since := s.epoch(), s.Director1.Die()
+	s.takenOver(s.Director2, since, epoch)
 	s.revive(s.Director1)
 
 	// Planned, too.
@@ -81,8 +79,8 @@ func TestAutoFailback(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			s := begin(t, scenario.Options{Failback: c.on})
-			since := s.Director1.Die()
-			s.takenOver(s.Director2, since, 1)
+			epoch, since := s.epoch(), s.Director1.Die()
+			s.takenOver(s.Director2, since, epoch)
 			s.revive(s.Director1)
 			if c.on {
 				s.client.WaitAnswer("director1", probe.Now(), limit)

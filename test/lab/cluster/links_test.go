@@ -28,11 +28,11 @@ func TestLossOfEitherLinkMovesNothingAndElectsNobody(t *testing.T) {
 					h.PortOn(s.Heartbeat[lost]).Block()
 				}
 				s.wait(s.Arbiter, "the lost link to be seen", func(st cluster.Status) bool { return linksIn(st, "down") == 2 })
-				s.nothingMoves(before, since, "the loss of link "+s.Heartbeat[lost].Name)
+				before = s.nothingMoves(before, since, "the loss of link "+s.Heartbeat[lost].Name)
 				since = probe.Now()
 				s.Lab.Heal()
 				s.settle()
-				s.nothingMoves(before, since, "the return of link "+s.Heartbeat[lost].Name)
+				before = s.nothingMoves(before, since, "the return of link "+s.Heartbeat[lost].Name)
 			}
 		})
 	}
@@ -56,11 +56,11 @@ func TestAPulledCableOfOneNodeMovesNothing(t *testing.T) {
 	for _, h := range []*lab.Host{s.owner(), s.leader()} {
 		since := probe.Now()
 		h.PortOn(s.Heartbeat[0]).Down()
-		s.nothingMoves(before, since, "the cable of "+h.Name+" out")
+		before = s.nothingMoves(before, since, "the cable of "+h.Name+" out")
 		since = probe.Now()
 		h.PortOn(s.Heartbeat[0]).Up()
 		s.settle()
-		s.nothingMoves(before, since, "the cable of "+h.Name+" back")
+		before = s.nothingMoves(before, since, "the cable of "+h.Name+" back")
 	}
 }
 
@@ -152,7 +152,7 @@ func TestAnInterfaceThatGoesAwayAndComesBackIsALinkThatDoes(t *testing.T) {
 	owner.Run("ip", "link", "del", "eth2") // both ends of it
 	s.wait(owner, "both links over eth2 to be down", func(st cluster.Status) bool { return linksIn(st, "down") == 2 })
 	owner.Attach(s.Lab.Switch("spare"), "eth2", "10.0.2.9/24") // a wire with nobody on it
-	s.nothingMoves(before, since, "an interface away and back, on another wire")
+	before = s.nothingMoves(before, since, "an interface away and back, on another wire")
 	owner.Run("ip", "link", "del", "eth2")
 	owner.Attach(s.Heartbeat[1], "eth2", "10.0.2.9/24")
 	s.settle()

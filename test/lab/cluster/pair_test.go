@@ -172,9 +172,7 @@ func (d *duo) mute(h *lab.Host) probe.Instant {
 // takenOver waits until a director answers, once more in the epoch after this one.
 func (d *duo) takenOver(by *lab.Host, since probe.Instant, epoch uint64) {
 	d.t.Helper()
-	if got := d.active(by, since); got != epoch+1 {
-		d.t.Errorf("epoch %d became %d; want one move", epoch, got)
-	}
+	d.movedOnce(since, epoch, d.active(by, since))
 }
 
 // active waits until a node answers and has started every group, and returns the epoch of the first.
@@ -197,11 +195,7 @@ func (d *duo) active(by *lab.Host, since probe.Instant) (epoch uint64) {
 // neverSilent checks that the client is never without an answer for longer than a blink.
 func (d *duo) neverSilent(since probe.Instant, what string) {
 	d.t.Helper()
-	gap := d.client.Outage(since)
-	d.Lab.Logf("%s: longest silence %v", what, gap)
-	if gap.Length() > blink {
-		d.t.Errorf("%s: the client was without an answer for %v, want at most %v", what, gap, blink)
-	}
+	d.noMoreThan(blink, since, what)
 }
 
 // discarded are the logs that a node has put aside.
@@ -318,9 +312,7 @@ func TestPair(t *testing.T) {
 				time.Sleep(aWhile)
 				d.comesBack(standby)
 				d.neverSilent(since, "the standby's death and return")
-				if d.owner() != owner || d.epoch() != epoch {
-					d.t.Errorf("the group is on %s in epoch %d, was on %s in %d", d.owner().Name, d.epoch(), owner.Name, epoch)
-				}
+				d.stayed(since, place{owner, epoch}, place{d.owner(), d.epoch()}, "the standby's death and return")
 			})
 
 			d.part("the owner dies", func() {
@@ -425,9 +417,7 @@ func TestPair(t *testing.T) {
 				if rule != scenario.Unsafe {
 					d.rejoined(standby, logs)
 					d.neverSilent(since, "the partition and its end")
-					if d.owner() != owner || d.epoch() != epoch {
-						d.t.Errorf("the group is on %s in epoch %d, was on %s in %d", d.owner().Name, d.epoch(), owner.Name, epoch)
-					}
+					d.stayed(since, place{owner, epoch}, place{d.owner(), d.epoch()}, "the partition and its end")
 				}
 			})
 
@@ -454,9 +444,7 @@ func TestPair(t *testing.T) {
 						}
 						d.Lab.Heal()
 						d.comesBack(standby)
-						if d.owner() != owner || d.epoch() != epoch {
-							d.t.Errorf("the group is on %s in epoch %d, was on %s in %d", d.owner().Name, d.epoch(), owner.Name, epoch)
-						}
+						d.stayed(since, place{owner, epoch}, place{d.owner(), d.epoch()}, way)
 					}
 					if rule != scenario.Unsafe {
 						d.neverSilent(since, way)

@@ -36,9 +36,5 @@ func TestWhoKeepsTheAddressAnnouncesItWhenTheOtherHasGivenWay(t *testing.T) {
 	d.Lab.Heal()
 	d.client.WaitAnswer(keeps.Name, healed, limit)
 	d.settle()
-	gap := d.client.Outage(healed)
-	d.Lab.Logf("%s gave way: longest silence %v", gives.Name, gap)
-	if gap.Length() > time.Second {
-		t.Errorf("the client was without an answer for %v after the links were whole again, want at most 1 s", gap)
-	}
+	d.noMoreThan(time.Second, healed, gives.Name+" gave way when the links were whole again")
 }

@@ -31,7 +31,7 @@ func TestAPairWhoseSerialLineIsAllThatIsLeftKeepsEverything(t *testing.T) {
 			d.client.WaitAnswer("", d.client.From, limit)
 			d.settle()
 			owner, epoch, was := d.owner(), d.epoch(), d.generation(d.Director1)
-			standby := d.Other(owner)
+			standby, began := d.Other(owner), probe.Now()
 			undecided := func(since probe.Instant, what string) {
 				t.Helper()
 				d.neverSilent(since, what)
@@ -43,9 +43,7 @@ func TestAPairWhoseSerialLineIsAllThatIsLeftKeepsEverything(t *testing.T) {
 				if n := len(d.Power.Uses()); n > 0 {
 					t.Errorf("%s: %d uses of the device", what, n)
 				}
-				if d.owner() != owner || d.epoch() != epoch {
-					t.Errorf("%s: the group is on %s in epoch %d, was on %s in %d", what, d.owner().Name, d.epoch(), owner.Name, epoch)
-				}
+				d.stayed(began, place{owner, epoch}, place{d.owner(), d.epoch()}, what)
 			}
 
 			d.part("every network link is cut, also between them on the service network", func() {

@@ -15,30 +15,26 @@ import (
 	"github.com/keepbeat/keepbeat/test/lab/scenario"
 )
 
-func (s *story) groups() string { s.t.Helper(); return s.standing().groups }
-
 func TestAPlannedRestartMovesNothing(t *testing.T) {
 	s := begin(t, scenario.Options{})
 
 	for _, h := range s.Nodes() {
 		t.Run("keepbeat restart on "+h.Name, func(t *testing.T) {
-			before, since := s.groups(), probe.Now()
+			before, since := s.standing(), probe.Now()
 			if out := s.must(h, "restart"); !strings.Contains(out, "nothing was moved") {
 				t.Errorf("it says %q", out)
 			}
 			s.settle()
 			time.Sleep(aWhile)
 			s.noMoreThan(blink, since, "keepbeat restart on "+h.Name)
-			if after := s.groups(); after != before {
-				t.Errorf("%s became %s", before, after)
-			}
+			s.unmoved(before, "keepbeat restart on "+h.Name)
 		})
 	}
 
 	t.Run("SIGHUP to the owner, as systemctl reload sends it", func(t *testing.T) {
 		owner := s.owner()
 		boot := s.boot(owner)
-		before, since := s.groups(), probe.Now()
+		before, since := s.standing(), probe.Now()
 		s.Daemons[owner.Name].Signal(syscall.SIGHUP)
 		s.Lab.Eventually(limit, "another start of the daemon", func() bool {
 			st, ok := s.Status(owner)
@@ -46,9 +42,7 @@ func TestAPlannedRestartMovesNothing(t *testing.T) {
 		})
 		s.settle()
 		s.noMoreThan(blink, since, "SIGHUP")
-		if after := s.groups(); after != before {
-			t.Errorf("%s became %s", before, after)
-		}
+		s.unmoved(before, "SIGHUP")
 	})
 
 	t.Run("and the lease afterwards is the usual one", func(t *testing.T) {
@@ -99,7 +93,7 @@ func TestARestartAfterAnUpgradeRunsTheNewProgram(t *testing.T) {
 	s.Daemons["director1"] = s.Director1.Start("keepbeat", nil, installed, "run")
 	s.client.WaitAnswer("director1", s.client.From, limit)
 	s.settle()
-	before, since := s.groups(), probe.Now()
+	before, since := s.standing(), probe.Now()
 	if err := os.Rename(upgrade, installed); err != nil {
 		t.Fatal(err)
 	}
@@ -109,9 +103,7 @@ func TestARestartAfterAnUpgradeRunsTheNewProgram(t *testing.T) {
 	}
 	s.wait(s.Director1, "the new version to run", func(st cluster.Status) bool { return st.Version == "upgraded" && st.Groups[0].State == "active" })
 	s.noMoreThan(blink, since, "the upgrade")
-	if after := s.groups(); after != before {
-		t.Errorf("%s became %s", before, after)
-	}
+	s.unmoved(before, "the upgrade")
 }
 
 func TestARestartWithAProgramThatDoesNotStartIsTakenOverAfterTheLongLease(t *testing.T) {

@@ -169,6 +169,8 @@ func (s *story) settle() {
 // stand is what an event that moves nothing leaves as it is: who owns what since
 // which epoch, and how many elections there were.
 type stand struct {
+	at     probe.Instant // before that
+	names  string        // of the groups
 	groups string
 	term   string
 	leader string
@@ -178,6 +180,7 @@ type stand struct {
 // standing is the cluster's as every node agrees on it.
 func (s *story) standing() stand {
 	s.t.Helper()
+	at := probe.Now()
 	st := s.wait(s.Arbiter, "every node's term", func(st cluster.Status) bool {
 		for _, n := range st.Nodes {
 			if n.Here == nil {
@@ -186,14 +189,15 @@ func (s *story) standing() stand {
 		}
 		return st.Leader != ""
 	})
-	var groups, terms []string
+	var names, groups, terms []string
 	for _, g := range st.Groups {
+		names = append(names, g.Name)
 		groups = append(groups, fmt.Sprintf("%s on %s epoch %d", g.Name, g.Owner, g.Epoch))
 	}
 	for _, n := range st.Nodes {
 		terms = append(terms, n.Name+" in term "+n.Here.Term)
 	}
-	return stand{strings.Join(groups, ", "), strings.Join(terms, ", "), st.Leader, s.leadershipMoved()}
+	return stand{at, strings.Join(names, ", "), strings.Join(groups, ", "), strings.Join(terms, ", "), st.Leader, s.leadershipMoved()}
 }
 
 func (s *story) leadershipMoved() (n int) {
@@ -252,29 +256,40 @@ func (s *story) refused(h *lab.Host, code int, words string, args ...string) {
 	}
 }
 
-// noMoreThan checks the client's longest silence since an instant, and logs it.
-func (s *story) noMoreThan(bound time.Duration, since probe.Instant, what string) {
-	s.t.Helper()
-	gap := s.client.Outage(since)
-	s.Lab.Logf("%s: longest silence %v", what, gap)
-	if gap.Length() > bound {
-		s.t.Errorf("%s: the client was without an answer for %v, want at most %v", what, gap, bound)
-	}
-}
-
 // nothingMoves lets a while pass, in which the client hears its owner without a
-// break and nothing is decided.
-func (s *story) nothingMoves(before stand, since probe.Instant, what string) {
+// break and nothing is decided, and returns what stands now.
+func (s *story) nothingMoves(before stand, since probe.Instant, what string) stand {
 	s.t.Helper()
 	time.Sleep(aWhile)
 	s.noMoreThan(blink, since, what)
-	after := s.standing()
+	return s.stands(before, what)
+}
+
+// stands checks that no group has moved and nobody was elected, and returns what stands now.
+func (s *story) stands(before stand, what string) stand {
+	s.t.Helper()
+	since, after := before.at, s.unmoved(before, what)
 	if after.moved > before.moved { // that is no election that this brought about
 		before.term, before.leader, before.moved = after.term, after.leader, after.moved
 	}
+	before.at, before.groups = after.at, after.groups
 	if after != before {
-		s.t.Errorf("%s: %+v became %+v; want no move and no election", what, before, after)
+		s.amiss(costly, since, "%s: %+v became %+v; want no election", what, before, after)
 	}
+	return after
+}
+
+// unmoved checks that every group is where it was, in the epoch that it was in, and returns what stands now.
+func (s *story) unmoved(before stand, what string) stand {
+	s.t.Helper()
+	after := s.standing()
+	switch {
+	case after.names != before.names:
+		s.t.Errorf("%s: the groups %s became %s", what, before.names, after.names)
+	case after.groups != before.groups:
+		s.amiss(costly, before.at, "%s: %s became %s; want no move", what, before.groups, after.groups)
+	}
+	return after
 }
 
 // takenOver waits until another director answers, and checks that it does so in
@@ -284,9 +299,7 @@ func (s *story) takenOver(by *lab.Host, since probe.Instant, epoch uint64) {
 	s.client.WaitAnswer(by.Name, since, soon)
 	s.WaitOwner(by, limit)
 	s.Lab.Logf("%s answers: %v", by.Name, s.client.Outage(since))
-	if got := s.epoch(); got != epoch+1 {
-		s.t.Errorf("epoch %d became %d; want one move", epoch, got)
-	}
+	s.movedOnce(since, epoch, s.epoch())
 }
 
 // kill ends the daemon of a node without a chance to do anything.

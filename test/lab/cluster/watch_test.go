@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -13,13 +14,30 @@ import (
 const (
 	askEvery     = 2 * time.Millisecond
 	observeEvery = 5 * time.Millisecond
+
+	// costly is the lateness of a machine from which on leases may be lost, so that
+	// groups move and leaders are elected: a lease is renewed three times and more,
+	// and each renewal is the work of several processes.
+	costly = lease / 4
 )
+
+// clock measures how late processes of this machine get a processor, for as long as tests run.
+var clock lab.Lateness
+
+func TestMain(m *testing.M) {
+	status, err := clock.Around(m.Run)
+	if err != nil {
+		panic(err)
+	}
+	os.Exit(status)
+}
 
 // watchers ask the address until the test ends: a client, and for each director
 // an observer that hears this one alone. An observer that is blind would see
 // neither two owners nor one that goes on answering: so it has to hear each owner.
 type watchers struct {
 	t         *testing.T
+	lab       *lab.Lab
 	directors [2]*lab.Host
 	client    *lab.Client
 	observers map[*lab.Host]*lab.Client
@@ -27,7 +45,7 @@ type watchers struct {
 
 func newWatchers(t *testing.T, d *scenario.Directors, vip string) *watchers {
 	t.Helper()
-	w := &watchers{t: t, directors: d.Both(), client: d.Client.Probe(vip, askEvery), observers: map[*lab.Host]*lab.Client{}}
+	w := &watchers{t: t, lab: d.Lab, directors: d.Both(), client: d.Client.Probe(vip, askEvery), observers: map[*lab.Host]*lab.Client{}}
 	sources := []string{"192.168.56.251/24", "192.168.56.252/24"}
 	if strings.Contains(vip, ":") {
 		sources = []string{"fd56::251/64", "fd56::252/64"}
@@ -88,7 +106,7 @@ func (w *watchers) silentBy(h *lab.Host, since probe.Instant, bound time.Duratio
 	case after > bound:
 		w.t.Errorf("%s still answered %v later, want silence after %v", h.Name, after, bound)
 	default:
-		w.t.Logf("%s was silent %v later", h.Name, max(after, 0).Round(time.Millisecond))
+		w.lab.Logf("%s was silent %v later", h.Name, max(after, 0).Round(time.Millisecond))
 	}
 }
 
@@ -101,4 +119,56 @@ func (w *watchers) answeredFrom(from probe.Instant) (n int) {
 		}
 	}
 	return n
+}
+
+// amiss is what a quiet machine does not bring about. A machine that was late by
+// more than this, not long before the instant or since, is to blame itself, and
+// that is logged. Only for bounds of time, and for moves and elections that were
+// not wanted: never for two owners, or for answers of who may not answer.
+func (w *watchers) amiss(most time.Duration, since probe.Instant, format string, args ...any) {
+	w.t.Helper()
+	const effect = 2 * lease // what a stall brings about may come after it
+	if late := clock.Worst(time.Now().Add(-probe.Now().Sub(since) - effect)); late > most {
+		w.lab.Logf(format+"; the machine was late by %v", append(args, late)...)
+		return
+	}
+	w.t.Errorf(format, args...)
+}
+
+// noMoreThan checks the client's longest silence since an instant, and logs it.
+func (w *watchers) noMoreThan(bound time.Duration, since probe.Instant, what string) {
+	w.t.Helper()
+	gap := w.client.Outage(since)
+	w.lab.Logf("%s: longest silence %v", what, gap)
+	if gap.Length() > bound {
+		w.amiss(max(costly, bound/4), since, "%s: the client was without an answer for %v, want at most %v", what, gap, bound)
+	}
+}
+
+// movedOnce checks that there was one move since an instant, from this epoch to that one.
+func (w *watchers) movedOnce(since probe.Instant, from, to uint64) {
+	w.t.Helper()
+	switch {
+	case to <= from:
+		w.t.Errorf("epoch %d became %d; want one move", from, to)
+	case to > from+1:
+		w.amiss(costly, since, "epoch %d became %d; want one move", from, to)
+	}
+}
+
+// place is where a group is, and since which epoch.
+type place struct {
+	owner *lab.Host
+	epoch uint64
+}
+
+// stayed checks that a group is where it was at an instant.
+func (w *watchers) stayed(since probe.Instant, was, is place, what string) {
+	w.t.Helper()
+	switch {
+	case is.epoch < was.epoch:
+		w.t.Errorf("%s: epoch %d became %d", what, was.epoch, is.epoch)
+	case is != was:
+		w.amiss(costly, since, "%s: the group is on %s in epoch %d, was on %s in %d", what, is.owner.Name, is.epoch, was.owner.Name, was.epoch)
+	}
 }
