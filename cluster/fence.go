@@ -56,6 +56,20 @@ func (n *Node) recordFenced(ctx context.Context, f *state.Fenced) error {
 	return n.cons.Wait(ctx, func(st *state.State) bool { return st.Index >= r.Index })
 }
 
+// forReport bounds the report of what devices came to. What was done must not be done
+// again because nobody knows of it, so that is told for as long as it takes: as one
+// proposal, which counts once however often it has to be made.
+func (n *Node) forReport(ctx context.Context, node string, done bool) (context.Context, context.CancelFunc) {
+	if !done {
+		return context.WithTimeout(ctx, jobTimeout)
+	}
+	late := time.AfterFunc(jobTimeout, func() {
+		n.logger.Error("fencing: a node is fenced, and the log does not take it: that is told again until it does", "node", node)
+	})
+	ctx, cancel := context.WithCancel(ctx)
+	return ctx, func() { late.Stop(); cancel() }
+}
+
 func outcomeText(o fencing.Outcome, failed error) string {
 	if failed != nil {
 		return failed.Error()
@@ -244,7 +258,7 @@ func (n *Node) operate(ctx context.Context, st *state.State) {
 			}
 			target.May = func(context.Context) error { return n.mayFenceNode(r) }
 			o, err := n.fence(ctx, target, r.Action)
-			rctx, cancel := context.WithTimeout(ctx, jobTimeout)
+			rctx, cancel := n.forReport(ctx, node, err == nil && o.Done)
 			if rerr := n.reportFenced(rctx, node, r.Incarnation, o, err); rerr != nil {
 				n.logger.Error("fencing: the outcome could not be recorded", "node", node, "done", o.Done, "err", rerr)
 			}

@@ -29,6 +29,7 @@ type disk struct {
 	promises   lease.Record
 	generation pair.Record
 	fuse       fuse
+	full       bool // there is no room for the log; a copy has some
 	orphan     bool // the machine goes on from a copy
 }
 
@@ -110,6 +111,18 @@ func (d *disk) write(k kind, f func()) (counts bool) {
 	return false
 }
 
+func (d *disk) fill(full bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.full = full
+}
+
+func (d *disk) isFull() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.full
+}
+
 func (d *disk) generationNow() pair.Record {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -151,6 +164,9 @@ func (s logStore) GetLog(index uint64, l *raft.Log) error {
 func (s logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
 func (s logStore) StoreLogs(ls []*raft.Log) error {
+	if s.d.isFull() {
+		return errFull
+	}
 	s.d.write(ofLog, func() {
 		for _, l := range ls {
 			s.d.log[l.Index] = *l
@@ -182,6 +198,8 @@ func (s logStore) DeleteRange(from, to uint64) error {
 }
 
 type stableStore struct{ d *disk }
+
+var errFull = errors.New("no space left on device")
 
 // raft knows by this text that there is nothing.
 var errNotFound = errors.New("not found")

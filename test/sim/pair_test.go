@@ -79,7 +79,18 @@ func TestStories(t *testing.T) {
 // judge plays a schedule and fails for what it violates.
 func judge(t *testing.T, s schedule) *world {
 	t.Helper()
-	w := playSchedule(t, s)
+	return judgeThen(t, s, func(*world) {})
+}
+
+// judgeThen calls then at the end, while everything still runs.
+func judgeThen(t *testing.T, s schedule, then func(*world)) *world {
+	t.Helper()
+	w := play(t, s.Config, func(w *world) {
+		r := newRun(w, s)
+		r.play()
+		r.drain()
+		then(w)
+	})
 	for _, v := range w.violations {
 		t.Errorf("seed %d: %s", s.Seed, v)
 	}

@@ -262,6 +262,9 @@ func (r *run) do(id int, e event) func() {
 		return nil
 	case foreignMaster:
 		return r.foreign(e)
+	case diskFull:
+		ms[0].diskNow().fill(true)
+		return func() { ms[0].diskNow().fill(false) }
 	case served:
 		for i := range r.s.Groups {
 			if r.w.owner(i) == "" {

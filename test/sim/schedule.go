@@ -66,6 +66,8 @@ const (
 	orderFence // an operator's `keepbeat fence`
 
 	foreignMaster // a foreign router, or a forgery, is heard as master of a group
+
+	diskFull // no entry of the log can be stored, and promises can
 )
 
 var actionNames = [...]string{
@@ -82,6 +84,7 @@ var actionNames = [...]string{
 	cutAtAdmission: "cut off when it is admitted",
 	orderFence:     "fencing is ordered",
 	foreignMaster:  "a foreign master is heard",
+	diskFull:       "the disk is full",
 }
 
 func (a action) String() string { return actionNames[a] }
