@@ -52,7 +52,11 @@ func fenceTrouble(s Status, add func(rank int, format string, args ...any)) {
 			pairTrouble(n.Name, *h, add)
 		}
 		for _, d := range h.Devices {
-			if d.Error != "" {
+			switch {
+			case d.Error == "":
+			case d.Kind == conf.FenceWatchdog.String():
+				add(2, "node %s: fencing device %s fences nobody as it is: %s", n.Name, d.Name, d.Error)
+			default:
 				add(2, "node %s: fencing device %s does not answer: %s", n.Name, d.Name, d.Error)
 			}
 		}

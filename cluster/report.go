@@ -156,6 +156,7 @@ func (n *Node) LocalStatus() LocalStatus {
 	s.Pair = n.pair.status()
 	if n.cfg.Fencing != nil && fencingOf(n.State()) != nil {
 		s.Devices, s.Waiting = n.cfg.Fencing.Status(), n.cfg.Fencing.Waiting()
+		doubt(n.State(), s.Devices)
 		if n.cons.Leading() {
 			n.mu.Lock()
 			s.Held = n.fencingHeld
@@ -428,7 +429,7 @@ func trouble(s Status) []string {
 		if n.State != "up" {
 			unknown := n.State == "joining" && s.Reading != "" // who is admitted is not read yet
 			if s.Waiting == "" && !unknown && !pairSays(n) {
-				add(2, "node %s is %s: %s", n.Name, n.State, n.Why)
+				add(2, "%s", strings.TrimSuffix(fmt.Sprintf("node %s is %s: %s", n.Name, n.State, n.Why), ": "))
 			}
 			if n.State == "down" {
 				continue // its links say nothing more

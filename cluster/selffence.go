@@ -7,13 +7,10 @@ import (
 	"time"
 
 	"github.com/keepbeat/keepbeat/cluster/state"
+	"github.com/keepbeat/keepbeat/conf"
 	"github.com/keepbeat/keepbeat/fencing/watchdog"
 	"github.com/keepbeat/keepbeat/resources"
 )
-
-// loopAge is how old the sign of life of a loop may be that feeds the watchdog.
-// The slowest turns twice a second at rest; a hogged machine makes it late.
-const loopAge = 5 * time.Second
 
 // armAgain is the pause after an attempt to arm the watchdog that failed.
 const armAgain = 10 * time.Second
@@ -28,7 +25,7 @@ type selfFence struct {
 func newSelfFence(dog *watchdog.Watchdog) *selfFence {
 	s := &selfFence{dog: dog}
 	if dog != nil {
-		s.actor = dog.Register("actor", loopAge)
+		s.actor = dog.Register("actor", conf.LoopAge)
 	}
 	return s
 }
@@ -38,7 +35,7 @@ func (s *selfFence) register(name string) *watchdog.Beat {
 	if s.dog == nil {
 		return nil
 	}
-	return s.dog.Register(name, loopAge)
+	return s.dog.Register(name, conf.LoopAge)
 }
 
 // arm arms the watchdog. After an attempt that failed it pauses until the next one may be made, or ctx ends.
@@ -69,6 +66,7 @@ func (n *Node) selfFence(ctx context.Context, st *state.State) {
 	if !n.director {
 		return
 	}
+	n.tellArmed(st)
 	if n.keeper.Live() {
 		s.lost = time.Time{}
 	} else if s.lost.IsZero() {
@@ -100,11 +98,7 @@ func (n *Node) mustDie(st *state.State, lost time.Time) string {
 		if lost.IsZero() {
 			continue
 		}
-		budget := n.lease(st)
-		for _, res := range c.Resources {
-			budget += max(res.StopTimeout, time.Second)
-		}
-		if time.Since(lost) > budget {
+		if time.Since(lost) > n.lease(st)+c.StopBudget() { // conf.ResetWithin counts on it
 			return fmt.Sprintf("group %s still runs %v after the lease was lost", g.Name, time.Since(lost).Round(time.Second))
 		}
 	}

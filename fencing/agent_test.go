@@ -331,6 +331,7 @@ func TestWhatLeavesANodeRunningFencesOneThatHasLostItsLease(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg, dir := fake(t, c.meta, `[ $action = status ] && exit 2; exit 0`)
+			cfg.Resets = believed
 			f := New(cfg)
 			spec := fakeDevice(nil, "")
 			if c.meta == "" {

@@ -109,7 +109,7 @@ func (f *Fencer) device(d conf.FenceDevice) (device, error) {
 	case conf.FenceManual:
 		return &manual{f: f, name: d.Name}, nil
 	case conf.FenceWatchdog:
-		return watchdogDevice{timeout: d.Timeout}, nil
+		return watchdogDevice{timeout: d.Timeout, believe: func(node string) error { return f.believe(d, node) }}, nil
 	}
 	return nil, final{fmt.Errorf("device %s: a type that this version does not know (%s)", d.Name, d.Type)}
 }

@@ -47,7 +47,11 @@ func (f *Fencer) Fence(ctx context.Context, t Target, action conf.FenceAction, n
 			j.may = t.May
 		}
 		a := Attempt{Device: s.device, Level: s.level, Node: t.Node, By: f.cfg.Node, Action: s.action, At: time.Now()}
-		err = f.try(ctx, d, j)
+		if dog, why := f.disbelieved(spec, s, t.Node); why != nil {
+			a.Device, err = dog, why
+		} else {
+			err = f.try(ctx, d, j)
+		}
 		a.Took = time.Since(a.At)
 		if no := (refused{}); errors.As(err, &no) {
 			return out, fmt.Errorf("%s was not fenced (%s): %w", t.Node, action, c.brokenOff(s, failed, no))
@@ -58,7 +62,7 @@ func (f *Fencer) Fence(ctx context.Context, t Target, action conf.FenceAction, n
 		}
 		if err != nil {
 			a.Error = err.Error()
-			failed = append(failed, fmt.Sprintf("level %d, device %s, %s: %v", s.level, s.device, s.action, err))
+			failed = append(failed, fmt.Sprintf("level %d, device %s, %s: %v", s.level, a.Device, s.action, err))
 		}
 		a.Certain = c.certain && !before
 		out.Attempts = append(out.Attempts, a)

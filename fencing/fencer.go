@@ -31,6 +31,9 @@ type Config struct {
 	Verify time.Duration
 	// Getenv looks up parameters of the form {env: NAME}; default os.LookupEnv.
 	Getenv func(string) (string, bool)
+	// Resets says why it is not known that a node which has fallen silent resets itself within a
+	// time; nil: it is known. Without it that is known of no node, and no watchdog device fences.
+	Resets func(node string, within time.Duration) error
 	// Rand is the source of the random delay and of the jitter of looks; default: seeded by chance.
 	Rand rand.Source
 }
@@ -253,6 +256,9 @@ func (f *Fencer) lacks(spec *conf.Fencing, names []string, node string) error {
 		}
 		if err == nil {
 			_, err = resolve(d.Params, f.cfg.Getenv)
+		}
+		if err == nil {
+			err = f.believe(d, node)
 		}
 		if err != nil {
 			return fmt.Errorf("device %s: %w", name, err)

@@ -33,6 +33,9 @@ func (p played) look(ctx context.Context, _ []conf.FenceTarget) error {
 func (p played) problems(context.Context) []Problem { return nil }
 func (p played) program() string                    { return "played " + p.name }
 
+// believed says of every node that it resets itself.
+func believed(string, time.Duration) error { return nil }
+
 // story is a Fencer on node a whose agents are played; the transcript has the time of each act.
 type story struct {
 	*Fencer
@@ -42,7 +45,7 @@ type story struct {
 }
 
 func newStory(spec *conf.Fencing, act func(ctx context.Context, device string, j job) error) *story {
-	s := &story{Fencer: New(Config{Node: "a", Rand: rand.NewPCG(1, 2)}), began: time.Now()}
+	s := &story{Fencer: New(Config{Node: "a", Rand: rand.NewPCG(1, 2), Resets: believed}), began: time.Now()}
 	s.open = func(d conf.FenceDevice) (device, error) {
 		if d.Type != conf.FenceAgent {
 			return s.device(d)
@@ -450,7 +453,7 @@ func TestWhoMayOperate(t *testing.T) {
 }
 
 func TestPlanIsInWords(t *testing.T) {
-	f := New(Config{Node: "a", AgentDir: t.TempDir()})
+	f := New(Config{Node: "a", AgentDir: t.TempDir(), Resets: believed})
 	writeProgram(t, f.cfg.AgentDir+"/fence_played", "#!/bin/sh\nexit 0\n")
 	left, right, away := dev("left"), dev("right"), dev("away")
 	left.Delay, right.Retries, away.RunOn = 5*time.Second, 0, []string{"c"}

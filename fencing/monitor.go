@@ -102,6 +102,9 @@ func (f *Fencer) lookAt(ctx context.Context, d conf.FenceDevice, each []conf.Fen
 	if ctx.Err() != nil {
 		return look{}, context.Cause(ctx)
 	}
+	if d.Type == conf.FenceWatchdog {
+		return look{time.Now(), err}, nil // what the log says by now, and may say otherwise at any moment
+	}
 	return f.found(d, err), nil
 }
 

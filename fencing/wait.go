@@ -2,6 +2,7 @@ package fencing
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -88,7 +89,40 @@ func (f *Fencer) Waiting() []Waiting {
 
 // watchdogDevice is the target's own watchdog, which has bitten once the node
 // has been silent for long enough. Nothing is sent to anybody.
-type watchdogDevice struct{ timeout time.Duration }
+type watchdogDevice struct {
+	timeout time.Duration
+	believe func(node string) error // why the node may not reset itself; nil: it does
+}
+
+var errUnknown = errors.New("whether it resets itself is not known here")
+
+// believe says why a device that waits for a node's reset may wait for nothing.
+// Of the other devices it has nothing to say.
+func (f *Fencer) believe(d conf.FenceDevice, node string) error {
+	switch {
+	case d.Type != conf.FenceWatchdog:
+		return nil
+	case f.cfg.Resets == nil:
+		return errUnknown
+	}
+	return f.cfg.Resets(node, d.Timeout)
+}
+
+// disbelieved names the device of a level that would wait for nothing. It is asked before
+// anything of the level is done: a node that another device has switched off for it would stay off, and its groups down.
+func (f *Fencer) disbelieved(spec *conf.Fencing, s step, node string) (device string, err error) {
+	if s.action == conf.FenceOn {
+		return "", nil
+	}
+	for _, name := range levelsOf(spec, node)[s.level-1] {
+		if d, there := find(spec, name); there {
+			if err := f.believe(d, node); err != nil {
+				return name, final{err}
+			}
+		}
+	}
+	return "", nil
+}
 
 // watchdogLook is how often it is looked whether the node is heard again.
 const watchdogLook = time.Second
@@ -102,8 +136,11 @@ func (w watchdogDevice) act(ctx context.Context, j job) error {
 	}
 	for {
 		left := w.timeout - j.silence()
-		if left <= 0 {
-			return context.Cause(ctx) // nil while ctx lives
+		if left <= 0 && ctx.Err() == nil {
+			if err := w.believe(j.node); err != nil { // another daemon may have been started there meanwhile
+				return final{err}
+			}
+			return nil
 		}
 		if err := sleep(ctx, min(left, watchdogLook)); err != nil {
 			return err
@@ -114,9 +151,16 @@ func (w watchdogDevice) act(ctx context.Context, j job) error {
 	}
 }
 
-func (w watchdogDevice) look(context.Context, []conf.FenceTarget) error { return nil }
-func (w watchdogDevice) problems(context.Context) []Problem             { return nil }
-func (w watchdogDevice) program() string                                { return "" }
+func (w watchdogDevice) look(_ context.Context, each []conf.FenceTarget) error {
+	var errs []error
+	for _, t := range each {
+		errs = append(errs, w.believe(t.Node))
+	}
+	return errors.Join(errs...)
+}
+
+func (w watchdogDevice) problems(context.Context) []Problem { return nil }
+func (w watchdogDevice) program() string                    { return "" }
 
 // sleep returns nil after d, or the reason why ctx has ended before.
 func sleep(ctx context.Context, d time.Duration) error {

@@ -48,6 +48,8 @@ func (e *edit) apply(c Command) Result {
 		return e.forgive(*c.Forgive)
 	case c.LongLease != nil:
 		return e.longLease(*c.LongLease)
+	case c.Armed != nil:
+		return e.armed(*c.Armed)
 	case c.Spec != nil:
 		return e.setSpec(*c.Spec)
 	case c.Reals != nil:
@@ -157,7 +159,7 @@ func (e *edit) admit(a Admit) Result {
 	n.Incarnation++
 	n.Valid, n.Since, n.Why, n.LongLease, n.Left, n.Format = true, e.at, why, 0, false, a.Format
 	if newStart {
-		n.Problems, n.Unsettled = nil, nil
+		n.Problems, n.Unsettled, n.Watchdog = nil, nil, 0
 		if e.Format >= 3 && e.Spec != nil && e.Spec.IPVS != nil && e.Spec.IPVS.Sync != nil {
 			n.Unsettled = map[string]string{"": "it has just started"}
 		}
@@ -194,7 +196,7 @@ func (e *edit) leave(l Leave) Result {
 	if owned := e.OwnedBy(l.Node); len(owned) > 0 {
 		return refuse("node %s still owns %s", l.Node, owned[0])
 	}
-	n.Valid, n.Since, n.Why, n.LongLease, n.Left = false, e.at, "stopped by an operator", 0, true
+	n.Valid, n.Since, n.Why, n.LongLease, n.Left, n.Watchdog = false, e.at, "stopped by an operator", 0, true, 0
 	e.setNode(n)
 	e.dropManual(l.Node)
 	e.note("", l.Node, "left: "+n.Why)
@@ -364,6 +366,21 @@ func (e *edit) handOne(m Move) string {
 	}
 	e.setGroup(g)
 	return ""
+}
+
+func (e *edit) armed(a Armed) Result {
+	n := e.Nodes[a.Node]
+	switch {
+	case e.Format < 5:
+		return refuse("an armed watchdog counts when every node runs a version of keepbeat that knows it")
+	case !n.Valid || n.Boot != a.Boot:
+		return refuse("the daemon of node %s that has armed its watchdog is not admitted any more", a.Node)
+	case a.Timeout < 0:
+		return refuse("a timeout of %v that no watchdog has", a.Timeout)
+	}
+	n.Watchdog = a.Timeout
+	e.setNode(n)
+	return Result{}
 }
 
 func (e *edit) longLease(l LongLease) Result {

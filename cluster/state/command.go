@@ -35,6 +35,7 @@ type Command struct {
 	Problems  *Problems  `json:"problems,omitempty"`
 	Forgive   *Forgive   `json:"forgive,omitempty"`
 	LongLease *LongLease `json:"long_lease,omitempty"`
+	Armed     *Armed     `json:"armed,omitempty"`
 	Spec      *SetSpec   `json:"spec,omitempty"`
 	Reals     *SetReals  `json:"reals,omitempty"`
 	Fence     *Fence     `json:"fence,omitempty"`
@@ -148,6 +149,14 @@ type Forgive struct {
 	Node  string    `json:"node"`
 	Until time.Time `json:"until"` // of the failure that is meant
 	Why   string    `json:"why"`
+}
+
+// Armed says that the daemon of a boot has armed the node's watchdog, and that it
+// resets the machine within Timeout of being fed last; 0: it is not armed.
+type Armed struct {
+	Node    string        `json:"node"`
+	Boot    uint64        `json:"boot"`
+	Timeout time.Duration `json:"timeout"`
 }
 
 // LongLease announces the lease before a planned restart, so that the leader changes

@@ -22,7 +22,8 @@ import (
 //	2: fencing, members, clean admissions
 //	3: orders for real servers, nodes that are not settled
 //	4: fencing of foreign routers
-const Format = 4
+//	5: watchdogs that are armed
+const Format = 5
 
 // firstFormat is what a cluster begins with.
 const firstFormat = 1
@@ -93,6 +94,9 @@ type Node struct {
 	// LongLease is the length of the lease that the node announced before a
 	// planned restart; 0: none.
 	LongLease time.Duration `json:"long_lease,omitempty"`
+	// Watchdog is the timeout of the node's watchdog, which the daemon of Boot has
+	// armed; 0: that daemon has not said so. Whoever waits for the reset counts on it.
+	Watchdog time.Duration `json:"watchdog,omitempty"`
 	// Problems says, by group, why the node could not run it: "eth1: no carrier".
 	Problems map[string]string `json:"problems,omitempty"`
 	// Unsettled says, by group, why the node could run it and would better a

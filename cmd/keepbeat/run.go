@@ -183,7 +183,11 @@ func run(configPath string, logger *slog.Logger) error {
 		return err
 	}
 	cfg.Watchdog = dog
-	cfg.Fencing = fencing.New(fencing.Config{Node: local.Name, Nodes: local.Nodes, Logger: logger})
+	var node *cluster.Node
+	cfg.Fencing = fencing.New(fencing.Config{
+		Node: local.Name, Nodes: local.Nodes, Logger: logger,
+		Resets: func(name string, within time.Duration) error { return node.Resets(name, within) }, // it is node that fences
+	})
 	if director {
 		if local.Guard == conf.GuardOn {
 			g, err := guard.Open(ctx, guard.Config{Logger: logger, Alarm: func(msg string) { logger.Error("ALARM: " + msg) }})
@@ -234,8 +238,7 @@ func run(configPath string, logger *slog.Logger) error {
 		// What the links accept the streams may fail at only for want of memory.
 		return errors.Join(mesh.SetKeys(linkKeys, active), quic.SetKeys(secrets))
 	})
-	node, err := cluster.New(cfg)
-	if err != nil {
+	if node, err = cluster.New(cfg); err != nil {
 		return err
 	}
 	if director {

@@ -27,6 +27,16 @@ type BeatStatus struct {
 	Idle   bool          `json:"idle"` // it need not turn
 }
 
+// ArmedWith is the timeout with which it is armed; 0: it is not.
+func (w *Watchdog) ArmedWith() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.dev == nil || !w.state.armed {
+		return 0
+	}
+	return w.state.timeout
+}
+
 // Status tells how the watchdog is. It does not wait for the device.
 func (w *Watchdog) Status() Status {
 	w.mu.Lock()
