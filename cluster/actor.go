@@ -363,7 +363,7 @@ func (n *Node) Stop(ctx context.Context) error {
 		n.logger.Warn("the cluster was not told of the stop; it will wait for this node's lease", "err", err)
 		return nil
 	}
-	n.pair.giveUpVote(lctx)
+	n.pair.giveUpVote(ctx)
 	return nil
 }
 

@@ -19,13 +19,13 @@ const agreeWait = 100 * time.Millisecond
 
 // differing returns the nodes whose state is not what this node's was at the
 // same index. Programs of different versions may write the same state differently: they
-// are not compared, and a node that is far behind is not either.
+// are not compared, and neither is a node that is far behind, or of another history.
 func (n *Node) differing(ctx context.Context, here map[string]*LocalStatus) []string {
 	ctx, cancel := context.WithTimeout(ctx, agreeWait)
 	defer cancel()
 	var names []string
 	for name, h := range here {
-		if h.Digest == "" || h.Version != n.cfg.Version {
+		if h.Digest == "" || h.Version != n.cfg.Version || h.Pair != nil && h.Pair.Generation != n.cons.Generation().String() {
 			continue
 		}
 		if ours, ok := n.cons.DigestAt(ctx, h.Index); ok && ours != "" && ours != h.Digest {

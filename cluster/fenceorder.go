@@ -105,7 +105,7 @@ func (n *Node) fenceCost(ctx context.Context, st *state.State, node string, ofPa
 				refused = fmt.Errorf("%s has its lease from a majority, and %w: stop keepbeat there first (`systemctl stop keepbeat`, which hands over what it has), or give it a device that ends it", node, err)
 			}
 		}
-		if c := n.wouldLoseQuorum(node); c != "" {
+		if c := n.silencing(node); c != "" {
 			costs = append(costs, c)
 		}
 	}
@@ -177,6 +177,9 @@ func (n *Node) FenceWait(ctx context.Context, r FenceOrdered) (state.FenceRecord
 // is operated, that a person has seen to it that the node is off.
 func (n *Node) FenceConfirm(ctx context.Context, node string) error {
 	by := OrderOf(ctx).by()
+	if err := n.notOff(node); err != nil {
+		return err
+	}
 	err := n.confirmHere(node, by)
 	if err == nil {
 		return nil
@@ -192,9 +195,23 @@ func (n *Node) FenceConfirm(ctx context.Context, node string) error {
 	return err
 }
 
+// notOff says why a node cannot be off; nil: it may be.
+func (n *Node) notOff(node string) error {
+	if node == n.self {
+		return fmt.Errorf("this is %s, and it is not off: its groups would start elsewhere beside it; say so on the other node when this machine has been switched off", node)
+	}
+	if _, heard := n.heard()[node]; heard {
+		return fmt.Errorf("%s is not off: %s hears it; switch it off first, and say so some seconds later", node, n.self)
+	}
+	return nil
+}
+
 func (n *Node) confirmHere(node, by string) error {
 	if n.cfg.Fencing == nil {
 		return fencing.ErrNoDevice
+	}
+	if err := n.notOff(node); err != nil {
+		return err
 	}
 	if err := n.cfg.Fencing.Confirm(node); err != nil {
 		return err

@@ -66,13 +66,17 @@ func (n *Node) wouldLoseQuorum(without ...string) string {
 	return quorumAmong(slices.DeleteFunc(voters, func(v string) bool { return slices.Contains(without, v) }), up, rule)
 }
 
-// StopCost says in words what the cluster would lose if the daemon of this
-// node ended now; empty: it can decide without it.
-func (n *Node) StopCost() string {
+// silencing says in words what the cluster would lose while a node is down that goes on
+// to be a voter. Empty: it can decide without it.
+func (n *Node) silencing(node string) string {
 	voters, up, rule := n.voters()
-	delete(up, n.self)
+	delete(up, node)
 	return quorumAmong(voters, up, rule)
 }
+
+// StopCost says in words what the cluster would lose if the daemon of this
+// node ended now; empty: it can decide without it.
+func (n *Node) StopCost() string { return n.silencing(n.self) }
 
 // voters returns who votes by the log, which of them are up as this node sees
 // it, and the rule of a pair.

@@ -291,7 +291,8 @@ func (p *pairing) note(d pair.Decision, f pair.Facts) {
 		p.ordered = ""
 	}
 	p.mu.Unlock()
-	if before.Phase != d.Phase || before.Stop != d.Stop {
+	// While it waits the reason is what somebody looks for.
+	if before.Phase != d.Phase || before.Stop != d.Stop || d.Phase == pair.Waiting && before.Why != d.Why {
 		p.n.logger.Info("pair: "+d.Phase.String(), "why", d.Why, "generation", f.Record.Current.String())
 		p.n.wake()
 	}

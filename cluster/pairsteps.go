@@ -247,7 +247,6 @@ func (p *pairing) open(f pair.Facts) error {
 	p.confirmed, p.forced, p.ordered, p.off, p.fence = "", false, "", "", pair.NotAsked
 	p.config = serversSeen{votes: true}
 	p.mu.Unlock()
-	p.n.keeper.Rename(p.n.cons.Self())
 	p.n.logger.Warn("pair: this node goes on alone under a new generation", "generation", g.String(), "how", how)
 	p.n.jobs.run(func() { p.tell(t) })
 	p.n.wake()
@@ -329,17 +328,28 @@ func (p *pairing) ruleKnown() (ended, began bool) {
 }
 
 // giveUpVote waits until this node, which is being stopped, votes no longer, so
-// that the other one of the pair can decide alone.
+// that the other one of the pair can decide alone. Voters change only when every promise
+// has run out that was given before the other one led.
 func (p *pairing) giveUpVote(ctx context.Context) {
 	_, peer, ok := p.n.pairRule(p.n.State())
 	if !ok {
 		return
 	}
-	err := p.n.cons.Wait(ctx, func(st *state.State) bool {
+	given := func(st *state.State) bool {
 		alone := !slices.ContainsFunc(st.Voters.IDs, func(id string) bool { return consensus.NodeOf(id) == peer })
 		return alone || !slices.Contains(st.Voters.IDs, p.n.cons.Self())
-	})
-	if err != nil {
+	}
+	if given(p.n.State()) {
+		return
+	}
+	limit := p.n.cons.PromiseRuns() + votesTime
+	p.n.logger.Info("stopping: waiting until this node votes no longer, so that the other one goes on by itself", "node", peer, "at_most", limit)
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if err := p.n.cons.Wait(ctx, given); err != nil {
 		p.n.logger.Warn("stopping with a vote: the other node has to go on by the pair's rule", "err", err)
 	}
 }
+
+// votesTime is what an election and a change of voters take beside the promises.
+const votesTime = 3 * time.Second

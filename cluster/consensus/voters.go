@@ -18,9 +18,9 @@ func (c *Consensus) changedVoters() {
 	c.mu.Unlock()
 }
 
-// promiseRuns is how long a promise that was given before the last change of
+// PromiseRuns is how long a promise that was given before the last change of
 // voters may still run, with as much again for the time in which it was on its way.
-func (c *Consensus) promiseRuns() time.Duration {
+func (c *Consensus) PromiseRuns() time.Duration {
 	longest := c.cfg.Profile.Lease
 	s := c.State()
 	if s.Spec != nil {
@@ -58,7 +58,7 @@ func (c *Consensus) Applied(index uint64) bool {
 // another id, first without a vote, then with one. One voter at a time, and
 // between two changes a promise runs out (rule 4).
 func (c *Consensus) mindVoters() {
-	runs := c.promiseRuns() // locks mu itself
+	runs := c.PromiseRuns() // locks mu itself
 	c.mu.Lock()
 	soon := time.Since(c.lastChange) < runs
 	c.mu.Unlock()

@@ -179,20 +179,24 @@ func Decide(f Facts) Decision {
 	}
 	if f.PeerRule != "" && !f.Empty {
 		// Each would count on the other keeping a promise that it has not made.
-		d := Decision{Phase: Whole, Why: fmt.Sprintf("its ha.yaml says quorum: %v, that of %s quorum: %s: make them the same and run `keepbeat restart` where it was changed; until then neither goes on without the other", f.Rule, f.Peer, f.PeerRule)}
+		d := Decision{Phase: Whole, Why: fmt.Sprintf("it goes by quorum: %v, %s by quorum: %s: make ha.yaml the same on both and run `keepbeat restart` where it was changed; until then neither goes on without the other", f.Rule, f.Peer, f.PeerRule)}
 		if f.Left <= 0 {
 			d.Phase = Waiting
 		}
 		d.Withdraw = f.Record.Intent != nil && f.Fence != Asked
+		d.Settle = f.settles() // the rule of the survival may be what differs
 		return d
 	}
 	if f.Empty {
 		return Decision{Phase: Joining, Why: "its log is empty: " + f.Peer + " has to take it in"}
 	}
 	d := f.going()
-	d.Settle = f.Record.Contested != "" && f.PeerListed
+	d.Settle = f.settles()
 	return d
 }
+
+// settles says whether the peer that was survived has come back into this generation.
+func (f Facts) settles() bool { return f.Record.Contested != "" && f.PeerListed }
 
 // rejoin is what a node does whose history has been superseded.
 func (f Facts) rejoin(why string) Decision {

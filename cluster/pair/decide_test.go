@@ -98,6 +98,7 @@ func TestDecide(t *testing.T) {
 		{"it hung, and the peer stays silent", P, []func(*Facts){intends, stoodStill, func(f *Facts) { f.Silence = 400 * time.Millisecond }}, "surviving, go on, probe"},
 		{"it hung, and hears the peer", F, []func(*Facts){intends, stoodStill, func(f *Facts) { f.PeerUp = true }}, "whole, go on, withdraw"},
 		{"it hung, and the peer has proved that it hears", F, []func(*Facts){intends, stoodStill, func(f *Facts) { f.Unheard = false }}, "whole, go on, withdraw"},
+		{"they go by two rules, and the peer has come back into this generation", F, []func(*Facts){survived, func(f *Facts) { f.PeerListed, f.PeerRule = true, "ping" }}, "whole, settle"},
 		{"heard again before the device was asked", F, []func(*Facts){intends}, "whole, go on, withdraw"},
 		{"heard again while the device is at work", F, []func(*Facts){intends, func(f *Facts) { f.Fence = Asked }}, "surviving, go on"},
 		{"heard again after the device has failed", F, []func(*Facts){intends, func(f *Facts) { f.Fence = Failed }}, "whole, go on, withdraw"},

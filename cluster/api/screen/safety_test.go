@@ -151,7 +151,7 @@ func safetyStories(t *testing.T) map[string]cluster.Status {
 	s.Trouble = nil
 	for i, rules := range [][2]string{{"fencing", "unsafe"}, {"unsafe", "fencing"}} {
 		n, other := &s.Nodes[i], s.Nodes[1-i].Name
-		n.Here.Pair.Why = "its ha.yaml says quorum: " + rules[0] + ", that of " + other + " quorum: " + rules[1] + ": make them the same and run `keepbeat restart` where it was changed; until then neither goes on without the other"
+		n.Here.Pair.Why = "it goes by quorum: " + rules[0] + ", " + other + " by quorum: " + rules[1] + ": make ha.yaml the same on both and run `keepbeat restart` where it was changed; until then neither goes on without the other"
 		s.Trouble = append(s.Trouble, "node "+n.Name+": "+n.Here.Pair.Why)
 	}
 	all["pair-two-rules"] = s
