@@ -116,12 +116,11 @@ func TestObserversOfAPairSeeTwoOwners(t *testing.T) {
 	}
 	p.Director2.Run("ip", "address", "add", VIP+"/32", "dev", "eth0")
 	two.WaitAnswer("director2", two.From, limit)
-	one.WaitAnswer("director1", probe.Now(), limit)
+	// On a busy machine the answers of one may come further apart than those of a time that
+	// counts as uninterrupted.
+	p.Lab.Eventually(limit, "two owners", func() bool { return lab.Overlap(one, two) > 0 })
 	one.Stop()
 	two.Stop()
-	if d := lab.Overlap(one, two); d == 0 {
-		t.Error("two owners were not seen")
-	}
 	one, two = p.Observe(VIP, time.Millisecond)
 	one.WaitAnswer("director1", one.From, limit)
 	two.WaitAnswer("director2", two.From, limit)
