@@ -262,25 +262,24 @@ func TestAKeyIsNowhereInAnAnswer(t *testing.T) {
 	}
 }
 
-// dial opens connections and closes them with the test.
-func dial(t *testing.T, socket string, n int) []net.Conn {
+// dial opens a connection and closes it with the test.
+func dial(t *testing.T, socket string) net.Conn {
 	t.Helper()
-	var all []net.Conn
-	for range n {
-		c, err := net.Dial("unix", socket)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		all = append(all, c)
+	c, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return all
+	t.Cleanup(func() { c.Close() })
+	return c
 }
 
 func TestAUserHasSoManyConnectionsAndNoMore(t *testing.T) {
 	c, socket := serve(t, &fake{}, Groups{})
-	idle := dial(t, socket, maxOfRoot) // root's are many, but bounded
-	for _, x := range idle {
+	var idle []net.Conn
+	for range maxOfRoot { // root's are many, but bounded
+		x := dial(t, socket)
+		idle = append(idle, x)
+		// At once: who asks nothing for 5 s is closed, and all of them may take longer.
 		if _, err := io.WriteString(x, "GET /v1/local HTTP/1.1\r\nHost: k\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
@@ -369,7 +368,7 @@ func TestWhoDawdlesIsLetGo(t *testing.T) {
 		"an answer that nobody reads":    "GET /v1/status HTTP/1.1\r\nHost: k\r\nConnection: close\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			x := dial(t, socket, 1)[0]
+			x := dial(t, socket)
 			if _, err := io.WriteString(x, request); err != nil {
 				t.Fatal(err)
 			}
