@@ -22,7 +22,8 @@ type clusterScene struct {
 	vip     string // with its prefix
 	router9 *lab.Host
 	hears   *observer
-	other   *lab.Process // keepalived on router9
+	other   *lab.Process  // keepalived on router9
+	waits   time.Duration // it, as a backup, for the next advertisement
 }
 
 const announcedVRID = 77
@@ -62,6 +63,11 @@ func (c *clusterScene) begin() {
 // keepalived starts it on router9; the interval is in seconds.
 func (c *clusterScene) keepalived(version, priority int, interval string) {
 	c.t.Helper()
+	every, err := time.ParseDuration(interval + "s")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.waits = 3 * every
 	c.router9.WriteFile(directory+"keepalived.conf", fmt.Sprintf(`vrrp_instance web {
     interface eth0
     version %d
@@ -101,10 +107,14 @@ func (c *clusterScene) announces(h *lab.Host, since time.Time) {
 	})
 }
 
-// silent holds that router9 never was master since an instant.
+// silent holds that router9 never was master since an instant, unless the machine
+// has left somebody without a processor for half of the time that it waits.
 func (c *clusterScene) silent(event string, since time.Time) {
 	c.t.Helper()
-	if all := c.sent(c.router9, since); len(all) > 0 {
+	all := c.sent(c.router9, since)
+	if late := clock.Worst(since); len(all) > 0 && late > c.waits/2 {
+		c.Lab.Logf("%s: keepalived took itself for the master; the machine was late by %v", event, late)
+	} else if len(all) > 0 {
 		c.t.Errorf("%s: keepalived took itself for the master:\n%s", event, c.story(since))
 	}
 }
@@ -124,7 +134,7 @@ func (c *clusterScene) status(what string, ok func(cluster.Status) bool) cluster
 	deadline := time.Now().Add(limit)
 	for {
 		s, answered := c.Status(c.Arbiter)
-		if answered && ok(s) {
+		if answered && len(s.Groups) > 0 && ok(s) {
 			return s
 		}
 		if time.Now().After(deadline) {
@@ -315,8 +325,8 @@ func TestAGroupYieldsToAForeignMaster(t *testing.T) {
 			t.Errorf("%s announces the group %d times beside the foreign master", h.Name, n)
 		}
 	}
-	if s, _ := c.Status(c.Arbiter); s.Groups[0].Epoch != epoch {
-		t.Errorf("the group wanders: epoch %d was %d", s.Groups[0].Epoch, epoch)
+	if now := c.status("an answer", func(cluster.Status) bool { return true }).Groups[0].Epoch; now != epoch {
+		t.Errorf("the group wanders: epoch %d was %d", now, epoch)
 	}
 	since = time.Now()
 	if err := c.other.Terminate(limit); err != nil {

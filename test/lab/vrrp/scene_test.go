@@ -47,6 +47,7 @@ const (
 type scene struct {
 	*lab.Lab
 	t         *testing.T
+	began     time.Time
 	cast      [2]program
 	all       []instance
 	routers   [2]*lab.Host
@@ -96,7 +97,7 @@ func stage(t *testing.T, casts [][2]program, instances func(cast [2]program) []i
 
 func newScene(t *testing.T, cast [2]program, all []instance) *scene {
 	t.Helper()
-	s := &scene{Lab: lab.New(t), t: t, cast: cast, all: all, hears: map[bool]*observer{}}
+	s := &scene{Lab: lab.New(t), t: t, began: time.Now(), cast: cast, all: all, hears: map[bool]*observer{}}
 	for r := range s.routers {
 		s.routers[r] = s.Host(fmt.Sprintf("router%d", r))
 	}
@@ -246,13 +247,35 @@ func (s *scene) rules(i *instance, router int, since time.Time, cut bool) bool {
 	return true
 }
 
+// starved says whether the machine has left somebody without a processor for half
+// of the time that a backup waits, and for how long: then an instance may have
+// another master for a while. With preempt_delay it has it that much longer, and
+// for good where neither router preempts.
+func (s *scene) starved(i *instance, since time.Time) (time.Duration, bool) {
+	interval := min(i.interval[0], i.interval[1])
+	since = since.Add(-i.delay - 4*interval)
+	if i.fixed || i.priority[0] == i.priority[1] {
+		since = s.began
+	}
+	late := clock.Worst(since)
+	return late, late > 3*interval/2
+}
+
 // becomes waits until a router alone is master of the instances and the client
-// reaches it there, and notes for how long since the event two or nobody were master.
+// reaches it there, and notes for how long since the event two or nobody were
+// master. Where neither router preempts the other one may be it on a machine that was late.
 func (s *scene) becomes(event string, router int, since time.Time, cut bool, some []*instance) {
 	s.t.Helper()
 	deadline := time.Now().Add(limit)
 	for _, i := range some {
+		right := router
 		for !s.rules(i, router, since, cut) {
+			if s.staysWrong(i, 1-router, since, cut) {
+				right = 1 - router
+				late, _ := s.starved(i, since)
+				s.Logf("%s: router%d is the master of %s; the machine was late by %v", event, right, i.name, late)
+				break
+			}
 			if p := s.processes[router]; time.Now().After(deadline) || p.Ended() {
 				s.t.Fatalf("%s: waited %v in vain for router%d (%s, ended: %v) alone to be master of %s; heard:\n%s",
 					event, limit, router, s.cast[router], p.Ended(), i.name, s.story(i, since))
@@ -260,7 +283,7 @@ func (s *scene) becomes(event string, router int, since time.Time, cut bool, som
 			time.Sleep(50 * time.Millisecond)
 		}
 		for _, ip := range i.addresses() {
-			s.answers(event, ip, s.routers[router])
+			s.answers(event, ip, s.routers[right])
 		}
 	}
 	for _, i := range some {
@@ -272,9 +295,16 @@ func (s *scene) becomes(event string, router int, since time.Time, cut bool, som
 	}
 }
 
+// staysWrong says whether a machine that was late has made the other router the
+// master of an instance that it is not taken from.
+func (s *scene) staysWrong(i *instance, router int, since time.Time, cut bool) bool {
+	_, starved := s.starved(i, since)
+	return starved && (i.fixed || i.priority[0] == i.priority[1] || i.delay > limit) && s.rules(i, router, since, cut)
+}
+
 // staysQuiet waits until the other router has advertised for longer than any
 // backup waits, and holds that this one has never since an instant, unless the
-// machine has left somebody without a processor for half of that time.
+// machine was late.
 func (s *scene) staysQuiet(event string, router int, since time.Time, some []*instance) {
 	s.t.Helper()
 	for _, i := range some {
@@ -289,26 +319,43 @@ func (s *scene) staysQuiet(event string, router int, since time.Time, some []*in
 			}
 			return n
 		}
-		starved := func() bool { return after()[router] > 0 && clock.Worst(since) > 3*i.interval[router]/2 }
+		starved := func() bool {
+			_, starved := s.starved(i, since)
+			return starved && after()[router] > 0
+		}
 		s.Eventually(limit, fmt.Sprintf("%s: six advertisements of %s", event, i.name), func() bool { return after()[1-router] >= 6 || starved() })
 		if n := after()[router]; n > 0 && starved() {
-			s.Logf("%s: router%d took itself for the master of %s; the machine was late by %v", event, router, i.name, clock.Worst(since))
+			late, _ := s.starved(i, since)
+			s.Logf("%s: router%d took itself for the master of %s; the machine was late by %v", event, router, i.name, late)
 		} else if n > 0 {
 			s.t.Errorf("%s: router%d (%s) advertised %d times as master of %s; heard:\n%s", event, router, s.cast[router], n, i.name, s.story(i, since))
 		}
 	}
 }
 
-// takesOver is becomes of a router that was not master before: it has to tell the network.
+// takesOver is becomes of a router that was not master before: it has to tell the
+// network. On a machine that was late it may have been master already.
 func (s *scene) takesOver(event string, router int, since time.Time, cut bool, some []*instance) {
 	s.t.Helper()
 	s.becomes(event, router, since, cut, some)
 	const rounds = 5 // garp_master_repeat
 	for _, i := range some {
-		s.Eventually(limit, fmt.Sprintf("%s: router%d (%s) to announce the addresses of %s", event, router, s.cast[router], i.name), func() bool {
+		announces := func() bool {
 			times := announced(s.hears[i.eth1].heard(), s.mac(i, router), since)
 			return !slices.ContainsFunc(i.addresses(), func(ip netip.Addr) bool { return times[ip] < rounds })
+		}
+		needless := func() bool { // it was the master before, or is it no more
+			by, _ := s.sent(i)
+			before := slices.ContainsFunc(spans(by[router], i.interval[router]), func(m span) bool { return m.from.Before(since) && m.to.After(since) })
+			_, starved := s.starved(i, since)
+			return starved && (before || !s.rules(i, router, since, cut))
+		}
+		s.Eventually(limit, fmt.Sprintf("%s: router%d (%s) to announce the addresses of %s", event, router, s.cast[router], i.name), func() bool {
+			return announces() || needless()
 		})
+		if late, _ := s.starved(i, since); !announces() {
+			s.Logf("%s: router%d does not announce the addresses of %s; the machine was late by %v", event, router, i.name, late)
+		}
 	}
 }
 
