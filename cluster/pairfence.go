@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -35,6 +37,8 @@ func (p *pairing) fenceTheStuck(st *state.State, rule conf.Quorum, peer string) 
 		}
 	}
 }
+
+var errUncertain = errors.New("no device is certain of it")
 
 // askDevices fences the peer, in the background; a failure is tried again after a pause.
 func (p *pairing) askDevices(ctx context.Context, st *state.State, peer string, silent time.Duration) {
@@ -75,8 +79,11 @@ func (p *pairing) askDevices(ctx context.Context, st *state.State, peer string, 
 			p.fence = pair.Done
 		}
 		done := p.fence == pair.Done
-		if !done {
-			p.ordered = "" // what failed is not tried again for a peer that is heard
+		if !done && p.ordered != "" {
+			// What failed is not tried again for a peer that is heard; whoever ordered it waits for the record.
+			t := telling{generation: p.record.Current, peer: peer, incarnation: st.Nodes[peer].Incarnation, outcome: o, fenced: true, failed: cmp.Or(err, errUncertain), noted: true}
+			p.ordered = ""
+			p.n.jobs.run(func() { p.tell(t) })
 		}
 		p.mu.Unlock()
 		p.wake()

@@ -253,14 +253,15 @@ func (p *pairing) open(f pair.Facts) error {
 	return nil
 }
 
-// telling is what the log is to know of a generation that was opened.
+// telling is what the log is to know of a generation that was opened, or of an order that failed.
 type telling struct {
 	generation  pair.Generation
 	how, peer   string
 	incarnation uint64 // of the peer, when this node went on without it
 	outcome     fencing.Outcome
-	fenced      bool
-	noted       bool // it knows how the generation came about
+	fenced      bool  // what became of fencing the peer is to be known, too
+	failed      error // why it is not fenced; nil: it is
+	noted       bool  // it knows how the generation came about
 }
 
 // tellAgain is the pause between two attempts to tell the log.
@@ -270,15 +271,20 @@ const tellAgain = time.Second
 // fenced, that: groups wait for it. It goes on until the log has it, however slow the
 // disk is, unless this node does not belong to the generation any more.
 func (p *pairing) tell(t telling) {
+	var trouble failing
 	for p.n.cons.Generation() == t.generation {
-		ctx, cancel := context.WithTimeout(p.n.jobs.ctx, jobTimeout)
-		err := p.tellOnce(ctx, &t)
-		cancel()
-		var refused *state.RefusedError
-		if err == nil || errors.As(err, &refused) {
-			break
+		if !p.n.cons.Halted() { // else nothing can be told: the peer is being survived
+			ctx, cancel := context.WithTimeout(p.n.jobs.ctx, jobTimeout)
+			err := p.tellOnce(ctx, &t)
+			cancel()
+			var refused *state.RefusedError
+			if err == nil || errors.As(err, &refused) {
+				break
+			}
+			if _, say := trouble.note(err, time.Now()); say {
+				p.n.logger.Error("pair: the log is not told yet what became of the other node", "err", err, "again_in", tellAgain)
+			}
 		}
-		p.n.logger.Error("pair: the log is not told yet how this generation came about", "err", err, "again_in", tellAgain)
 		select {
 		case <-p.n.jobs.ctx.Done():
 			return
@@ -298,7 +304,7 @@ func (p *pairing) tellOnce(ctx context.Context, t *telling) error {
 	if !t.fenced {
 		return nil
 	}
-	return p.n.reportFenced(ctx, t.peer, t.incarnation, t.outcome, nil)
+	return p.n.reportFenced(ctx, t.peer, t.incarnation, t.outcome, t.failed)
 }
 
 // know stores what a change of nodes did to the rule, before this node says that it

@@ -1,17 +1,21 @@
 package sim
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/keepbeat/keepbeat/cluster"
 	"github.com/keepbeat/keepbeat/conf"
 )
 
 // TestAnOrderToFenceInAPairIsDoneNowOrNever: `keepbeat fence` on a node that has gone on
 // alone, has been stopped, or waits. Kept in mind, it would be done when the other one is back and well.
 func TestAnOrderToFenceInAPairIsDoneNowOrNever(t *testing.T) {
-	orderAt := func(at time.Duration) event { return event{At: at, Do: orderFence, On: []string{"director1"}, Peer: "director2"} }
+	orderAt := func(at time.Duration) event {
+		return event{At: at, Do: orderFence, On: []string{"director1"}, Peer: "director2"}
+	}
 	const refused = "fence director2 on director1: this node is "
 	for name, c := range map[string]struct {
 		events  []event
@@ -23,6 +27,9 @@ func TestAnOrderToFenceInAPairIsDoneNowOrNever(t *testing.T) {
 		"the other has been fenced and does not come back by itself": {[]event{
 			{At: 2 * sec, For: 25 * sec, Do: power, On: []string{"director2"}}, orderAt(12 * sec),
 		}, 2, "1.", "fence director2 on director1: <nil>"},
+		"the device fails, and the other is well": {[]event{
+			{At: 2 * sec, For: 25 * sec, Do: deviceFails, Count: 100}, orderAt(12 * sec),
+		}, 0, "0", "fence director2 on director1: <nil>"},
 		"the other was stopped": {[]event{
 			{At: 2 * sec, For: 25 * sec, Do: cleanStop, On: []string{"director2"}}, orderAt(12 * sec),
 		}, 1, "0", "fence director2 on director1: <nil>"},
@@ -60,4 +67,28 @@ func TestAnOrderToFenceInAPairIsDoneNowOrNever(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWhoOrdersAFencingThatFailsIsToldSo: the other one is well, so that nothing is tried again.
+func TestWhoOrdersAFencingThatFailsIsToldSo(t *testing.T) {
+	s := pairSchedule(conf.QuorumFencing, event{At: sec, For: 90 * sec, Do: deviceFails, Count: 100})
+	play(t, s.Config, func(w *world) {
+		r := newRun(w, s)
+		go func() { // while the device fails
+			time.Sleep(20 * sec)
+			n := w.machine("director1").node
+			ctx, cancel := context.WithTimeout(cluster.WithOrder(context.Background(), cluster.Order{By: "alice"}), 30*time.Second)
+			defer cancel()
+			o, err := n.Fence(ctx, "director2")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if _, err := n.FenceWait(ctx, o); err == nil || !strings.HasPrefix(err.Error(), "director2: not fenced: ") {
+				t.Errorf("it was told: %v", err)
+			}
+		}()
+		r.play()
+		r.drain()
+	})
 }
