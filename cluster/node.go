@@ -80,6 +80,8 @@ type Config struct {
 	// Format is the newest format of the state that this program is said to
 	// know, for simulations of an upgrade; 0: state.Format.
 	Format int
+	// Compaction is consensus.Config's, for simulations.
+	Compaction consensus.Compaction
 	// Recorder is told of every call of the pure cores; nil: nobody is.
 	Recorder Recorder
 	Logger   *slog.Logger
@@ -213,7 +215,7 @@ func New(cfg Config) (*Node, error) {
 		},
 		// A voter that has helped to make a configuration names it in every promise from then on.
 		Configured: func(index uint64, ids []string) { n.keeper.Latest(lease.Voters{Index: index, IDs: ids}) },
-		Changed:    n.wake, Failed: n.fail, Now: time.Now, Recorder: cfg.Recorder, Logger: cfg.Logger,
+		Changed:    n.wake, Failed: n.fail, Now: time.Now, Recorder: cfg.Recorder, Compaction: cfg.Compaction, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, err

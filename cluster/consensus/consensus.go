@@ -58,7 +58,16 @@ type Config struct {
 	Now    func() time.Time
 	// Recorder is told of what changes the state; nil: nobody is.
 	Recorder Recorder
-	Logger   *slog.Logger
+	// Compaction is for simulations, which are too short for what a daemon does; zero: that.
+	Compaction Compaction
+	Logger     *slog.Logger
+}
+
+// Compaction says when a snapshot of the state takes the place of the log.
+type Compaction struct {
+	After uint64        // entries since the last one
+	Keep  uint64        // entries before it that stay, for a node that is a little behind
+	Every time.Duration // between two looks: this, up to twice as long
 }
 
 // Member is what a node says of itself in its hellos.

@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
@@ -121,9 +122,8 @@ func (c *Consensus) begin() error {
 	// once, so raft's own repetition can be slow; at its default it is most of
 	// the idle traffic.
 	rc.CommitTimeout = 500 * time.Millisecond
-	rc.SnapshotThreshold = 2048
-	rc.TrailingLogs = 1024
-	rc.SnapshotInterval = 2 * time.Minute
+	compact := cmp.Or(c.cfg.Compaction, Compaction{After: 2048, Keep: 1024, Every: 2 * time.Minute})
+	rc.SnapshotThreshold, rc.TrailingLogs, rc.SnapshotInterval = compact.After, compact.Keep, compact.Every
 	rc.Logger = transport.HCLog(c.cfg.Logger, "raft")
 	t := c.cfg.Transport(self)
 	d := &disk{LogStore: c.cfg.Stores.Log, StableStore: c.cfg.Stores.Stable, logger: c.cfg.Logger, failed: c.cfg.Failed, over: make(chan struct{})}

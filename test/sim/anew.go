@@ -44,11 +44,11 @@ func (w *world) fullest() (full *machine, st *state.State) {
 		if d.last() == 0 || d.generationNow().Discard {
 			continue
 		}
-		var last raft.Log
-		if d.stores().Log.GetLog(d.last(), &last) != nil {
+		term, ok := d.lastTerm()
+		if !ok {
 			continue
 		}
-		if key := []uint64{d.generationNow().Current.Counter, last.Term, last.Index}; full == nil || slices.Compare(key, best) > 0 {
+		if key := []uint64{d.generationNow().Current.Counter, term, d.last()}; full == nil || slices.Compare(key, best) > 0 {
 			full, best = m, key
 		}
 	}
@@ -58,10 +58,27 @@ func (w *world) fullest() (full *machine, st *state.State) {
 	return full, full.diskNow().state()
 }
 
-// state is what everything in the log leads to.
+// lastTerm is the term of the entry at last.
+func (d *disk) lastTerm() (uint64, bool) {
+	if all, err := d.stores().Snapshots.List(); err == nil && len(all) > 0 && all[0].Index == d.last() {
+		return all[0].Term, true
+	}
+	var l raft.Log
+	err := d.stores().Log.GetLog(d.last(), &l)
+	return l.Term, err == nil
+}
+
+// state is what the snapshot and everything in the log lead to.
 func (d *disk) state() *state.State {
 	st, log := state.New(), d.stores().Log
-	for i := uint64(1); i <= d.last(); i++ {
+	if all, err := d.stores().Snapshots.List(); err == nil && len(all) > 0 {
+		if _, r, err := d.stores().Snapshots.Open(all[0].ID); err == nil {
+			if s, err := state.Restore(r); err == nil {
+				st = s
+			}
+		}
+	}
+	for i := st.Index + 1; i <= d.last(); i++ {
 		var l raft.Log
 		if log.GetLog(i, &l) != nil {
 			continue

@@ -57,6 +57,9 @@ var cuts = []cut{
 	{name: "what class a group was of is forgotten with the specification", story: "removed, dead and back", edits: []edit{
 		{"cluster/state/apply.go", "if !fenced && NeedsFencing(e.Runs(name)) {", "if _, c := e.Group(name); !fenced && NeedsFencing(e.Runs(name)) && (c != nil || !CUT) {"},
 	}},
+	{name: "a snapshot does not have the nodes", shows: "differs|at once|after the last fault", edits: []edit{
+		{"cluster/state/snapshot.go", "if s.Nodes == nil {", "if s.Nodes == nil || CUT {"},
+	}},
 
 	{name: "the guard does not hold a VRID", story: "a deaf announcer", shows: `announces VRID \d+ (without a lease|while)`, edits: []edit{
 		{"resources/manager.go", "m.routers.guard = &kept[VirtualRouter]{g.HoldRouters, g.CutRouters, g.DropRouters}", "if !CUT {\n\t\t\tm.routers.guard = &kept[VirtualRouter]{g.HoldRouters, g.CutRouters, g.DropRouters}\n\t\t}"},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -18,14 +19,14 @@ import (
 // can be the last: then the machine goes on from a copy as it was at that
 // moment, and what the dying daemon still writes goes nowhere.
 type disk struct {
-	uuid      string
-	snapshots raft.SnapshotStore // none is taken: schedules are shorter than that
+	uuid string
 
 	mu         sync.Mutex // guards what follows
 	low, high  uint64
 	log        map[uint64]raft.Log
 	words      map[string]string
 	numbers    map[string]uint64
+	snapshots  []snapshot // the newest first
 	promises   lease.Record
 	generation pair.Record
 	fuse       fuse
@@ -42,10 +43,11 @@ const (
 	ofLog
 	ofPromises
 	ofGeneration
+	ofSnapshot
 )
 
 func (k kind) String() string {
-	return [...]string{"", "any write", "write to the log", "promise", "write of the generation"}[k]
+	return [...]string{"", "any write", "write to the log", "promise", "write of the generation", "snapshot"}[k]
 }
 
 // fuse ends the machine or the daemon at a write.
@@ -58,8 +60,7 @@ type fuse struct {
 
 func newDisk(uuid string) *disk {
 	return &disk{
-		uuid: uuid, snapshots: raft.NewInmemSnapshotStore(), log: map[uint64]raft.Log{},
-		words: map[string]string{}, numbers: map[string]uint64{},
+		uuid: uuid, log: map[uint64]raft.Log{}, words: map[string]string{}, numbers: map[string]uint64{},
 	}
 }
 
@@ -73,8 +74,8 @@ func (d *disk) leave() *disk {
 
 func (d *disk) copyLocked() *disk {
 	return &disk{
-		uuid: d.uuid, snapshots: d.snapshots, low: d.low, high: d.high, log: maps.Clone(d.log),
-		words: maps.Clone(d.words), numbers: maps.Clone(d.numbers), promises: d.promises, generation: d.generation,
+		uuid: d.uuid, low: d.low, high: d.high, log: maps.Clone(d.log), words: maps.Clone(d.words), numbers: maps.Clone(d.numbers),
+		snapshots: slices.Clone(d.snapshots), promises: d.promises, generation: d.generation,
 	}
 }
 
@@ -130,13 +131,20 @@ func (d *disk) generationNow() pair.Record {
 }
 
 func (d *disk) stores() consensus.Stores {
-	return consensus.Stores{Log: logStore{d}, Stable: stableStore{d}, Snapshots: d.snapshots}
+	return consensus.Stores{Log: logStore{d}, Stable: stableStore{d}, Snapshots: snapshotStore{d}}
 }
 
-// last returns the index of the last entry of the log.
+// last returns the index of the last entry that the log has, or a snapshot; 0: the disk is empty.
 func (d *disk) last() uint64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.lastLocked()
+}
+
+func (d *disk) lastLocked() uint64 {
+	if len(d.snapshots) > 0 {
+		return max(d.high, d.snapshots[0].meta.Index)
+	}
 	return d.high
 }
 
@@ -148,7 +156,11 @@ func (s logStore) FirstIndex() (uint64, error) {
 	return s.d.low, nil
 }
 
-func (s logStore) LastIndex() (uint64, error) { return s.d.last(), nil }
+func (s logStore) LastIndex() (uint64, error) {
+	s.d.mu.Lock()
+	defer s.d.mu.Unlock()
+	return s.d.high, nil
+}
 
 func (s logStore) GetLog(index uint64, l *raft.Log) error {
 	s.d.mu.Lock()
@@ -264,7 +276,7 @@ func (s generations) Save(r pair.Record) error {
 	}
 	var was pair.Record
 	var last uint64
-	if !s.d.write(ofGeneration, func() { was, last, s.d.generation = s.d.generation, s.d.high, m.Record }) {
+	if !s.d.write(ofGeneration, func() { was, last, s.d.generation = s.d.generation, s.d.lastLocked(), m.Record }) {
 		return nil
 	}
 	if was.Current != r.Current && r.Force {

@@ -28,8 +28,16 @@
 // that is at the edge may need several runs; SEED=s in a loop does that.
 //
 // What is not played: the order of bytes within a file that is being written
-// when the power goes (stores are in memory and write as a whole), QUIC (streams
-// stall where no link carries anything, and know no loss), memberlist.
+// when the power goes (stores are in memory and write as a whole), disks that are
+// slow, full or failing (any write may be the last), QUIC (streams stall where no link
+// carries anything, and know no loss), serial links, memberlist, watchdogs and
+// devices that count on them, machines that are suspended, links whose key changes,
+// health checks. Snapshots and upgrades are drawn for some schedules only: others
+// keep the whole log, and all nodes run the newest program.
+//
+// Every call of the pure cores is recorded (record.go), and TestReplay makes them
+// again: lease, state, pair.Decide, of daemons that began with a snapshot as
+// well. Placement is not: what it decides is, as commands.
 //
 // Environment: KEEPBEAT_SIM_RUNS, KEEPBEAT_SIM_SEED, KEEPBEAT_SIM_STORY=name of
 // a story that every schedule has to hold, KEEPBEAT_SIM_LOG=1 for the daemons'

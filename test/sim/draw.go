@@ -59,6 +59,7 @@ func newSchedule(seed uint64, story string) schedule {
 	if story == "" || !stories[story].alone {
 		s.drawAir(end)
 	}
+	s.drawSnapshots()
 	if len(s.Spares) > 0 && !s.Peaceful && !stories[story].alone {
 		for range 1 + d.IntN(4) {
 			e := event{At: d.between(0, end), Do: nodes, On: []string{s.director(d)}, Peer: "spare1", Flag: d.IntN(2) == 0}
@@ -113,6 +114,16 @@ func (s *schedule) drawAir(end time.Duration) {
 		}
 		s.Events = append(s.Events, e)
 	}
+}
+
+// drawSnapshots lets the log be replaced by snapshots, with dice of its own as well: a
+// node that comes back is given one then, or begins with its own.
+func (s *schedule) drawSnapshots() {
+	d := dice{rand.New(rand.NewPCG(s.Seed, 0x736e6170))}
+	if d.IntN(3) > 0 {
+		return
+	}
+	s.Snapshots = []uint64{4, 8, 16, 64}[d.IntN(4)]
 }
 
 // drawPair draws two directors and what decides between them.

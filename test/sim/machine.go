@@ -185,7 +185,7 @@ func (m *machine) start() error {
 				m.nodes, m.rule = slices.Clone(nodes), rule
 			})
 		},
-		Files: m.w.files, NoMembership: true, Format: m.format, Recorder: m.record, Logger: logger,
+		Files: m.w.files, NoMembership: true, Format: m.format, Compaction: m.w.compaction(), Recorder: m.record, Logger: logger,
 	})
 	if err != nil {
 		return errors.Join(err, streams.Close())

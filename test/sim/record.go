@@ -30,16 +30,17 @@ type recording struct {
 	survives string     // the peer that may get no promise now
 	instant  time.Time  // when a command was applied last
 	many     int        // how many were, at that instant
-	cannot   string     // why it cannot be replayed; empty: it can
 }
 
-// call is one entry of a recording. Exactly one of the pointers is set.
+// call is one entry of a recording. Exactly one of these is there.
 type call struct {
 	Lease   *lease.Call `json:"lease,omitempty"`
 	Applied *applied    `json:"applied,omitempty"`
 	Voters  *voters     `json:"voters,omitempty"`
-	Decided *decided    `json:"decided,omitempty"`
-	State   *looked     `json:"state,omitempty"`
+	// Restored is the state that a snapshot had: it goes on from there.
+	Restored json.RawMessage `json:"restored,omitempty"`
+	Decided  *decided        `json:"decided,omitempty"`
+	State    *looked         `json:"state,omitempty"`
 }
 
 type applied struct {
@@ -136,11 +137,7 @@ func (r *recording) Configured(index uint64, ids []string) {
 }
 
 // Restored implements consensus.Recorder.
-func (r *recording) Restored(*state.State) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.cannot = "its state came from a snapshot"
-}
+func (r *recording) Restored(st *state.State) { r.add(call{Restored: canonical(st)}) }
 
 // Decided implements cluster.Recorder.
 func (r *recording) Decided(f pair.Facts, d pair.Decision) {
@@ -176,11 +173,8 @@ func writeRecordings(to io.Writer, rs []*recording) error {
 	e := json.NewEncoder(b)
 	for _, r := range rs {
 		r.mu.Lock()
-		calls, cannot := r.calls, r.cannot
+		calls := r.calls
 		r.mu.Unlock()
-		if cannot != "" {
-			continue
-		}
 		if err := e.Encode(r); err != nil {
 			return err
 		}
@@ -252,6 +246,12 @@ func replay(from io.Reader) (calls int, err error) {
 			states[st.Index] = st
 		case c.Voters != nil:
 			st = st.SetVoters(c.Voters.Index, c.Voters.IDs)
+			states[st.Index] = st
+		case c.Restored != nil:
+			st = state.New()
+			if err := json.Unmarshal(c.Restored, st); err != nil {
+				return calls, fmt.Errorf("%s, daemon %d: a snapshot: %w", of.Node, of.Start, err)
+			}
 			states[st.Index] = st
 		case c.Decided != nil:
 			if now := pair.Decide(c.Decided.Facts); now != c.Decided.Decision {

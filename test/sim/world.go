@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/keepbeat/keepbeat/cluster/consensus"
 	"github.com/keepbeat/keepbeat/cluster/link/linktest"
 	"github.com/keepbeat/keepbeat/cluster/state"
 	"github.com/keepbeat/keepbeat/cluster/transport"
@@ -52,7 +53,10 @@ type Config struct {
 	// the state, From; 0: the first.
 	Upgrade bool
 	From    int
-	Dir     string // for journals
+	// Snapshots is after how many entries the log is replaced by a snapshot; 0: never,
+	// since no schedule is as long as that takes with a daemon's own number.
+	Snapshots uint64
+	Dir       string // for journals
 	// GuardIgnored makes the guard of every machine have no effect.
 	GuardIgnored bool
 	Log          bool // keep the daemons' logs in the transcript
@@ -181,6 +185,14 @@ func (w *world) group(i int) conf.Group {
 
 // rule is what decides in this cluster.
 func (w *world) rule() conf.Quorum { return cmp.Or(w.cfg.Rule, conf.QuorumMajority) }
+
+// compaction makes every look at the log matter within a schedule.
+func (w *world) compaction() consensus.Compaction {
+	if w.cfg.Snapshots == 0 {
+		return consensus.Compaction{}
+	}
+	return consensus.Compaction{After: w.cfg.Snapshots, Keep: w.cfg.Snapshots / 2, Every: 500 * time.Millisecond}
+}
 
 func (w *world) fencing(m *machine, g *gate) fencing.Service {
 	if !w.cfg.fences() {
