@@ -235,10 +235,11 @@ func (n *Node) FenceTest(ctx context.Context, device string) ([]fencing.DeviceSt
 	return n.cfg.Fencing.Test(ctx, device)
 }
 
-// FenceHistory returns what was fenced, oldest first; a node's only when one is named.
+// FenceHistory returns what was fenced, oldest first; a node's only when one is
+// named. It is History's view.
 func (n *Node) FenceHistory(node string) []state.FenceRecord {
 	var some []state.FenceRecord
-	for _, f := range n.State().Fences {
+	for _, f := range n.pair.view().Fences {
 		if node == "" || f.Node == node {
 			some = append(some, f)
 		}

@@ -11,9 +11,10 @@ import (
 func (n *Node) Director() bool { return n.director }
 
 // History returns the decisions that the log still has about a group, or all
-// of them (group empty), oldest first.
+// of them (group empty), oldest first. Without a leader that is what this node's log
+// holds: whoever has to decide whether it goes on alone looks there.
 func (n *Node) History(group string) ([]state.Decision, error) {
-	st := n.State()
+	st := n.pair.view()
 	if group == "" {
 		return st.Decisions, nil
 	}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,8 +14,11 @@ import (
 
 // Confirm is an operator's word that this node is to go on without the other:
 // for a node that waits after a start. Under the rule fencing the other is
-// fenced first all the same. force lets a node go on that does not vote.
-func (n *Node) Confirm(by string, force bool) error {
+// fenced first all the same. Order.Force lets a node go on that does not vote; with
+// Order.Dry nothing is done, and the error says what would be refused.
+func (n *Node) Confirm(ctx context.Context) error {
+	o := OrderOf(ctx)
+	force := o.Force
 	p := n.pair
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -26,7 +30,7 @@ func (n *Node) Confirm(by string, force bool) error {
 	case p.said.Phase == pair.Sole && p.record.Current.Rival(p.theirs):
 		// The other one waits for this word, too.
 	case p.said.Phase == pair.Whole || p.said.Phase == pair.Sole && p.mayGoOn:
-		return fmt.Errorf("there is nothing to confirm: this node takes part (%v)", p.said.Phase)
+		return fmt.Errorf("there is nothing to confirm: this node takes part (%v), and %s does not have to be given up", p.said.Phase, p.peer)
 	case p.said.Phase == pair.Rejoining:
 		return fmt.Errorf("not now: %s", p.said.Why)
 	case p.said.Phase == pair.Joining && !force:
@@ -34,8 +38,10 @@ func (n *Node) Confirm(by string, force bool) error {
 	case p.said.Phase == pair.Joining && n.hearsActing(p.peer):
 		return fmt.Errorf("%s is heard, and acts: it takes this node in; to go on with what this node knows, stop keepbeat there first", p.peer)
 	}
-	p.confirmed, p.forced = by, force
-	p.wake()
+	if !o.Dry {
+		p.confirmed, p.forced = o.By, force
+		p.wake()
+	}
 	return nil
 }
 

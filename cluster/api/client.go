@@ -123,8 +123,8 @@ func (c *Client) FenceHistory(ctx context.Context, node string) (r FenceHistory,
 }
 
 // QuorumConfirm makes a node of a pair go on without the other.
-func (c *Client) QuorumConfirm(ctx context.Context, force bool) error {
-	return c.do(ctx, http.MethodPost, "/v1/quorum/confirm", Confirm{force}, nil)
+func (c *Client) QuorumConfirm(ctx context.Context, o Confirm) error {
+	return c.do(ctx, http.MethodPost, "/v1/quorum/confirm", o, nil)
 }
 
 // AddNode makes a node part of the cluster.

@@ -17,7 +17,7 @@ type Fencer interface {
 	FenceConfirm(ctx context.Context, node string) error
 	FenceTest(ctx context.Context, device string) ([]fencing.DeviceStatus, error)
 	FenceHistory(node string) []state.FenceRecord
-	Confirm(by string, force bool) error
+	Confirm(ctx context.Context) error
 }
 
 // Fence is the body of fence.
@@ -52,6 +52,7 @@ type Named struct {
 // Confirm is the body of quorum/confirm.
 type Confirm struct {
 	Force bool `json:"force,omitempty"`
+	Dry   bool `json:"dry,omitempty"` // only say whether it would be refused
 }
 
 // testTime bounds a look at fencing devices: their own time-outs are shorter.
@@ -105,5 +106,5 @@ func (s *server) quorumConfirm(w http.ResponseWriter, r *http.Request) {
 	if !s.body(w, r, &c) {
 		return
 	}
-	s.result(w, struct{}{}, s.cfg.Node.Confirm(cluster.OrderOf(r.Context()).By, c.Force))
+	s.result(w, struct{}{}, s.cfg.Node.Confirm(cluster.ExtendOrder(r.Context(), c.Force, c.Dry)))
 }

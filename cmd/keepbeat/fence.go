@@ -201,8 +201,10 @@ func (a *app) quorumConfirm(ctx context.Context, stdin io.Reader, force bool) er
 		return err
 	case l.Pair == nil:
 		return errors.New("there is nothing to confirm: this is no pair, a majority of voters decides")
-	case l.Pair.Phase == pair.Whole.String():
-		return fmt.Errorf("there is nothing to confirm: %s is there, and both take part", l.Pair.Peer)
+	}
+	// Nobody is to think hard about what would be refused.
+	if err := a.client().QuorumConfirm(sctx, api.Confirm{Force: force, Dry: true}); err != nil {
+		return err
 	}
 	in := bufio.NewScanner(stdin)
 	ask := func(question, want string) error {
@@ -213,7 +215,11 @@ func (a *app) quorumConfirm(ctx context.Context, stdin io.Reader, force bool) er
 		}
 		return nil
 	}
-	fmt.Fprintf(a.stdout, "%s is %s: %s\n%s goes on without %s, and %s loses what it has decided alone.\n", l.Node, l.Pair.Phase, l.Pair.Why, l.Node, l.Pair.Peer, l.Pair.Peer)
+	phase := "is " + l.Pair.Phase
+	if l.Pair.Phase == pair.Rivals.String() {
+		phase = "waits"
+	}
+	fmt.Fprintf(a.stdout, "%s %s: %s\n%s goes on without %s, and %s loses what it has decided alone.\n", l.Node, phase, l.Pair.Why, l.Node, l.Pair.Peer, l.Pair.Peer)
 	switch l.Pair.Rule {
 	case "fencing":
 		fmt.Fprintf(a.stdout, "%s is fenced first, unless it says by itself that it waits.\n", l.Pair.Peer)
@@ -230,7 +236,7 @@ func (a *app) quorumConfirm(ctx context.Context, stdin io.Reader, force bool) er
 	}
 	cctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	if err := a.client().QuorumConfirm(cctx, force); err != nil {
+	if err := a.client().QuorumConfirm(cctx, api.Confirm{Force: force}); err != nil {
 		return err
 	}
 	fmt.Fprintf(a.stdout, "%s goes on as soon as it may; `keepbeat status` shows it\n", l.Node)

@@ -92,3 +92,28 @@ func TestWhoOrdersAFencingThatFailsIsToldSo(t *testing.T) {
 		r.drain()
 	})
 }
+
+// TestANodeThatWaitsShowsWhatItsLogHolds: history and fence history, for whoever has to decide.
+func TestANodeThatWaitsShowsWhatItsLogHolds(t *testing.T) {
+	s := pairSchedule(conf.QuorumFencing,
+		event{At: sec, For: 5 * sec, Do: power, On: []string{"director1"}}, // fenced, and back
+		event{At: 30 * sec, For: 5 * sec, Do: power, On: []string{"director2"}},
+		event{At: 30 * sec, For: 90 * sec, Do: power, On: []string{"director1"}},
+	)
+	play(t, s.Config, func(w *world) {
+		r := newRun(w, s)
+		go func() { // while director2 waits for director1
+			time.Sleep(60 * sec)
+			n := w.machine("director2").node
+			d, err := n.History("")
+			if err != nil || len(d) == 0 {
+				t.Errorf("%d decisions, %v", len(d), err)
+			}
+			if f := n.FenceHistory("director1"); len(f) == 0 || !f[0].Done {
+				t.Errorf("it shows %+v", f)
+			}
+		}()
+		r.play()
+		r.drain()
+	})
+}

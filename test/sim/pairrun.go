@@ -1,8 +1,10 @@
 package sim
 
 import (
+	"context"
 	"time"
 
+	"github.com/keepbeat/keepbeat/cluster"
 	"github.com/keepbeat/keepbeat/cluster/state"
 	"github.com/keepbeat/keepbeat/conf"
 )
@@ -68,7 +70,7 @@ func (r *run) confirm(e event, ms []*machine) {
 
 // say confirms on a machine.
 func (r *run) say(m *machine, force bool) error {
-	err := m.node.Confirm("somebody", force)
+	err := m.node.Confirm(cluster.WithOrder(context.Background(), cluster.Order{By: "somebody", Force: force}))
 	r.w.note("    confirm on %s (forced: %v): %v", m.name, force, err)
 	if err == nil && force {
 		r.w.history.excuse("an operator forced it")
