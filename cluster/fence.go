@@ -226,15 +226,24 @@ func operates(d conf.FenceDevice, node, target string) bool {
 // mayFenceNode is asked before each attempt at a device: the one before may have taken
 // its time, and the node may have its groups again.
 func (n *Node) mayFenceNode(r state.FenceRequest) error {
-	st := n.State()
-	now, pending := st.Fencing[r.Node]
+	if err := n.fenceIsOver(r); err != nil {
+		return err
+	}
+	if !n.admitted(n.State()) || !n.keeper.Live() {
+		return fmt.Errorf("%s has no lease any more", n.self)
+	}
+	return nil
+}
+
+// fenceIsOver says why a request is not this node's any more; nil: it is. A lease that is
+// lost for a moment does not end it: a person who is asked then need not be asked anew.
+func (n *Node) fenceIsOver(r state.FenceRequest) error {
+	now, pending := n.State().Fencing[r.Node]
 	switch {
 	case !pending || now.Group != "" || now.Incarnation != r.Incarnation:
 		return fmt.Errorf("%s came back meanwhile", r.Node)
 	case now.Operator != n.self:
 		return fmt.Errorf("%s is to do it now", now.Operator)
-	case !n.admitted(st) || !n.keeper.Live():
-		return fmt.Errorf("%s has no lease any more", n.self)
 	}
 	return nil
 }
@@ -257,13 +266,20 @@ func (n *Node) operate(ctx context.Context, st *state.State) {
 				return // it came back meanwhile
 			}
 			target.May = func(context.Context) error { return n.mayFenceNode(r) }
+			target.Over = func() error { return n.fenceIsOver(r) }
 			o, err := n.fence(ctx, target, r.Action)
+			over := n.fenceIsOver(r)
+			if over != nil && len(o.Attempts) == 0 {
+				n.logger.Warn("fencing: nothing is done any more", "node", node, "why", over)
+				n.wake()
+				return // the log has not asked for what this came to
+			}
 			rctx, cancel := n.forReport(ctx, node, err == nil && o.Done)
 			if rerr := n.reportFenced(rctx, node, r.Incarnation, o, err); rerr != nil {
 				n.logger.Error("fencing: the outcome could not be recorded", "node", node, "done", o.Done, "err", rerr)
 			}
 			cancel()
-			if err != nil || !o.Done {
+			if (err != nil || !o.Done) && over == nil {
 				n.logger.Error("fencing failed", "node", node, "err", err, "again_in", fenceAgain)
 				select {
 				case <-ctx.Done():

@@ -39,6 +39,7 @@ type job struct {
 	trusted  bool                        // others may hear it
 	silence  func() time.Duration        // for how long nothing has been heard of the node
 	may      func(context.Context) error // Target.May; nil: not to be asked
+	over     func() error                // Target.Over; nil: not to be asked
 }
 
 // called is the target as the device calls it.
@@ -57,8 +58,12 @@ type final struct{ error }
 
 func (f final) Unwrap() error { return f.error }
 
-// refused is what Target.May has said: there was no attempt, and there is to be none.
-type refused struct{ error }
+// refused is what Target.May has said: there was no attempt, and there is to be none. Or
+// Target.Over, when there is nothing to wait for any more.
+type refused struct {
+	error
+	waited bool // it was Over
+}
 
 func (r refused) Unwrap() error { return r.error }
 

@@ -38,7 +38,7 @@ func (f *Fencer) Fence(ctx context.Context, t Target, action conf.FenceAction, n
 		target, _ := targetOf(d, t.Node)
 		j := job{
 			action: s.action, afterOff: s.afterOff, node: t.Node, port: target.Port,
-			silence: t.Silence, ends: t.Ends || t.Trusted, trusted: t.Trusted,
+			silence: t.Silence, ends: t.Ends || t.Trusted, trusted: t.Trusted, over: t.Over,
 		}
 		if j.silence == nil {
 			j.silence = func() time.Duration { return t.Silent + time.Since(began) }
@@ -96,8 +96,11 @@ func lastOfEach(failed []string) []string {
 }
 
 // brokenOff is the error when no device is to be asked any more, as of step s.
-func (c *course) brokenOff(s step, failed []string, why error) error {
-	before, after := strings.Join(lastOfEach(failed), "; "), ""
+func (c *course) brokenOff(s step, failed []string, why refused) error {
+	before, how, after := strings.Join(lastOfEach(failed), "; "), "was not asked", ""
+	if why.waited {
+		how = "waits no more"
+	}
 	if before != "" {
 		before += "; "
 	}
@@ -105,7 +108,7 @@ func (c *course) brokenOff(s step, failed []string, why error) error {
 		// Not switched on again: it may be off by now for another node, which was let.
 		after = fmt.Sprintf("; what %s has switched off for it stays off: see to it", strings.Join(off, ", "))
 	}
-	return fmt.Errorf("%slevel %d, device %s was not asked: %w%s", before, s.level, s.device, why, after)
+	return fmt.Errorf("%slevel %d, device %s %s: %w%s", before, s.level, s.device, how, why, after)
 }
 
 // levels returns those that the specification lets this node work through.
@@ -202,7 +205,7 @@ func (f *Fencer) let(ctx context.Context, dev device, j job) error {
 		_, _ = f.meta.of(ctx, a) // kept for act, which says what is wrong with it
 	}
 	if err := j.may(ctx); err != nil {
-		return refused{err}
+		return refused{error: err}
 	}
 	return nil
 }

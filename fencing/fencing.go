@@ -44,7 +44,7 @@ type Target struct {
 	Node string
 	// Silent is for how long nothing at all has been heard of the node, by the
 	// operating node's clock. A watchdog device waits until its timeout is over,
-	// counted from that; who fences has to end ctx when the node is heard again.
+	// counted from that.
 	Silent time.Duration
 	// Silence tells the same again while a device is at work; nil: it is counted
 	// on from Silent. A watchdog device does not believe that a node which is heard has reset itself.
@@ -60,6 +60,11 @@ type Target struct {
 	// in the midst of a level. It is not asked about switching on again what is down
 	// already, nor when a person confirms: that says what has been done.
 	May func(context.Context) error
+	// Over is asked every second by a device that waits for a person; nil: it waits until
+	// it is confirmed. An error says why nobody needs that any more, such as that the node is heard again, and ends
+	// Fence as one of May's does: who switched the node off now would end a healthy one. A
+	// device at work is not asked about it: what it may have done already is not taken back.
+	Over func() error
 }
 
 // DeviceStatus is a device as `keepbeat status` and `keepbeat fence test` show it.

@@ -17,6 +17,9 @@ type manual struct {
 	name string
 }
 
+// overLook is how often it is looked whether a person is still needed.
+const overLook = time.Second
+
 // confirmation is one that is waited for.
 type confirmation struct {
 	Waiting
@@ -31,19 +34,45 @@ func (m *manual) act(ctx context.Context, j job) error {
 	m.f.mu.Lock()
 	m.f.waiting = append(m.f.waiting, c)
 	m.f.mu.Unlock()
-	defer func() {
-		m.f.mu.Lock()
-		defer m.f.mu.Unlock()
-		m.f.waiting = slices.DeleteFunc(m.f.waiting, func(x *confirmation) bool { return x == c })
-	}()
 	m.f.log.Error("fencing: a person is needed: see to it that the node is off, then confirm",
 		"node", j.node, "device", m.name, "command", "keepbeat fence confirm "+j.node)
-	select {
-	case <-c.given:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("nobody has confirmed: %w", context.Cause(ctx))
+	look := time.NewTicker(overLook)
+	defer look.Stop()
+	for {
+		var why, over error
+		select {
+		case <-c.given:
+			return nil
+		case <-ctx.Done():
+			why = fmt.Errorf("nobody has confirmed: %w", context.Cause(ctx))
+		case <-look.C:
+			if j.over != nil {
+				over = j.over()
+			}
+			if over == nil {
+				continue
+			}
+			why = refused{error: over, waited: true}
+		}
+		if !m.f.forget(c) {
+			return nil // confirmed at this moment, and who did that was thanked
+		}
+		if over != nil {
+			m.f.log.Warn("fencing: no person is needed any more", "node", j.node, "device", m.name, "why", over)
+		}
+		return why
 	}
+}
+
+// forget ends the wait for a confirmation; false: it has been given.
+func (f *Fencer) forget(c *confirmation) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := slices.Index(f.waiting, c)
+	if i >= 0 {
+		f.waiting = slices.Delete(f.waiting, i, i+1)
+	}
+	return i >= 0
 }
 
 func (m *manual) look(context.Context, []conf.FenceTarget) error { return nil }

@@ -49,6 +49,8 @@ type Config struct {
 	Fabric bool
 	// Told makes the device say so before it is used.
 	Told bool
+	// Manual makes the device a person, who never says a word.
+	Manual bool
 	// Upgrade starts some nodes with a program that knows only an earlier format of
 	// the state, From; 0: the first.
 	Upgrade bool
@@ -152,6 +154,9 @@ func newWorld(cfg Config) *world {
 	if w.cfg.fences() {
 		w.spec.Fencing = &conf.Fencing{Action: conf.FenceReboot, PriorityDelay: time.Second}
 		d := conf.FenceDevice{Name: "switch", Type: conf.FenceScript, Program: "/bin/true", Timeout: time.Minute}
+		if cfg.Manual {
+			d.Type, d.Program = conf.FenceManual, ""
+		}
 		for _, n := range append(w.names(), router9) {
 			d.Targets = append(d.Targets, conf.FenceTarget{Node: n})
 		}
@@ -195,8 +200,11 @@ func (w *world) compaction() consensus.Compaction {
 }
 
 func (w *world) fencing(m *machine, g *gate) fencing.Service {
-	if !w.cfg.fences() {
+	switch {
+	case !w.cfg.fences():
 		return nil
+	case w.cfg.Manual:
+		return fencing.New(fencing.Config{Node: m.name, Logger: slog.New(w.handler(m.name))})
 	}
 	return device{w.power, m, g}
 }
