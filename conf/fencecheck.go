@@ -63,7 +63,7 @@ func misfits(s *Spec, l *Local) []misfit {
 			}
 		}
 	}
-	return append(out, ownWatchdog(s.Fencing, l)...)
+	return append(out, ownWatchdog(s, l)...)
 }
 
 // unfenced returns the directors that nothing can fence from another node.
@@ -113,7 +113,8 @@ func watchdogAlone(f *Fencing, l *Local) (out []misfit) {
 }
 
 // ownWatchdog looks at the devices that count on the watchdog of this node.
-func ownWatchdog(f *Fencing, l *Local) (out []misfit) {
+func ownWatchdog(s *Spec, l *Local) (out []misfit) {
+	f := s.Fencing
 	if f == nil {
 		return nil
 	}
@@ -127,8 +128,9 @@ func ownWatchdog(f *Fencing, l *Local) (out []misfit) {
 		}
 		// The daemon may have fed it just before it fell silent, and a watchdog
 		// may be late.
-		if least := l.Watchdog.Timeout * 3 / 2; d.Timeout < least {
-			out = append(out, misfit{device: d.Name, msg: fmt.Sprintf("device %s waits %s, and the watchdog of %s takes up to %s (ha.yaml); make its timeout %s or more", quote(d.Name), brief(d.Timeout), l.Name, brief(l.Watchdog.Timeout), brief(least))})
+		if d.Timeout < l.Watchdog.Timeout*3/2 {
+			enough := ResetWithin(s.Settings.Profile.Lease, s.longestStop(), l.Watchdog.Timeout)
+			out = append(out, misfit{device: d.Name, msg: fmt.Sprintf("device %s waits %s, and the watchdog of %s takes up to %s (ha.yaml); make its timeout %s or more", quote(d.Name), brief(d.Timeout), l.Name, brief(l.Watchdog.Timeout), brief(enough))})
 		}
 	}
 	return out
@@ -242,26 +244,27 @@ func (s *specReader) personWarnings(f *Fencing, levels map[string][][]string) {
 	}
 }
 
-// watchdogWarnings compares a watchdog device with all that comes before the
-// reset of a node that has fallen silent: its lease, stops that hang, its watchdog.
+// watchdogWarnings compares a watchdog device with all that comes before the reset of
+// a node that has fallen silent. The watchdogs of other nodes are not known here.
 func (s *specReader) watchdogWarnings(f *Fencing) {
-	var longest time.Duration
-	for _, g := range s.spec.Groups {
-		var stops time.Duration
-		for _, r := range g.Resources {
-			if r.Class == Fenced {
-				stops += r.StopTimeout
+	const parts = "2 leases, the longest stop of a group of class fenced, 5s for a loop that hangs"
+	lease, stop := s.spec.Settings.Profile.Lease, s.spec.longestStop()
+	for _, d := range f.Devices {
+		if d.Type != FenceWatchdog {
+			continue
+		}
+		at, others := s.fence.deviceAt[d.Name], ResetWithin(lease, stop, 0)
+		if l := s.local; l != nil && l.Watchdog.Device != "" && d.Target(l.Name) != nil {
+			switch need := ResetWithin(lease, stop, l.Watchdog.Timeout); {
+			case d.Timeout < l.Watchdog.Timeout*3/2: // ownWatchdog refuses it
+				continue
+			case d.Timeout < need:
+				s.warnf(at, "device %s waits %s, and %s may take %s to reset itself (%s, twice the timeout of its watchdog): it is not believed to have done so; make the timeout of the device that or more", quote(d.Name), brief(d.Timeout), l.Name, brief(need), parts)
+				continue
 			}
 		}
-		longest = max(longest, stops)
-	}
-	if s.local == nil || s.local.Watchdog.Device == "" || longest == 0 {
-		return
-	}
-	need := s.spec.Settings.Profile.Lease + longest + s.local.Watchdog.Timeout
-	for _, d := range f.Devices {
-		if d.Type == FenceWatchdog && d.Target(s.local.Name) != nil && d.Timeout < need {
-			s.warnf(s.fence.deviceAt[d.Name], "device %s waits %s; a stop that hangs ends in a reset after up to %s (lease, stop_timeout of the fenced resources of a group, watchdog): make its timeout that or more", quote(d.Name), brief(d.Timeout), brief(need))
+		if d.Timeout <= others {
+			s.warnf(at, "device %s waits %s, and a node may take %s and twice the timeout of its watchdog to reset itself (%s): it is not believed to have done so; make the timeout of the device that or more", quote(d.Name), brief(d.Timeout), brief(others), parts)
 		}
 	}
 }

@@ -122,7 +122,7 @@ groups: {web: {resources: [{vip: 10.0.0.1, class: fenced}]}}
 	}{
 		"the node that read it": {three, ""},
 		"a node whose watchdog is slow": {change(func(l *Local) { l.Name, l.Watchdog.Timeout = "director2", 30*time.Second }),
-			`device "dog" waits 20s, and the watchdog of director2 takes up to 30s (ha.yaml); make its timeout 45s or more`},
+			`device "dog" waits 20s, and the watchdog of director2 takes up to 30s (ha.yaml); make its timeout 1m26s or more`},
 		"a node without its watchdog": {change(func(l *Local) { l.Name, l.Watchdog = "director2", Watchdog{} }),
 			`device "dog" counts on the watchdog of director2, and ha.yaml there names none; add "watchdog: /dev/watchdog" to it`},
 		"a fourth node that nothing can fence": {change(func(l *Local) { l.Nodes = append(l.Nodes[:3:3], Node{"director4", Director}) }),
