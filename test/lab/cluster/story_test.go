@@ -5,7 +5,8 @@
 // Every test has a client that asks the address all the time and one observer
 // for each director; whatever the test is about, it fails when both directors
 // were ever seen to answer. Bounds on time are those that a busy machine keeps:
-// `make bench-failover` prints the milliseconds.
+// `make bench-failover` prints the milliseconds. What the machine has spoilt by its
+// own lateness, which is measured, is logged (see amiss).
 package cluster
 
 import (
