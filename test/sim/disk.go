@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -30,8 +31,10 @@ type disk struct {
 	promises   lease.Record
 	generation pair.Record
 	fuse       fuse
-	full       bool // there is no room for the log; a copy has some
-	orphan     bool // the machine goes on from a copy
+	full       bool          // there is no room for the log; a copy has some
+	orphan     bool          // the machine goes on from a copy
+	slow       time.Duration // what the next write of raft takes
+	opened     time.Duration // and the first one in a generation that it opens
 }
 
 // kind of a write.
@@ -124,6 +127,15 @@ func (d *disk) isFull() bool {
 	return d.full
 }
 
+// linger waits as long as the next write of raft is to take.
+func (d *disk) linger() {
+	d.mu.Lock()
+	t := d.slow
+	d.slow = 0
+	d.mu.Unlock()
+	time.Sleep(t)
+}
+
 func (d *disk) generationNow() pair.Record {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -176,6 +188,7 @@ func (s logStore) GetLog(index uint64, l *raft.Log) error {
 func (s logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
 func (s logStore) StoreLogs(ls []*raft.Log) error {
+	s.d.linger()
 	if s.d.isFull() {
 		return errFull
 	}
@@ -232,6 +245,7 @@ func (s stableStore) Get(key []byte) ([]byte, error) {
 }
 
 func (s stableStore) SetUint64(key []byte, val uint64) error {
+	s.d.linger()
 	s.d.write(ofLog, func() { s.d.numbers[string(key)] = val })
 	return nil
 }
@@ -278,6 +292,11 @@ func (s generations) Save(r pair.Record) error {
 	var last uint64
 	if !s.d.write(ofGeneration, func() { was, last, s.d.generation = s.d.generation, s.d.lastLocked(), m.Record }) {
 		return nil
+	}
+	if was.Force && !r.Force {
+		s.d.mu.Lock()
+		s.d.slow, s.d.opened = s.d.opened, 0
+		s.d.mu.Unlock()
 	}
 	if was.Current != r.Current && r.Force {
 		s.m.w.history.open(r.Current, was.Current, last)
