@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -425,6 +426,10 @@ func (n *Node) PrepareRestart(ctx context.Context) error {
 	}
 	if err := n.pair.restartable(); err != nil {
 		return err
+	}
+	if r, pending := st.Fencing[n.self]; pending && r.Group == "" {
+		// See own: without its incarnation it lets go of everything.
+		return fmt.Errorf("this node is being fenced by %s (%s): the next daemon would not be admitted before that has ended, and what runs here would stop; `keepbeat fence history` says what it fails for, mend that; if this cannot wait, `systemctl restart keepbeat` hands over what runs here", r.Operator, r.Why)
 	}
 	length := n.RestartLease()
 	for name, g := range st.Groups {
