@@ -14,7 +14,8 @@ import (
 // armedFormat is the format of the state from which the log knows of armed watchdogs.
 const armedFormat = 5
 
-// tellArmed puts into the log with which timeout this daemon has armed the watchdog. It
+// tellArmed puts into the log with which timeout this daemon has armed the watchdog, and how long
+// it may take to reset the machine by the specification that it follows. It
 // is the log that has it, and not the hellos: whoever is asked to fence this node when it is
 // silent may have been started since.
 func (n *Node) tellArmed(st *state.State) {
@@ -30,10 +31,15 @@ func (n *Node) tellArmed(st *state.State) {
 
 // armed is what the log does not know of a node's watchdog; nil: it knows it, or is not to be told.
 func armed(st *state.State, node string, boot uint64, timeout time.Duration) *state.Armed {
-	if x := st.Nodes[node]; st.Format < armedFormat || !x.Valid || x.Boot != boot || x.Watchdog == timeout {
+	within := time.Duration(0)
+	if timeout > 0 {
+		within = resetWithin(st, timeout)
+	}
+	x := st.Nodes[node]
+	if st.Format < armedFormat || st.Spec == nil || !x.Valid || x.Boot != boot || x.Watchdog == timeout && x.ResetWithin == within {
 		return nil
 	}
-	return &state.Armed{Node: node, Boot: boot, Timeout: timeout}
+	return &state.Armed{Node: node, Boot: boot, Timeout: timeout, Within: within}
 }
 
 // Resets says why it is not known that a node resets itself within a time of its last
@@ -53,7 +59,8 @@ func resets(st *state.State, node string, within time.Duration) error {
 		return fmt.Errorf("%s has not said since its daemon started that its watchdog is armed, so nothing says that it resets itself: `keepbeat status` says there why not; "+
 			"give it another device as the next level (`manual: yes` asks a person), or see to it that it is off and start it again", node)
 	}
-	need := conf.ResetWithin(st.Spec.Settings.Profile.Lease, longestStop(st), x.Watchdog)
+	// It may have fallen silent before the version in force came, or before it said what that makes of it.
+	need := max(x.ResetWithin, resetWithin(st, x.Watchdog))
 	if within < need {
 		return fmt.Errorf("%s may take %v to reset itself (2 leases, the longest stop of a group of class fenced, %v for a loop that hangs, twice the %v of its watchdog), and the device waits %v: make its timeout %v or more",
 			node, need, conf.LoopAge, x.Watchdog, within, need)
@@ -61,15 +68,16 @@ func resets(st *state.State, node string, within time.Duration) error {
 	return nil
 }
 
-// longestStop is how long the stop of a group may take that nothing but fencing can end,
-// one that was taken out of the specification and may still run among them.
-func longestStop(st *state.State) (longest time.Duration) {
+// resetWithin is how long a node may take, by the specification in force, to reset itself. Groups
+// that were taken out of it and may still run are among those whose stop is waited for.
+func resetWithin(st *state.State, watchdog time.Duration) time.Duration {
+	longest := time.Duration(0)
 	for name := range st.Groups {
 		if c := st.Runs(name); state.NeedsFencing(c) {
 			longest = max(longest, c.StopBudget())
 		}
 	}
-	return longest
+	return conf.ResetWithin(st.Spec.Settings.Profile.Lease, longest, watchdog)
 }
 
 // doubt writes into the status of the watchdog devices that this node may operate which of the nodes

@@ -24,7 +24,7 @@ func guarded() *state.State {
 			Settings: conf.Settings{Profile: conf.ProfileDefault}, Groups: []conf.Group{db, web},
 			Fencing: &conf.Fencing{Devices: []conf.FenceDevice{{Name: "dog", Type: conf.FenceWatchdog, Timeout: 87 * s, Targets: []conf.FenceTarget{{Node: "director2"}}}}},
 		},
-		Nodes:  map[string]state.Node{"director2": {Name: "director2", Boot: 7, Incarnation: 3, Valid: true, Director: true, Watchdog: 10 * s}},
+		Nodes:  map[string]state.Node{"director2": {Name: "director2", Boot: 7, Incarnation: 3, Valid: true, Director: true, Watchdog: 10 * s, ResetWithin: 87 * s}},
 		Groups: map[string]state.Group{"db": {Name: "db", Owner: "director2"}, "web": {Name: "web", Owner: "director2"}},
 	}
 }
@@ -46,7 +46,13 @@ func TestWhoIsKnownToResetItself(t *testing.T) {
 		"what was taken out of the specification may still run": {func(st *state.State) {
 			st.Leaving = map[string]conf.Group{"db": {Name: "db", Resources: []conf.Resource{{Class: conf.Fenced, StopTimeout: 2 * time.Minute}}}}
 		}, 87 * time.Second, "may take "},
-		"what the guard cuts off is not waited for": {func(st *state.State) { st.Spec.Groups = st.Spec.Groups[1:]; delete(st.Groups, "db") }, 26 * time.Second, ""},
+		"what the guard cuts off is not waited for": {func(st *state.State) {
+			st.Spec.Groups = st.Spec.Groups[1:]
+			delete(st.Groups, "db")
+			alter(st, func(x *state.Node) { x.ResetWithin = 26 * time.Second })
+		}, 26 * time.Second, ""},
+		"one that does not know that stops are to be quicker": {func(st *state.State) { st.Spec.Groups[0].Resources[0].StopTimeout = time.Second }, 86 * time.Second, "may take 1m27s"},
+		"one that has not said that stops take longer":        {func(st *state.State) { st.Spec.Groups[0].Resources[0].StopTimeout = time.Hour }, 87 * time.Second, "may take 1h0m27s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			st := guarded()
@@ -107,6 +113,7 @@ func TestADaemonSaysThatItHasArmedItsWatchdog(t *testing.T) {
 		"once":                             {nil, 7, 10 * time.Second, false},
 		"that the driver has made less":    {nil, 7, 8 * time.Second, true},
 		"that it is not":                   {nil, 7, 0, true},
+		"that stops are quicker now":       {func(st *state.State) { st.Spec.Groups[0].Resources[0].StopTimeout = 9 * time.Second }, 7, 10 * time.Second, true},
 		"not before it is admitted":        {nil, 8, 8 * time.Second, false},
 		"not when it is revoked":           {func(st *state.State) { alter(st, func(x *state.Node) { x.Valid = false }) }, 7, 8 * time.Second, false},
 		"not when nobody would understand": {func(st *state.State) { st.Format = armedFormat - 1 }, 7, 8 * time.Second, false},
@@ -117,7 +124,7 @@ func TestADaemonSaysThatItHasArmedItsWatchdog(t *testing.T) {
 				c.change(st)
 			}
 			say := armed(st, "director2", c.boot, c.timeout)
-			if (say != nil) != c.says || say != nil && *say != (state.Armed{Node: "director2", Boot: 7, Timeout: c.timeout}) {
+			if (say != nil) != c.says || say != nil && (say.Node != "director2" || say.Boot != 7 || say.Timeout != c.timeout) {
 				t.Errorf("it says %+v", say)
 			}
 		})

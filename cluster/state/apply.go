@@ -159,7 +159,7 @@ func (e *edit) admit(a Admit) Result {
 	n.Incarnation++
 	n.Valid, n.Since, n.Why, n.LongLease, n.Left, n.Format = true, e.at, why, 0, false, a.Format
 	if newStart {
-		n.Problems, n.Unsettled, n.Watchdog = nil, nil, 0
+		n.Problems, n.Unsettled, n.Watchdog, n.ResetWithin = nil, nil, 0, 0
 		if e.Format >= 3 && e.Spec != nil && e.Spec.IPVS != nil && e.Spec.IPVS.Sync != nil {
 			n.Unsettled = map[string]string{"": "it has just started"}
 		}
@@ -196,7 +196,7 @@ func (e *edit) leave(l Leave) Result {
 	if owned := e.OwnedBy(l.Node); len(owned) > 0 {
 		return refuse("node %s still owns %s", l.Node, owned[0])
 	}
-	n.Valid, n.Since, n.Why, n.LongLease, n.Left, n.Watchdog = false, e.at, "stopped by an operator", 0, true, 0
+	n.Valid, n.Since, n.Why, n.LongLease, n.Left, n.Watchdog, n.ResetWithin = false, e.at, "stopped by an operator", 0, true, 0, 0
 	e.setNode(n)
 	e.dropManual(l.Node)
 	e.note("", l.Node, "left: "+n.Why)
@@ -375,10 +375,10 @@ func (e *edit) armed(a Armed) Result {
 		return refuse("an armed watchdog counts when every node runs a version of keepbeat that knows it")
 	case !n.Valid || n.Boot != a.Boot:
 		return refuse("the daemon of node %s that has armed its watchdog is not admitted any more", a.Node)
-	case a.Timeout < 0:
-		return refuse("a timeout of %v that no watchdog has", a.Timeout)
+	case a.Timeout < 0 || a.Within < a.Timeout:
+		return refuse("a reset within %v by a watchdog of %v, which cannot be", a.Within, a.Timeout)
 	}
-	n.Watchdog = a.Timeout
+	n.Watchdog, n.ResetWithin = a.Timeout, a.Within
 	e.setNode(n)
 	return Result{}
 }

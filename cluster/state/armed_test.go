@@ -7,7 +7,7 @@ import (
 
 func TestAWatchdogIsArmedByTheDaemonThatSaysSo(t *testing.T) {
 	armed := func(boot uint64, timeout time.Duration) Command {
-		return Command{Armed: &Armed{Node: "a", Boot: boot, Timeout: timeout}}
+		return Command{Armed: &Armed{Node: "a", Boot: boot, Timeout: timeout, Within: 3 * timeout}}
 	}
 	again := func(boot, after uint64) Command { return readmit(boot, after, true) }
 	for name, c := range map[string]struct {
@@ -26,7 +26,8 @@ func TestAWatchdogIsArmedByTheDaemonThatSaysSo(t *testing.T) {
 		"who is revoked says nothing new":            {[]Command{revokeOf(1), armed(11, 10*time.Second)}, true, 0},
 		"a clean stop stops it": {[]Command{armed(11, 10*time.Second), stoppedOf(1, 1), {Stopped: &Stopped{Group: "db", Node: "a", Incarnation: 1, Epoch: 1}},
 			{Leave: &Leave{Node: "a", Incarnation: 1}}}, false, 0},
-		"no timeout is negative": {[]Command{armed(11, -1)}, true, 0},
+		"no timeout is negative":         {[]Command{armed(11, -1)}, true, 0},
+		"nor is it longer than the rest": {[]Command{{Armed: &Armed{Node: "a", Boot: 11, Timeout: 2, Within: 1}}}, true, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := fencedClass(t)
@@ -38,8 +39,8 @@ func TestAWatchdogIsArmedByTheDaemonThatSaysSo(t *testing.T) {
 				}
 				s = after
 			}
-			if got := s.Nodes["a"].Watchdog; got != c.want {
-				t.Errorf("armed with %v, want %v", got, c.want)
+			if got := s.Nodes["a"]; got.Watchdog != c.want || got.ResetWithin != 3*c.want {
+				t.Errorf("armed with %v, reset within %v, want %v", got.Watchdog, got.ResetWithin, c.want)
 			}
 		})
 	}
@@ -48,7 +49,7 @@ func TestAWatchdogIsArmedByTheDaemonThatSaysSo(t *testing.T) {
 func TestAnEarlierFormatKnowsNoArmedWatchdogs(t *testing.T) {
 	s := fencedClass(t)
 	s.Format = 4
-	after, r := s.Apply(s.Index+1, Command{Armed: &Armed{Node: "a", Boot: 11, Timeout: time.Second}})
+	after, r := s.Apply(s.Index+1, Command{Armed: &Armed{Node: "a", Boot: 11, Timeout: time.Second, Within: time.Second}})
 	if r.Refused == "" || after.Nodes["a"].Watchdog != 0 {
 		t.Errorf("%+v", after.Nodes["a"])
 	}

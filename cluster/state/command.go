@@ -157,6 +157,7 @@ type Armed struct {
 	Node    string        `json:"node"`
 	Boot    uint64        `json:"boot"`
 	Timeout time.Duration `json:"timeout"`
+	Within  time.Duration `json:"within"` // of the node's last sign of life, by the specification that it follows
 }
 
 // LongLease announces the lease before a planned restart, so that the leader changes

@@ -97,6 +97,9 @@ type Node struct {
 	// Watchdog is the timeout of the node's watchdog, which the daemon of Boot has
 	// armed; 0: that daemon has not said so. Whoever waits for the reset counts on it.
 	Watchdog time.Duration `json:"watchdog,omitempty"`
+	// ResetWithin is how long it may take to reset itself by the specification that it
+	// followed when it said so: one that has fallen silent does not know a newer.
+	ResetWithin time.Duration `json:"reset_within,omitempty"`
 	// Problems says, by group, why the node could not run it: "eth1: no carrier".
 	Problems map[string]string `json:"problems,omitempty"`
 	// Unsettled says, by group, why the node could run it and would better a
