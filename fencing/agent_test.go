@@ -462,3 +462,26 @@ func TestValidateAgents(t *testing.T) {
 		})
 	}
 }
+
+// The other one of a pair runs on behind a fence that only cuts it off, and takes that as the proof that it was not fenced.
+func TestADeviceThatOnlyCutsOffIsRefusedForAPair(t *testing.T) {
+	for _, c := range []struct {
+		actions string
+		pair    bool
+		want    string
+	}{
+		{"off on! status", false, ""},
+		{"off on! status", true, "cuts a node off and does not end it, which is not enough for a pair (`quorum: fencing`): use a device that switches it off, or add a witness"},
+		{"off on reboot status", true, ""},
+	} {
+		cfg, _ := fake(t, meta(c.actions, "plug!"), "")
+		cfg.Pair = c.pair
+		var got []string
+		for _, p := range Validate(t.Context(), cfg, fakeDevice(nil, "a-7")) {
+			got = append(got, strings.TrimPrefix(p.String(), "device x: fence_fake "))
+		}
+		if text := strings.Join(got, "\n"); text != c.want {
+			t.Errorf("%s, in a pair %v: %q, want %q", c.actions, c.pair, text, c.want)
+		}
+	}
+}

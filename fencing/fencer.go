@@ -22,6 +22,9 @@ type Config struct {
 	Node   string       // this node
 	Nodes  []conf.Node  // `nodes:` of ha.yaml, for the roles; a node that is not in it is taken for a director
 	Logger *slog.Logger // nil discards
+	// Pair says that a fenced node has to have ended: the rule `quorum: fencing` takes it as
+	// the proof that a node was not fenced that it runs.
+	Pair bool
 
 	AgentDir  string // of fence agents; default DefaultAgentDir
 	PluginDir string // of external/* plugins; default DefaultPluginDir

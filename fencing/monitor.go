@@ -225,6 +225,11 @@ func Validate(ctx context.Context, cfg Config, spec *conf.Fencing) []Problem {
 			return
 		}
 		found[i] = dev.problems(ctx)
+		if cfg.Pair && d.Type == conf.FenceAgent {
+			if m, err := f.meta.of(ctx, &agent{f: f, spec: d, path: cfg.programPath(d)}); err == nil && m.onItself {
+				found[i] = append(found[i], Problem{Device: d.Name, Msg: d.Program + " cuts a node off and does not end it, which is not enough for a pair (`quorum: fencing`): use a device that switches it off, or add a witness"})
+			}
+		}
 	})
 	return slices.Concat(found...)
 }

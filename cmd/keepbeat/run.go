@@ -288,7 +288,7 @@ func checkDevices(f *conf.Fencing, local *conf.Local, warn func(string)) error {
 	ctx, cancel := context.WithTimeout(context.Background(), devicesTime)
 	defer cancel()
 	var errs []error
-	for _, p := range fencing.Validate(ctx, fencing.Config{Node: local.Name, Nodes: local.Nodes}, f) {
+	for _, p := range fencing.Validate(ctx, fencing.Config{Node: local.Name, Nodes: local.Nodes, Pair: local.Quorum == conf.QuorumFencing}, f) {
 		if p.Warning {
 			warn("fencing: " + p.String())
 			continue
