@@ -1,9 +1,11 @@
 package watchdog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -351,12 +353,18 @@ func TestArmWithoutLoopsIsRefused(t *testing.T) {
 }
 
 func TestWithoutADeviceEverythingIsThereAndDoesNothing(t *testing.T) {
-	w, err := New(Config{Reset: func(string, time.Duration) error { panic("reset") }})
+	var log bytes.Buffer
+	w, err := New(Config{Reset: func(string, time.Duration) error { panic("reset") }, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.Register("actor", s).Turn()
-	w.Starve("no device")
+	for i := range 100 { // it is asked for at every turn of the actor
+		w.Starve(fmt.Sprintf("no device, for %d s", i))
+	}
+	if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), "no device, for 0 s") {
+		t.Errorf("%d lines in the log:\n%s", n, log.String())
+	}
 	if err := errors.Join(w.Arm(t.Context()), w.Disarm(t.Context()), w.Abandon(t.Context())); err != nil {
 		t.Error(err)
 	}
