@@ -2,25 +2,33 @@ package site
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestWhyAProgramWasKilledIsSaid(t *testing.T) {
-	soon := 10 * time.Millisecond
-	late, cancel := context.WithTimeout(t.Context(), soon)
-	defer cancel()
-	ended, end := context.WithCancel(t.Context())
-	defer time.AfterFunc(soon, end).Stop()
-	for _, c := range []struct {
-		name, want string
-		ctx        context.Context
-	}{
-		{"it took too long", "killed at its time-out", late},
-		{"the daemon ends", "killed, since keepbeat stops or has no use for it any more", ended},
-	} {
-		if err := run(c.ctx, "", []string{"/bin/sleep", "600"}); err == nil || err.Error() != c.want {
-			t.Errorf("%s: %v", c.name, err)
+	killed := func(ctx context.Context, want, script string) {
+		t.Helper()
+		if err := run(ctx, "", []string{"/bin/sh", "-c", script}); err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
 		}
 	}
+	late, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	killed(late, "killed at its time-out", "exec sleep 600")
+
+	started := filepath.Join(t.TempDir(), "started")
+	if err := unix.Mkfifo(started, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ended, end := context.WithCancel(t.Context())
+	go func() {
+		_, _ = os.ReadFile(started) // it returns when the program has opened and closed it
+		end()
+	}()
+	killed(ended, "killed, since keepbeat stops or has no use for it any more", "echo >"+started+"; exec sleep 600")
 }
