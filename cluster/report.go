@@ -274,6 +274,19 @@ func (n *Node) askAll(ctx context.Context) map[string]*LocalStatus {
 	return all
 }
 
+// alsoJoins names a node that joins together with this one and is not heard; empty: there is none.
+func alsoJoins(m *state.Members, name, self string, heard map[string]consensus.Member) string {
+	if m == nil || !slices.Contains(m.Joining, name) {
+		return ""
+	}
+	for _, other := range m.Joining {
+		if _, there := heard[other]; !there && other != name && other != self {
+			return other
+		}
+	}
+	return ""
+}
+
 func (n *Node) nodeStatus(st *state.State, c conf.Node, p link.Peer, here *LocalStatus) NodeStatus {
 	logged := st.Nodes[c.Name]
 	s := NodeStatus{Name: c.Name, Role: c.Role.String(), Incarnation: logged.Incarnation, Owns: st.OwnedBy(c.Name), Here: here}
@@ -293,6 +306,9 @@ func (n *Node) nodeStatus(st *state.State, c conf.Node, p link.Peer, here *Local
 		s.State = p.State.String()
 		if !logged.Valid {
 			s.State, s.Why = "joining", "not admitted by the log yet"
+			if other := alsoJoins(st.Members, c.Name, n.self, n.heard()); other != "" {
+				s.Why = fmt.Sprintf("it votes when %s follows as well, which is not heard: start that one, or take it out again (`keepbeat node remove %[1]s`)", other)
+			}
 		}
 	default:
 		s.State, s.Why = "down", "not heard on any link"

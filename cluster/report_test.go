@@ -9,6 +9,9 @@ import (
 	"github.com/keepbeat/keepbeat/cluster/link"
 	"github.com/keepbeat/keepbeat/conf"
 	"github.com/keepbeat/keepbeat/resources"
+
+	"github.com/keepbeat/keepbeat/cluster/consensus"
+	"github.com/keepbeat/keepbeat/cluster/state"
 )
 
 func TestAClusterThatHasNotBegunSaysWhatItWaitsForAndNothingElse(t *testing.T) {
@@ -160,5 +163,27 @@ func TestANodeOfAPairSaysEachThingOnce(t *testing.T) {
 		if got := trouble(s); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q", name, got)
 		}
+	}
+}
+
+// A name that was misspelt keeps every other newcomer waiting.
+func TestANewcomerThatWaitsForAnotherNamesIt(t *testing.T) {
+	heard := map[string]consensus.Member{"director2": {}, "arbiter": {}}
+	for _, c := range []struct {
+		joining []string
+		name    string
+		want    string
+	}{
+		{[]string{"arbiter", "typo"}, "arbiter", "typo"},
+		{[]string{"arbiter"}, "arbiter", ""},
+		{[]string{"arbiter", "director1"}, "arbiter", ""}, // director1 is this node
+		{[]string{"typo"}, "director2", ""},
+	} {
+		if got := alsoJoins(&state.Members{Joining: c.joining}, c.name, "director1", heard); got != c.want {
+			t.Errorf("%v, %s: waits for %q, want %q", c.joining, c.name, got, c.want)
+		}
+	}
+	if got := alsoJoins(nil, "arbiter", "director1", heard); got != "" {
+		t.Errorf("without a change of nodes: %q", got)
 	}
 }

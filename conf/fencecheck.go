@@ -214,6 +214,10 @@ func (s *specReader) fencingWarnings() {
 	case f.PriorityDelay > 0 && wait > 0 && f.PriorityDelay < 2*wait:
 		s.warnf(at, "priority_fencing_delay (%s) is less than twice what random_delay and the delay of a device may add (%s): the node with more at stake may be fenced by the other; make it %s or more", brief(f.PriorityDelay), brief(wait), brief(2*wait))
 	}
+	// A node that is not heard sees that later than one that does not hear.
+	if seen := s.spec.Settings.Profile.Lease * 13 / 10; pair && f.PriorityDelay > 0 && f.PriorityDelay < seen {
+		s.warnf(at, "priority_fencing_delay (%s) is less than 1.3 leases (%s): where one node hears the other and is not heard, the one with more at stake may be fenced; make it %s or more, and what the device takes", brief(f.PriorityDelay), brief(seen), brief(seen))
+	}
 	s.personWarnings(f, levels)
 	s.watchdogWarnings(f)
 }

@@ -2,6 +2,7 @@ package conf
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -180,6 +181,33 @@ func TestNoMessageShowsASecret(t *testing.T) {
 		}
 		if s := err.Error() + fmt.Sprint(warns); strings.Contains(s, "hunter2") {
 			t.Errorf("%s: %s", params, s)
+		}
+	}
+}
+
+// Under profile calm a lease is longer than the default delay.
+func TestADelayShorterThanALeaseIsWarnedOf(t *testing.T) {
+	for _, c := range []struct {
+		profile Profile
+		rule    Quorum
+		text    string
+		warned  bool
+	}{
+		{ProfileDefault, QuorumFencing, "", false},
+		{ProfileCalm, QuorumFencing, "", true},
+		{ProfileCalm, QuorumFencing, "  priority_fencing_delay: 3s\n", false},
+		{ProfileCalm, QuorumPing, "", false},
+	} {
+		local := pairOf(c.rule)
+		local.Profile = c.profile
+		_, warnings, err := ParseSpec(Files{Haresources: []byte("fencing:\n" + c.text + "  devices:\n    power: {script: /bin/true, targets: [director1, director2]}\n" +
+			"groups:\n  web: {prefer: [director1], resources: [{vip: 10.0.0.200/24/eth0}]}\n")}, local)
+		if err != nil {
+			t.Fatal(err)
+		}
+		warned := slices.ContainsFunc(warnings, func(w Warning) bool { return strings.Contains(w.String(), "is less than 1.3 leases (2.6s)") })
+		if warned != c.warned {
+			t.Errorf("profile %s, quorum %v, %q: %v", c.profile.Name, c.rule, c.text, warnings)
 		}
 	}
 }
