@@ -9,10 +9,13 @@ const tellLimit = 250 * time.Millisecond
 
 // Starve resets this machine: the device is never fed again, and Config.Reset is
 // asked to be quicker. It returns at once and cannot be taken back; the first reason counts. A device
-// that is not armed yet is opened first. Without a device it only logs.
+// that is not armed yet is opened first. Without a device it only logs, the first reason too.
 func (w *Watchdog) Starve(why string) {
 	if w.cfg.Device == "" {
-		w.log.Error("this machine should be reset, and has no watchdog configured", "why", why)
+		// starved stays as it is: one of the former configuration goes on until it is let go.
+		if w.missed.CompareAndSwap(false, true) {
+			w.log.Error("this machine should be reset, and has no watchdog configured", "why", why)
+		}
 		return
 	}
 	if !w.starved.CompareAndSwap(nil, &why) {

@@ -51,6 +51,7 @@ type Watchdog struct {
 	beats beats
 
 	starved atomic.Pointer[string] // why; set once
+	missed  atomic.Bool            // Starve found no device configured, and said so
 	dying   sync.WaitGroup         // what Starve began
 	wake    chan struct{}
 
