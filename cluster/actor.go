@@ -27,7 +27,7 @@ const (
 func (n *Node) act(ctx context.Context) {
 	next := time.NewTimer(0)
 	defer next.Stop()
-	var voters, latest uint64
+	var voters uint64
 	var ready time.Time
 	var unknown failing
 	for {
@@ -54,12 +54,6 @@ func (n *Node) act(ctx context.Context) {
 		if st.Voters.Index != voters {
 			voters = st.Voters.Index
 			n.keeper.Configure(lease.Voters{Index: voters, IDs: st.Voters.IDs})
-		}
-		// What is put into the log is told at once (Configured); this is for what it
-		// held at the start, and for what a new leader has taken out of it.
-		if index, ids := n.cons.Latest(); index != latest && index >= voters {
-			latest = index
-			n.keeper.Latest(lease.Voters{Index: index, IDs: ids})
 		}
 		if !n.followNodes(st) {
 			n.bowOut()

@@ -213,9 +213,13 @@ func New(cfg Config) (*Node, error) {
 			_, _, ok := n.pairRule(n.State())
 			return ok
 		},
-		// A voter that has helped to make a configuration names it in every promise from then on.
-		Configured: func(index uint64, ids []string) { n.keeper.Latest(lease.Voters{Index: index, IDs: ids}) },
-		Changed:    n.wake, Failed: n.fail, Now: time.Now, Recorder: cfg.Recorder, Compaction: cfg.Compaction, Logger: cfg.Logger,
+		// A voter that has helped to make a configuration names it in every promise from
+		// then on. That waits for no loop: each may be late, and the keeper's for the disk.
+		Configured: func(self string, index uint64, ids []string) {
+			n.keeper.Rename(self)
+			n.keeper.Latest(lease.Voters{Index: index, IDs: ids})
+		},
+		Changed: n.wake, Failed: n.fail, Now: time.Now, Recorder: cfg.Recorder, Compaction: cfg.Compaction, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, err

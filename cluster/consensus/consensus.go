@@ -48,9 +48,12 @@ type Config struct {
 	// Pair says whether the rule of a pair is in force: two voters, of which one
 	// that is stopped cleanly gives up its vote. nil: never.
 	Pair func() bool
-	// Configured is told the voters of each configuration that has been put into
-	// this node's log, before this node acknowledges it; it must not block. nil: nobody is.
-	Configured func(index uint64, ids []string)
+	// Configured is told under which server id this node votes, and the newest
+	// configuration of voters in its log, committed or not: of each that is put into the
+	// log before this node acknowledges it, and of what the log holds before raft
+	// begins. It goes back only when raft takes an entry out. It must not block, nor ask
+	// Latest. nil: nobody is.
+	Configured func(self string, index uint64, ids []string)
 	// Changed is called after every change of state or leadership; it must not block.
 	Changed func()
 	// Failed is called once when this node cannot go on (its disk hangs).
@@ -122,6 +125,7 @@ type Consensus struct {
 	run     atomic.Pointer[running] // nil: stopped (Halt)
 
 	digests digests
+	newest  newest
 
 	restart sync.Mutex // held while raft is stopped or started
 
@@ -133,7 +137,6 @@ type Consensus struct {
 	// raft has refused commands for a transfer of leadership; zero: it does not.
 	lastCommand, refusing time.Time
 	waiters               map[chan struct{}]bool
-	latest                state.Voters      // as Latest has found it last
 	beginning             atomic.Bool       // bootstrapOverATerm is under way
 	reached               map[string]uint64 // by node: the last index that it has said it has applied
 	whole                 *state.State      // as LogState has read it last
@@ -150,7 +153,12 @@ func New(cfg Config) (*Consensus, error) {
 	if c.found, err = lastCommand(cfg.Stores.Log); err != nil {
 		return nil, fmt.Errorf("consensus: %w", err)
 	}
-	c.fsm = newFSM(c.applied, c.digests.note, cfg.Recorder)
+	c.newest.state, c.newest.tell = c.State, func(v state.Voters) {
+		if cfg.Configured != nil {
+			cfg.Configured(c.Self(), v.Index, v.IDs)
+		}
+	}
+	c.fsm = newFSM(c.applied, c.digests.note, c.newest.restored, cfg.Recorder)
 	return c, c.begin()
 }
 
@@ -180,23 +188,10 @@ func (c *Consensus) applied(cmd *state.Command) {
 func (c *Consensus) State() *state.State { return c.fsm.state.Load() }
 
 // Latest returns the newest configuration of voters in this node's log,
-// committed or not, with its index; 0 when it is just changing.
+// committed or not, with its index.
 func (c *Consensus) Latest() (index uint64, ids []string) {
-	ids = c.latestVoters()
-	c.mu.Lock()
-	known := c.latest
-	c.mu.Unlock()
-	if known.Index != 0 && slices.Equal(known.IDs, ids) {
-		return known.Index, ids
-	}
-	index = c.configurationIndex(ids)
-	if index == 0 || !slices.Equal(ids, c.latestVoters()) {
-		return 0, nil
-	}
-	c.mu.Lock()
-	c.latest = state.Voters{Index: index, IDs: ids}
-	c.mu.Unlock()
-	return index, ids
+	v := c.newest.get()
+	return v.Index, v.IDs
 }
 
 // configurationIndex finds where a configuration stands in the log: raft's own

@@ -25,15 +25,14 @@ type disk struct {
 	raft.StableStore
 	logger *slog.Logger
 	failed func(error)
-	// told of each configuration of servers that stands in the log, before raft can answer for it
-	configured func(raft.Configuration, uint64)
-	over       chan struct{}             // closed when raft is to stop
-	raft       atomic.Pointer[raft.Raft] // nil while it is being made
-	stuck      atomic.Pointer[time.Time] // since when a write has been waiting; nil: none does
-	began      atomic.Pointer[time.Time] // when the write of entries that is under way began; nil: none is
-	took       atomic.Int64              // nanoseconds, the last write of entries
-	fault      atomic.Pointer[error]     // why raft could not be made
-	absent     atomic.Bool               // raft, while it was being made, has asked for an entry that is not there
+	newest *newest
+	over   chan struct{}             // closed when raft is to stop
+	raft   atomic.Pointer[raft.Raft] // nil while it is being made
+	stuck  atomic.Pointer[time.Time] // since when a write has been waiting; nil: none does
+	began  atomic.Pointer[time.Time] // when the write of entries that is under way began; nil: none is
+	took   atomic.Int64              // nanoseconds, the last write of entries
+	fault  atomic.Pointer[error]     // why raft could not be made
+	absent atomic.Bool               // raft, while it was being made, has asked for an entry that is not there
 }
 
 // retryWrite is how long after a failed write of a term or a vote the next try
@@ -118,12 +117,16 @@ func (d *disk) StoreLogs(l []*raft.Log) error {
 	if err := d.LogStore.StoreLogs(l); err != nil {
 		return err
 	}
-	for _, e := range l {
-		if e.Type == raft.LogConfiguration && d.configured != nil {
-			d.configured(raft.DecodeConfiguration(e.Data), e.Index)
-		}
-	}
+	d.newest.stored(l)
 	return nil
+}
+
+// DeleteRange implements raft.LogStore.
+func (d *disk) DeleteRange(from, to uint64) error {
+	if err := d.LogStore.DeleteRange(from, to); err != nil {
+		return err
+	}
+	return d.newest.deleted(d, from)
 }
 
 // slow returns how long the last write of entries took, or the present one has so far.

@@ -11,10 +11,11 @@ import (
 
 // fsm feeds committed entries to the pure state.
 type fsm struct {
-	state   atomic.Pointer[state.State]
-	changed func(cmd *state.Command) // after each entry; nil for a configuration or snapshot
-	noted   func(*state.State)       // of each that becomes the state
-	record  Recorder                 // may be nil
+	state    atomic.Pointer[state.State]
+	changed  func(cmd *state.Command) // after each entry; nil for a configuration or snapshot
+	noted    func(*state.State)       // of each that becomes the state
+	restored func(*state.State)       // of a snapshot that has become the state, before raft answers for it
+	record   Recorder                 // may be nil
 }
 
 // Recorder is told of everything that changes the state, in its order.
@@ -27,8 +28,8 @@ type Recorder interface {
 	Restored(s *state.State)
 }
 
-func newFSM(changed func(*state.Command), noted func(*state.State), record Recorder) *fsm {
-	f := &fsm{changed: changed, noted: noted, record: record}
+func newFSM(changed func(*state.Command), noted, restored func(*state.State), record Recorder) *fsm {
+	f := &fsm{changed: changed, noted: noted, restored: restored, record: record}
 	f.state.Store(state.New())
 	return f
 }
@@ -94,6 +95,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		return nil // an older one of this very log, read again
 	}
 	f.store(s)
+	f.restored(s)
 	if f.record != nil {
 		f.record.Restored(s)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -126,11 +125,9 @@ func (c *Consensus) begin() error {
 	rc.SnapshotThreshold, rc.TrailingLogs, rc.SnapshotInterval = compact.After, compact.Keep, compact.Every
 	rc.Logger = transport.HCLog(c.cfg.Logger, "raft")
 	t := c.cfg.Transport(self)
-	d := &disk{LogStore: c.cfg.Stores.Log, StableStore: c.cfg.Stores.Stable, logger: c.cfg.Logger, failed: c.cfg.Failed, over: make(chan struct{})}
-	if c.cfg.Configured != nil {
-		d.configured = func(f raft.Configuration, index uint64) {
-			c.cfg.Configured(index, slices.Sorted(slices.Values(voters(f))))
-		}
+	d := &disk{LogStore: c.cfg.Stores.Log, StableStore: c.cfg.Stores.Stable, logger: c.cfg.Logger, failed: c.cfg.Failed, newest: &c.newest, over: make(chan struct{})}
+	if err := c.newest.read(c.cfg.Stores.Log); err != nil {
+		return errors.Join(fmt.Errorf("consensus: %w", err), t.Close())
 	}
 	r, err := d.start(func() (*raft.Raft, error) { return raft.NewRaft(rc, c.fsm, d, d, c.cfg.Stores.Snapshots, t) })
 	if err != nil {
@@ -302,7 +299,6 @@ func (c *Consensus) Reform(g pair.Generation, save func() error) error {
 	}
 	c.mu.Lock()
 	c.generation = g
-	c.latest.Index = 0
 	c.mu.Unlock()
 	if err := c.begin(); err != nil {
 		return err

@@ -60,6 +60,15 @@ func (h *Holder) Configure(v Voters) {
 // Latest tells the newest configuration in this node's log, committed or not.
 func (h *Holder) Latest(v Voters) { h.latest = v }
 
+// Newest returns the newest configuration in this node's log, committed or not.
+// One that is applied stands in the log, whoever has told of it first.
+func (h *Holder) Newest() Voters {
+	if h.latest.Index < h.config.Index {
+		return h.config
+	}
+	return h.latest
+}
+
 // Pair names the other node of a pair, whose promise GoAlone may stand in for.
 // While contested, its word is not asked for any more, and the lease needs
 // GoAlone as well: what was decided without it has to go on holding.

@@ -71,8 +71,6 @@ type vote struct {
 	from string
 	boot uint64
 	m    Message
-	cfg  *Voters
-	id   string // this voter's new name
 }
 
 // NewKeeper returns a keeper; Run makes it work.
@@ -308,11 +306,7 @@ func (k *Keeper) Refused() (refused, majority int) {
 func (k *Keeper) Configure(v Voters) {
 	k.mu.Lock()
 	k.h.Configure(v)
-	newer := v.Index >= k.h.latest.Index
 	k.mu.Unlock()
-	if newer {
-		k.Latest(v)
-	}
 }
 
 // Rename tells this node's server id: a pair changes it with the generation.
@@ -322,7 +316,6 @@ func (k *Keeper) Rename(id string) {
 	k.id = id
 	k.mu.Unlock()
 	if changed {
-		k.enqueue(vote{id: id})
 		k.Kick()
 	}
 }
@@ -382,12 +375,12 @@ func (k *Keeper) RevokedHere(node string, incarnation uint64) bool {
 }
 
 // Latest tells the newest configuration in this node's log, committed or not
-// (consensus.Latest). It has to be told before this node acknowledges it.
+// (consensus.Configured). It has to be told before this node acknowledges it, and
+// that of the log that it starts with before Run.
 func (k *Keeper) Latest(v Voters) {
 	k.mu.Lock()
 	k.h.Latest(v)
 	k.mu.Unlock()
-	k.enqueue(vote{cfg: &v})
 }
 
 // SetLength changes the length of leases asked for from now on.
@@ -536,6 +529,7 @@ func (k *Keeper) Deaf(node string) bool {
 type voter interface {
 	Configure(Voters)
 	Rename(id string)
+	Is(id string, c Voters) bool
 	Renew(now time.Duration, node string, boot uint64, r Renew) (Message, *Record)
 	Revoke(now time.Duration, from string, r Revoke) (Message, *Record)
 	Due(now time.Duration) (Message, []string, *Record)
@@ -564,14 +558,29 @@ func (k *Keeper) vote(ctx context.Context) {
 	}
 }
 
+// follow tells the voter its name and the newest configuration in this node's log,
+// as they are at this moment. It says whether something of that is new to it.
+func (k *Keeper) follow(v voter) (news bool) {
+	k.mu.Lock()
+	id, config := k.id, k.h.Newest()
+	k.mu.Unlock()
+	if v.Is(id, config) {
+		return false
+	}
+	v.Rename(id)
+	v.Configure(config)
+	return true
+}
+
 // due answers the revocations whose promises have run out.
 func (k *Keeper) due(v voter) {
 	for {
+		k.follow(v)
 		answer, to, store := v.Due(k.cfg.Clock.Now())
 		if answer == nil {
 			return
 		}
-		if k.save(v, store) {
+		if k.save(v, store) && !k.follow(v) {
 			slices.Sort(to)
 			for _, n := range to {
 				k.reply(n, answer)
@@ -581,14 +590,7 @@ func (k *Keeper) due(v voter) {
 }
 
 func (k *Keeper) handle(v voter, in vote) {
-	switch {
-	case in.cfg != nil:
-		v.Configure(*in.cfg)
-		return
-	case in.id != "":
-		v.Rename(in.id)
-		return
-	}
+	k.follow(v)
 	var answer Message
 	var store *Record
 	switch m := in.m.(type) {
@@ -606,7 +608,9 @@ func (k *Keeper) handle(v voter, in vote) {
 	case Revoke:
 		answer, store = v.Revoke(k.cfg.Clock.Now(), in.from, m)
 	}
-	if answer != nil && k.save(v, store) {
+	// The disk may have taken its time: what has the old name, or names an older
+	// configuration than the log has by now, is not said. Whoever asked asks again.
+	if answer != nil && k.save(v, store) && !k.follow(v) {
 		k.reply(in.from, answer)
 	}
 }

@@ -103,6 +103,12 @@ func (v *Voter) Configure(c Voters) { v.config = c }
 // Rename tells this voter's server id.
 func (v *Voter) Rename(id string) { v.self = id }
 
+// Is says whether this is what Rename and Configure told last. An index alone
+// tells nothing: another leader may have put another configuration in that place.
+func (v *Voter) Is(id string, c Voters) bool {
+	return v.self == id && v.config.Index == c.Index && slices.Equal(v.config.IDs, c.IDs)
+}
+
 // Renew answers a director (rule 3). answer is Ack, Refuse or nil.
 func (v *Voter) Renew(now time.Duration, node string, boot uint64, r Renew) (answer Message, store *Record) {
 	p := v.promises[node]
