@@ -98,6 +98,12 @@ func (a *arena) blind(owner *lab.Host, after probe.Instant) (blind []string) {
 	if !slices.ContainsFunc(arpAnswers(a.arp.Log()), func(w arpAnswer) bool { return w.at >= after && w.who == mac }) {
 		add("the ARP watcher is blind: no answer of %s (%s) in %v, who owns the group", owner.Name, mac, since(after))
 	}
+	// Also who has nothing to see now.
+	for _, p := range []*lab.Process{a.client.Process, a.pages.Process, a.observers[0].Process, a.observers[1].Process, a.arp} {
+		if p.Ended() {
+			add("%s on %s sees nothing more: it has ended (%v)", p.Name, p.Host.Name, p.Err())
+		}
+	}
 	for _, h := range a.nodes {
 		if d := a.Daemons[h.Name]; strings.TrimSpace(d.Log()) == "" {
 			add("the log of the daemon on %s is empty: a crash would not be seen", h.Name)
