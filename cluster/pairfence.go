@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/keepbeat/keepbeat/cluster/link"
 	"github.com/keepbeat/keepbeat/cluster/pair"
 	"github.com/keepbeat/keepbeat/cluster/state"
 	"github.com/keepbeat/keepbeat/conf"
@@ -65,8 +67,21 @@ func (p *pairing) askDevices(ctx context.Context, st *state.State, peer string, 
 		action = conf.FenceOff
 	}
 	p.n.logger.Warn("pair: fencing the peer", "node", peer, "action", action)
+	there := p.n.linked(peer) // it is to be fenced although hellos pass
+	over := func() error {
+		p.mu.Lock()
+		asks := counts()
+		p.mu.Unlock()
+		switch {
+		case !asks:
+			return errors.New("this node does not have to go on alone any more")
+		case !there && p.n.linked(peer):
+			return fmt.Errorf("%s is heard again", peer)
+		}
+		return nil
+	}
 	p.n.jobs.run(func() {
-		o, err := p.n.fence(ctx, fencing.Target{Node: peer, Silent: silent, Silence: p.n.silenceOf(peer), Ends: true}, action)
+		o, err := p.n.fence(ctx, fencing.Target{Node: peer, Silent: silent, Silence: p.n.silenceOf(peer), Ends: true, Over: over}, action)
 		p.mu.Lock()
 		if !counts() {
 			p.mu.Unlock()
@@ -102,6 +117,11 @@ func (p *pairing) askDevices(ctx context.Context, st *state.State, peer string, 
 		p.mu.Unlock()
 		p.wake()
 	})
+}
+
+// linked says whether hellos pass between this node and another one, both ways.
+func (n *Node) linked(node string) bool {
+	return slices.ContainsFunc(n.cfg.Datagrams.Peers(), func(p link.Peer) bool { return p.Node == node && p.State == link.Up })
 }
 
 // orderLife is how long an order may wait for its beginning: for a disk that is slow,
