@@ -121,14 +121,19 @@ func (w *watchers) answeredFrom(from probe.Instant) (n int) {
 	return n
 }
 
+// lateSince is how late the machine was, not long before an instant or since.
+func lateSince(since probe.Instant) time.Duration {
+	const effect = 2 * lease // what a stall brings about may come after it
+	return clock.Worst(time.Now().Add(-probe.Now().Sub(since) - effect))
+}
+
 // amiss is what a quiet machine does not bring about. A machine that was late by
 // more than this, not long before the instant or since, is to blame itself, and
 // that is logged. Only for bounds of time, and for moves and elections that were
 // not wanted: never for two owners, or for answers of who may not answer.
 func (w *watchers) amiss(most time.Duration, since probe.Instant, format string, args ...any) {
 	w.t.Helper()
-	const effect = 2 * lease // what a stall brings about may come after it
-	if late := clock.Worst(time.Now().Add(-probe.Now().Sub(since) - effect)); late > most {
+	if late := lateSince(since); late > most {
 		w.lab.Logf(format+"; the machine was late by %v", append(args, late)...)
 		return
 	}
@@ -140,7 +145,12 @@ func (w *watchers) noMoreThan(bound time.Duration, since probe.Instant, what str
 	w.t.Helper()
 	gap := w.client.Outage(since)
 	w.lab.Logf("%s: longest silence %v", what, gap)
-	if gap.Length() > bound {
+	// A stall costs elections, which begin anew at the next one; not any time.
+	const most = 10
+	switch late := lateSince(since); {
+	case gap.Length() > bound+most*late:
+		w.t.Errorf("%s: the client was without an answer for %v, want at most %v; the machine was late by %v, which does not explain that", what, gap, bound, late)
+	case gap.Length() > bound:
 		w.amiss(max(costly, bound/4), since, "%s: the client was without an answer for %v, want at most %v", what, gap, bound)
 	}
 }
