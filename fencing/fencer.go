@@ -66,8 +66,7 @@ type look struct {
 	err error
 }
 
-// New returns a Fencer without devices. It sees to it that no descriptor which
-// this process has inherited (Go's own are closed on exec already) is handed on to a program.
+// New returns a Fencer without devices.
 func New(cfg Config) *Fencer {
 	cfg.AgentDir = cmp.Or(cfg.AgentDir, DefaultAgentDir)
 	cfg.PluginDir = cmp.Or(cfg.PluginDir, DefaultPluginDir)
@@ -84,7 +83,6 @@ func New(cfg Config) *Fencer {
 	}
 	f := &Fencer{cfg: cfg, log: cfg.Logger, rand: rand.New(cfg.Rand), changed: make(chan struct{}), looked: map[string]look{}, slots: map[string]*slot{}}
 	f.open = f.device
-	closeInherited()
 	return f
 }
 

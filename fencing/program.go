@@ -147,9 +147,10 @@ func (p program) run(ctx context.Context) (answer []byte, err error) {
 	return nil, err
 }
 
-// closeInherited marks all descriptors to be closed on exec. Not at each start:
-// a daemon that is about to start itself anew unmarks what it takes along.
-func closeInherited() {
+// CloseInherited sees to it that no descriptor which this process has inherited is
+// handed on to a program: Go's own are closed on exec already. For the beginning of
+// the process only: a daemon that is about to start itself anew unmarks what it takes along.
+func CloseInherited() {
 	const first = 3
 	if unix.CloseRange(first, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) == nil {
 		return

@@ -19,6 +19,7 @@ import (
 	"github.com/keepbeat/keepbeat/cluster/api"
 	"github.com/keepbeat/keepbeat/cluster/consensus"
 	"github.com/keepbeat/keepbeat/conf"
+	"github.com/keepbeat/keepbeat/fencing"
 )
 
 // version is set by the linker.
@@ -34,6 +35,7 @@ const (
 
 func main() {
 	consensus.CheckIfAsked()
+	fencing.CloseInherited()
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	code := execute(ctx, os.Args, os.Stdout, os.Stderr)
 	stop()
