@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"errors"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -232,6 +234,14 @@ func TestCheckConfigLooksAtTheMachineWhoseFilesTheseAre(t *testing.T) {
 	// The daemon says the same.
 	if r := command(t, "keepbeat", "run", "--config", path); r.code != 1 || !strings.Contains(r.stderr, "admin_group: this machine has no group") {
 		t.Errorf("run: %+v", r)
+	}
+}
+
+// An own address in ping_group would break no tie.
+func TestOwnAddressesAreKnown(t *testing.T) {
+	own := netip.MustParseAddr("127.0.0.1")
+	if got := ownAddresses([]netip.Addr{own, netip.MustParseAddr("192.0.2.1")}); !slices.Equal(got, []netip.Addr{own}) {
+		t.Errorf("%v", got)
 	}
 }
 

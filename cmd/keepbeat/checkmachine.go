@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -25,6 +27,9 @@ func (k *checker) machine(path string, local *conf.Local) {
 			fmt.Fprintf(k.stderr, "%s: warning: %v\n", path, err)
 		}
 	}
+	for _, a := range ownAddresses(local.PingGroup) {
+		k.say(path, nil, fmt.Errorf("%s: ping_group: %s is an address of this machine: the tie-breaker has to be a third one that both reach, such as the router of the service network", path, a))
+	}
 	here := interfacesHere()
 	for _, l := range local.Links {
 		here.look(k.stderr, path, "link "+l.Name(), l.Interface)
@@ -38,6 +43,21 @@ func (k *checker) machine(path string, local *conf.Local) {
 
 func groupsOf(local *conf.Local) api.Groups {
 	return api.Groups{Read: local.SocketGroup, Admin: local.AdminGroup}
+}
+
+// ownAddresses returns those that this machine has.
+func ownAddresses(all []netip.Addr) (own []netip.Addr) {
+	have, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	for _, h := range have {
+		p, err := netip.ParsePrefix(h.String())
+		if err == nil && slices.Contains(all, p.Addr().Unmap()) {
+			own = append(own, p.Addr().Unmap())
+		}
+	}
+	return own
 }
 
 // interfaces are the names of this machine's; nil: they cannot be read.
