@@ -16,6 +16,7 @@ import (
 	"github.com/keepbeat/keepbeat/cluster/consensus"
 	"github.com/keepbeat/keepbeat/cluster/link"
 	"github.com/keepbeat/keepbeat/cluster/membership"
+	"github.com/keepbeat/keepbeat/cluster/pair"
 	"github.com/keepbeat/keepbeat/cluster/placement"
 	"github.com/keepbeat/keepbeat/cluster/state"
 	"github.com/keepbeat/keepbeat/conf"
@@ -404,9 +405,13 @@ func trouble(s Status) []string {
 	if s.Foreign != "" {
 		add(1, "%s", s.Foreign)
 	}
+	rivals := false
+	if h := here(s); h != nil && h.Pair != nil {
+		rivals = h.Pair.Phase == pair.Rivals.String()
+	}
 	for _, g := range s.Groups {
-		if s.Reading != "" {
-			break // it is as it was
+		if s.Reading != "" || rivals {
+			break // it is as it was, or as only this one of two histories has it
 		}
 		switch g.State {
 		case "blocked":

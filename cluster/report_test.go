@@ -187,3 +187,14 @@ func TestANewcomerThatWaitsForAnotherNamesIt(t *testing.T) {
 		t.Errorf("without a change of nodes: %q", got)
 	}
 }
+
+// Of two nodes that have each gone on alone one waits: what its own history says of the groups would mislead whoever chooses.
+func TestANodeThatWaitsForAChoiceDoesNotSayThatAGroupRunsNowhere(t *testing.T) {
+	s := Status{Node: "director1", Nodes: []NodeStatus{{Name: "director1", State: "up", Here: &LocalStatus{Pair: &PairStatus{
+		Rule: "unsafe", Peer: "director2", Phase: "rivals", Why: "director2 and this node have each gone on without the other",
+	}}}}, Groups: []GroupStatus{{Name: "web", State: "down", Reason: "stopped on director1"}}}
+	want := []string{"node director1 waits: director2 and this node have each gone on without the other"}
+	if got := trouble(s); !slices.Equal(got, want) {
+		t.Errorf("trouble: %q", got)
+	}
+}
