@@ -31,12 +31,15 @@ func (n *Node) tellArmed(st *state.State) {
 
 // armed is what the log does not know of a node's watchdog; nil: it knows it, or is not to be told.
 func armed(st *state.State, node string, boot uint64, timeout time.Duration) *state.Armed {
+	x := st.Nodes[node]
+	if st.Format < armedFormat || st.Spec == nil || !x.Valid || x.Boot != boot {
+		return nil
+	}
 	within := time.Duration(0)
 	if timeout > 0 {
 		within = resetWithin(st, timeout)
 	}
-	x := st.Nodes[node]
-	if st.Format < armedFormat || st.Spec == nil || !x.Valid || x.Boot != boot || x.Watchdog == timeout && x.ResetWithin == within {
+	if x.Watchdog == timeout && x.ResetWithin == within {
 		return nil
 	}
 	return &state.Armed{Node: node, Boot: boot, Timeout: timeout, Within: within}

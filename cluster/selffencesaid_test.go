@@ -114,6 +114,7 @@ func TestADaemonSaysThatItHasArmedItsWatchdog(t *testing.T) {
 		"that the driver has made less":    {nil, 7, 8 * time.Second, true},
 		"that it is not":                   {nil, 7, 0, true},
 		"that stops are quicker now":       {func(st *state.State) { st.Spec.Groups[0].Resources[0].StopTimeout = 9 * time.Second }, 7, 10 * time.Second, true},
+		"not before it has its groups":     {func(st *state.State) { st.Spec = nil }, 7, 8 * time.Second, false},
 		"not before it is admitted":        {nil, 8, 8 * time.Second, false},
 		"not when it is revoked":           {func(st *state.State) { alter(st, func(x *state.Node) { x.Valid = false }) }, 7, 8 * time.Second, false},
 		"not when nobody would understand": {func(st *state.State) { st.Format = armedFormat - 1 }, 7, 8 * time.Second, false},
