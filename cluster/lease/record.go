@@ -41,6 +41,15 @@ func (c Call) Promise() string {
 	return c.Node
 }
 
+// Names returns the index of the configuration of voters that a promise names;
+// false: the call was no promise.
+func (c Call) Names() (config uint64, promised bool) {
+	if c.Promise() == "" {
+		return 0, false
+	}
+	return c.out[1].(Ack).Config.Index, true
+}
+
 // Render returns the call with all its fields filled in, for writing it down.
 func (c Call) Render() Call {
 	if c.m != nil {

@@ -42,6 +42,18 @@ var cuts = []cut{
 	{name: "a voter does not look at the incarnation", edits: []edit{
 		{"cluster/lease/voter.go", "r.Incarnation <= up {", "r.Incarnation <= up && !CUT {"},
 	}},
+	{name: "what a log holds is told after its daemon has begun", shows: "names the voters of", edits: []edit{
+		{"cluster/consensus/running.go", "if err := c.newest.read(c.cfg.Stores.Log); err != nil {", `if CUT {
+		time.AfterFunc(150*time.Millisecond, func() { _ = c.newest.read(c.cfg.Stores.Log) })
+	} else if err := c.newest.read(c.cfg.Stores.Log); err != nil {`},
+	}},
+	{name: "what is put into the log is told later", shows: "names the voters of", edits: []edit{
+		{"cluster/consensus/disk.go", "d.newest.stored(l)", `if CUT {
+		time.AfterFunc(150*time.Millisecond, func() { d.newest.stored(l) })
+	} else {
+		d.newest.stored(l)
+	}`},
+	}},
 	{name: "an earlier daemon's leftovers do not hold the lease back", story: "leftovers", edits: []edit{withLeftovers}},
 	// The log refuses it and the node waits by itself: either is enough.
 	{name: "a revoked node gets a lease before it has stopped", story: "deaf owner", edits: []edit{

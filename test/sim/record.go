@@ -21,10 +21,12 @@ type recording struct {
 	Node  string `json:"node"`
 	Start int    `json:"start"` // which of its daemons
 
-	w *world
+	w    *world
+	disk *disk // of this daemon
 
 	mu       sync.Mutex // guards what follows
 	calls    []call
+	log      logged
 	phase    pair.Phase // decided last
 	halted   bool       // so it was when it decided last, with an intent
 	survives string     // the peer that may get no promise now
@@ -71,7 +73,9 @@ var _ cluster.Recorder = (*recording)(nil)
 
 // recorded begins the recording of a daemon.
 func (w *world) recorded(m *machine) *recording {
-	r := &recording{Node: m.name, Start: m.starts, w: w}
+	r := &recording{Node: m.name, Start: m.starts, w: w, disk: m.diskNow()}
+	r.log = r.disk.logged(logged{})
+	r.log.at = time.Time{}
 	w.recordings = append(w.recordings, r)
 	return r
 }
@@ -88,6 +92,7 @@ func (r *recording) Called(c lease.Call) {
 	r.calls = append(r.calls, call{Lease: &c})
 	peer := r.survives
 	r.mu.Unlock()
+	r.judgeNamed(c)
 	if peer != "" && c.Promise() == peer {
 		r.w.violate("%s promises to %s, which it is surviving", r.Node, peer)
 	}
