@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/keepbeat/keepbeat/cluster/link/linktest"
+	"github.com/keepbeat/keepbeat/cluster/state"
 	"github.com/keepbeat/keepbeat/conf"
 )
 
@@ -59,7 +60,6 @@ func newSchedule(seed uint64, story string) schedule {
 	if story == "" || !stories[story].alone {
 		s.drawAir(end)
 	}
-	s.drawSnapshots()
 	if len(s.Spares) > 0 && !s.Peaceful && !stories[story].alone {
 		for range 1 + d.IntN(4) {
 			e := event{At: d.between(0, end), Do: nodes, On: []string{s.director(d)}, Peer: "spare1", Flag: d.IntN(2) == 0}
@@ -71,6 +71,11 @@ func newSchedule(seed uint64, story string) schedule {
 	}
 	if s.Upgrade && !s.Peaceful {
 		s.Events = append(s.Events, event{At: d.between(0, end), Do: upgrade})
+	}
+	s.drawSnapshots(end, stories[story].alone)
+	if !s.Peaceful && !stories[story].alone {
+		s.drawUpgrade(end)
+		s.drawOrders(end)
 	}
 	slices.SortStableFunc(s.Events, func(a, b event) int { return cmp.Compare(a.At, b.At) })
 	for _, e := range s.Events {
@@ -116,14 +121,51 @@ func (s *schedule) drawAir(end time.Duration) {
 	}
 }
 
+// keptAtLeast is more than what is on its way to a node at once. When that fails raft falls
+// back to what was acknowledged; if the log begins later, it installs its snapshot over
+// what the node has applied by then, and looks for entries between the two that the node
+// has compacted. A daemon keeps 1024, and that many are never on their way.
+const keptAtLeast = 64
+
 // drawSnapshots lets the log be replaced by snapshots, with dice of its own as well: a
 // node that comes back is given one then, or begins with its own.
-func (s *schedule) drawSnapshots() {
+func (s *schedule) drawSnapshots(end time.Duration, alone bool) {
 	d := dice{rand.New(rand.NewPCG(s.Seed, 0x736e6170))}
 	if d.IntN(3) > 0 {
 		return
 	}
-	s.Snapshots = []uint64{4, 8, 16, 64}[d.IntN(4)]
+	s.Snapshots, s.Kept = []uint64{4, 8, 16, 64}[d.IntN(4)], keptAtLeast
+	if !s.Peaceful && !alone && d.IntN(2) == 0 {
+		s.Events = append(s.Events, event{
+			At: d.between(0, end), For: d.between(sec, 10*sec), Do: diesWriting, On: []string{s.someone(d)}, Write: ofSnapshot, Count: 1 + d.IntN(2), Flag: d.IntN(2) == 0,
+		})
+	}
+}
+
+// drawUpgrade lets some nodes begin with an earlier program, with dice of its own: in
+// pairs and with fencing, which no program of format 1 knows.
+func (s *schedule) drawUpgrade(end time.Duration) {
+	d := dice{rand.New(rand.NewPCG(s.Seed, 0x75706772))}
+	if s.Upgrade || len(s.Spares) > 0 || d.IntN(5) > 0 {
+		return
+	}
+	first := 1
+	if s.fences() {
+		first = 2
+	}
+	s.Upgrade, s.From = true, first+d.IntN(state.Format-first)
+	s.Events = append(s.Events, event{At: d.between(0, end), Do: upgrade})
+}
+
+// drawOrders lets operators have nodes fenced, with dice of its own.
+func (s *schedule) drawOrders(end time.Duration) {
+	d := dice{rand.New(rand.NewPCG(s.Seed, 0x66656e63))}
+	if !s.fences() || d.IntN(3) > 0 {
+		return
+	}
+	for range 1 + d.IntN(2) {
+		s.Events = append(s.Events, event{At: d.between(0, end), Do: orderFence, On: []string{s.director(d)}, Peer: s.director(d)})
+	}
 }
 
 // drawPair draws two directors and what decides between them.

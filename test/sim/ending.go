@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/keepbeat/keepbeat/cluster/pair"
+	"github.com/keepbeat/keepbeat/cluster/state"
 )
 
 // recover lets everything work again and waits for the groups to answer.
@@ -181,8 +182,8 @@ func (w *world) agree() string {
 		return fmt.Sprintf("of %d nodes %v vote", len(w.members()), votes)
 	}
 	for _, m := range w.members() {
-		if m.format != 0 && st.Format != m.format {
-			return fmt.Sprintf("the state has format %d", st.Format)
+		if want := cmp.Or(m.format, state.Format); st.Format != want {
+			return fmt.Sprintf("the state has format %d, and %s knows %d", st.Format, m.name, want)
 		}
 	}
 	return ""

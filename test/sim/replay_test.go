@@ -30,7 +30,7 @@ func TestReplay(t *testing.T) {
 	majority := newSchedule(1, "leftovers")
 	// A machine whose disk is empty is sent a snapshot; one that was off begins with its own.
 	compacted := schedule{
-		Config: Config{Seed: 1, Directors: 3, Groups: 2, Profile: conf.ProfileDefault, Snapshots: 4}, Starts: make([]time.Duration, 3),
+		Config: Config{Seed: 1, Directors: 3, Groups: 2, Profile: conf.ProfileDefault, Snapshots: 4, Kept: 2}, Starts: make([]time.Duration, 3),
 		Events: []event{{At: 3 * sec, For: 2 * sec, Do: power, On: []string{"director1"}}, {At: 8 * sec, For: 2 * sec, Do: diskLoss, On: []string{"director2"}}},
 		Calm:   10 * sec,
 	}

@@ -189,6 +189,9 @@ func (s schedule) String() string {
 	if s.Announced > 0 {
 		fmt.Fprintf(&b, ", %d groups announced, on_conflict: %v", s.Announced, s.OnConflict)
 	}
+	if s.Upgrade {
+		fmt.Fprintf(&b, ", begun with programs of format %d", max(1, s.From))
+	}
 	if s.Snapshots > 0 {
 		fmt.Fprintf(&b, ", a snapshot every %d entries", s.Snapshots)
 	}

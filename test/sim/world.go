@@ -56,8 +56,10 @@ type Config struct {
 	Upgrade bool
 	From    int
 	// Snapshots is after how many entries the log is replaced by a snapshot; 0: never,
-	// since no schedule is as long as that takes with a daemon's own number.
+	// since no schedule is as long as that takes with a daemon's own number. Kept is how
+	// many entries stay before it.
 	Snapshots uint64
+	Kept      uint64
 	Dir       string // for journals
 	// GuardIgnored makes the guard of every machine have no effect.
 	GuardIgnored bool
@@ -196,7 +198,7 @@ func (w *world) compaction() consensus.Compaction {
 	if w.cfg.Snapshots == 0 {
 		return consensus.Compaction{}
 	}
-	return consensus.Compaction{After: w.cfg.Snapshots, Keep: w.cfg.Snapshots / 2, Every: 500 * time.Millisecond}
+	return consensus.Compaction{After: w.cfg.Snapshots, Keep: w.cfg.Kept, Every: 500 * time.Millisecond}
 }
 
 func (w *world) fencing(m *machine, g *gate) fencing.Service {
