@@ -86,7 +86,7 @@ func (s *specReader) fencing(n *yaml.Node) {
 		"stonith-action":         `"stonith-action" is called "action" here`,
 		"stonith-timeout":        `"stonith-timeout" is "timeout" of each device here`,
 		"priority-fencing-delay": `"priority-fencing-delay" is written with underscores: "priority_fencing_delay"`,
-		"watchdog":               `a watchdog that is waited for is a device: devices: {NAME: {watchdog: yes, timeout: 20s, targets: [NODE]}}; the node's own watchdog device is named in ha.yaml`,
+		"watchdog":               `a watchdog that is waited for is a device: devices: {NAME: {watchdog: yes, timeout: 90s, targets: [NODE]}}; the node's own watchdog device is named in ha.yaml`,
 		"levels":                 `"levels" is called "topology" here: topology: {NODE: [DEVICE, [DEVICE, DEVICE]]}`,
 		"priority":               `"priority" belongs into a group: groups: {web: {priority: 10, resources: [...]}}`,
 	}
