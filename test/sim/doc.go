@@ -29,11 +29,12 @@
 //
 // What is not played: the order of bytes within a file that is being written
 // when the power goes (stores are in memory and write as a whole), disks that are
-// slow, full or failing (any write may be the last), QUIC (streams stall where no link
-// carries anything, and know no loss), serial links, memberlist, watchdogs and
-// devices that count on them, machines that are suspended, links whose key changes,
-// health checks. Snapshots and upgrades are drawn for some schedules only: others
-// keep the whole log, and all nodes run the newest program.
+// full, failing or, but for one test, slow (any write may be the last), QUIC (streams
+// stall where no link carries anything, and know no loss), serial links, memberlist,
+// watchdogs and devices that count on them, machines that are suspended, links whose
+// key changes, health checks, logs of which fewer than 64 entries stay before a
+// snapshot (draw.go says why). Snapshots and upgrades are drawn for some schedules only: others keep the
+// whole log, and all nodes run the newest program.
 //
 // Every call of the pure cores is recorded (record.go), and TestReplay makes them
 // again: lease, state, pair.Decide, of daemons that began with a snapshot as
