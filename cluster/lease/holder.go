@@ -17,7 +17,7 @@ type Holder struct {
 	heard       map[string]uint64        // by voter: highest K acknowledged
 	refused     map[string]uint64        // by voter: revoked up to
 	config      Voters                   // newest committed configuration applied here
-	latest      Voters                   // newest one in this node's log, committed or not
+	logged      []Voters                 // those put into this node's log since, committed or not, oldest first
 	named       map[string]Voters        // by voter: a newer one that its last acknowledgement named
 	peer        string                   // node: the other of a pair; empty: no pair
 	contested   bool                     // the peer is no voter any more, and may not know
@@ -57,16 +57,21 @@ func (h *Holder) Configure(v Voters) {
 	h.config = v
 }
 
-// Latest tells the newest configuration in this node's log, committed or not.
-func (h *Holder) Latest(v Voters) { h.latest = v }
+// Latest tells the newest configuration in this node's log, committed or not. The
+// ones before it count until they are applied: who applies them may be late, and
+// a revocation goes by the one that was in force.
+func (h *Holder) Latest(v Voters) {
+	h.logged = slices.DeleteFunc(h.logged, func(o Voters) bool { return o.Index >= v.Index || o.Index <= h.config.Index })
+	h.logged = append(h.logged, v)
+}
 
 // Newest returns the newest configuration in this node's log, committed or not.
 // One that is applied stands in the log, whoever has told of it first.
 func (h *Holder) Newest() Voters {
-	if h.latest.Index < h.config.Index {
-		return h.config
+	if n := len(h.logged); n > 0 && h.logged[n-1].Index >= h.config.Index {
+		return h.logged[n-1]
 	}
-	return h.latest
+	return h.config
 }
 
 // Pair names the other node of a pair, whose promise GoAlone may stand in for.
@@ -90,7 +95,9 @@ func (h *Holder) newer() []Voters {
 			all = append(all, v)
 		}
 	}
-	add(h.latest)
+	for _, v := range h.logged {
+		add(v)
+	}
 	for _, v := range h.named {
 		add(v)
 	}

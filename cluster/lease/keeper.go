@@ -489,7 +489,7 @@ func (k *Keeper) CollectedIn(node string, incarnation uint64) (config uint64, ok
 	if c == nil || c.incarnation != incarnation || len(k.h.config.IDs) == 0 {
 		return 0, false
 	}
-	for _, v := range []Voters{k.h.config, k.h.latest} {
+	for _, v := range []Voters{k.h.config, k.h.Newest()} {
 		n := 0
 		for _, id := range v.IDs {
 			if c.revoked[id] {
