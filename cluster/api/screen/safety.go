@@ -150,8 +150,12 @@ func fencingPart(s cluster.Status) part {
 	for _, d := range devicesOf(s) {
 		switch {
 		case len(d.faults) > 0:
+			fault := "no answer"
+			if d.kind == conf.FenceWatchdog.String() {
+				fault = "fences nobody" // it is asked nothing: what it waits for is not known to happen
+			}
 			for _, f := range d.faults {
-				x.rows = append(x.rows, []cell{text("%s", d.name), text("no answer").in(bad), text("on %s: %s", f[0], f[1])})
+				x.rows = append(x.rows, []cell{text("%s", d.name), text("%s", fault).in(bad), text("on %s: %s", f[0], f[1])})
 			}
 		case !d.here:
 		case d.kind == conf.FenceManual.String() || d.kind == conf.FenceWatchdog.String():
