@@ -53,7 +53,7 @@ func (n *Node) Fence(ctx context.Context, node string) (FenceOrdered, error) {
 	} else if err := n.cfg.Fencing.Can(peer); err != nil {
 		return r, err
 	}
-	refused, cost := n.fenceCost(ctx, st, node, ofPair)
+	cost, refused := n.fenceCost(ctx, st, node, ofPair)
 	if o.Dry {
 		r.Plan = n.planFence(ctx, st, r)
 		switch {
@@ -95,7 +95,7 @@ func (n *Node) noDevices(st *state.State) error {
 }
 
 // fenceCost says why a node cannot be fenced now, and what the cluster would lose by it.
-func (n *Node) fenceCost(ctx context.Context, st *state.State, node string, ofPair bool) (refused error, cost string) {
+func (n *Node) fenceCost(ctx context.Context, st *state.State, node string, ofPair bool) (cost string, refused error) {
 	var costs []string
 	if ofPair {
 		refused = n.pair.mayOrder()
@@ -114,7 +114,7 @@ func (n *Node) fenceCost(ctx context.Context, st *state.State, node string, ofPa
 			costs = append(costs, loneText(lone))
 		}
 	}
-	return refused, strings.Join(costs, "\n")
+	return strings.Join(costs, "\n"), refused
 }
 
 // fencedAway is why a node that is about to be fenced cannot have a group.
