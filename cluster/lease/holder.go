@@ -18,7 +18,7 @@ type Holder struct {
 	refused     map[string]uint64        // by voter: revoked up to
 	config      Voters                   // newest committed configuration applied here
 	logged      []Voters                 // those put into this node's log since, committed or not, oldest first
-	named       map[string]Voters        // by voter: a newer one that its last acknowledgement named
+	named       map[string][]Voters      // by voter: those that its acknowledgements have named, and that still stand in its log
 	peer        string                   // node: the other of a pair; empty: no pair
 	contested   bool                     // the peer is no voter any more, and may not know
 	alone       time.Duration            // until when the peer's promise is not needed
@@ -32,7 +32,7 @@ type round struct {
 
 // NewHolder returns a holder without a lease.
 func NewHolder(self string) *Holder {
-	return &Holder{self: self, ends: map[string]time.Duration{}, heard: map[string]uint64{}, refused: map[string]uint64{}, named: map[string]Voters{}}
+	return &Holder{self: self, ends: map[string]time.Duration{}, heard: map[string]uint64{}, refused: map[string]uint64{}, named: map[string][]Voters{}}
 }
 
 // Admit tells the incarnation that the log gave to this very start (rule 1).
@@ -61,8 +61,14 @@ func (h *Holder) Configure(v Voters) {
 // ones before it count until they are applied: who applies them may be late, and
 // a revocation goes by the one that was in force.
 func (h *Holder) Latest(v Voters) {
-	h.logged = slices.DeleteFunc(h.logged, func(o Voters) bool { return o.Index >= v.Index || o.Index <= h.config.Index })
-	h.logged = append(h.logged, v)
+	h.logged = h.follow(h.logged, v)
+}
+
+// follow adds the newest configuration of a log to those of it that are not
+// applied here. What stood at its place, or behind it, raft has taken back.
+func (h *Holder) follow(log []Voters, v Voters) []Voters {
+	log = slices.DeleteFunc(log, func(o Voters) bool { return o.Index >= v.Index || o.Index <= h.config.Index })
+	return append(log, v)
 }
 
 // Newest returns the newest configuration in this node's log, committed or not.
@@ -98,8 +104,10 @@ func (h *Holder) newer() []Voters {
 	for _, v := range h.logged {
 		add(v)
 	}
-	for _, v := range h.named {
-		add(v)
+	for _, log := range h.named {
+		for _, v := range log {
+			add(v)
+		}
 	}
 	return all
 }
@@ -145,7 +153,7 @@ func (h *Holder) Ack(a Ack) {
 	}
 	h.heard[a.Voter] = a.K
 	h.ends[a.Voter] = max(h.ends[a.Voter], h.rounds[i].sent+h.rounds[i].length)
-	h.named[a.Voter] = a.Config // its latest word: raft may have taken a configuration that was not committed back
+	h.named[a.Voter] = h.follow(h.named[a.Voter], a.Config)
 }
 
 // Refuse takes a refusal into account.

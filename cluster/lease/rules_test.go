@@ -110,6 +110,20 @@ func TestRule4ANewerConfigurationCountsToo(t *testing.T) {
 		h.Ack(ack("b/1", 2)) // raft truncated the entry
 		wantEnd(t, h, 1500*ms)
 	})
+	t.Run("also when a still newer one is named, until that is applied", func(t *testing.T) {
+		abc70 := Voters{Index: 70, IDs: abc.IDs}
+		h := holder(abc)
+		for k, c := range []Voters{{Index: 50, IDs: []string{"a/1", "b/1", "c/1", "d/1", "e/1"}}, abc70} {
+			h.Round(time.Duration(1000+100*k)*ms, length)
+			h.Ack(ack("a/1", uint64(k+1)))
+			b := ack("b/1", uint64(k+1))
+			b.Config = c
+			h.Ack(b)
+			wantEnd(t, h, 0) // c, d and e may have revoked it by the configuration of 50
+		}
+		h.Configure(abc70) // and all that stands before it: the revocation, too
+		wantEnd(t, h, 1600*ms)
+	})
 	t.Run("that stands in the own log only", func(t *testing.T) {
 		h := holder(abc)
 		h.Latest(abcd)
