@@ -15,7 +15,8 @@ import (
 
 const (
 	// accuseAfter is how long a foreign router has to dispute a group before it is
-	// fenced: what a switch still delivers after a change is over by then.
+	// fenced, and is heard: what a switch still delivers after a change is over by then,
+	// and so is what waited in a socket while this process stood still.
 	accuseAfter = 3 * time.Second
 	// After a fencing the router gets time to come back as a backup; it is not
 	// switched off again and again, whatever it does then. A device that failed is tried again sooner.
@@ -74,7 +75,7 @@ func (a *accuser) due(all []resources.Accusation, now time.Time) (due, inVain []
 		f := a.fenced[x.Target]
 		pause := foreignFailed
 		switch {
-		case now.Sub(first) < accuseAfter:
+		case x.Heard.Sub(first) < accuseAfter:
 			continue
 		case f.done && first.Before(f.seen):
 			if !f.inVain && now.Sub(f.seen) >= accuseAfter {

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -43,11 +44,36 @@ func TestWhenAForeignRouterIsFenced(t *testing.T) {
 				if s.learn != nil {
 					a.learn(s.learn, begin.Add(s.after))
 				}
-				if due, _ := a.due(s.heard, begin.Add(s.after)); len(due) > 0 != s.due {
+				if due, _ := a.due(heardAt(s.heard, begin.Add(s.after)), begin.Add(s.after)); len(due) > 0 != s.due {
 					t.Errorf("after %v: due %v, want %v", s.after, due, s.due)
 				}
 			}
 		})
+	}
+}
+
+// heardAt is what is heard at an instant.
+func heardAt(all []resources.Accusation, at time.Time) []resources.Accusation {
+	all = slices.Clone(all)
+	for i := range all {
+		all[i].Heard = at
+	}
+	return all
+}
+
+// What a router said while this process stood still is read when it goes on, all of it
+// at once, and the router may be long gone.
+func TestAForeignRouterIsNotFencedForWhatWaitedInASocket(t *testing.T) {
+	var a accuser
+	begin := time.Unix(1e9, 0)
+	old := heardAt([]resources.Accusation{{Group: "web", Epoch: 1, Target: "router9"}}, begin)
+	for after := time.Duration(0); after < 4*accuseAfter; after += 50 * time.Millisecond {
+		if due, _ := a.due(old, begin.Add(after)); len(due) > 0 {
+			t.Fatalf("due after %v, heard at the beginning only", after)
+		}
+	}
+	if due, _ := a.due(heardAt(old, begin.Add(4*accuseAfter)), begin.Add(4*accuseAfter)); len(due) == 0 {
+		t.Error("it is heard still, and not due")
 	}
 }
 
@@ -62,7 +88,7 @@ func TestThatFencingWasInVainIsSaidOnce(t *testing.T) {
 		if i == 10 {
 			a.learn(&state.State{Fences: []state.FenceRecord{{Index: 5, Fenced: state.Fenced{Node: "router9", Done: true, Group: "web"}}}}, now)
 		}
-		_, inVain := a.due(heard, now)
+		_, inVain := a.due(heardAt(heard, now), now)
 		said += len(inVain)
 	}
 	if said != 1 {

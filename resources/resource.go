@@ -80,7 +80,9 @@ type Announcing interface{ Routers() []VirtualRouter }
 // claim what their group has, and are to have it fenced. While it does so Accused
 // returns its name among the targets of fencing devices, and what it does. It is
 // cheap and may be called at any time.
-type Accuser interface{ Accused() (target, why string) }
+type Accuser interface {
+	Accused() (target, why string, heard time.Time)
+}
 
 // Replacer is implemented by resources that tell the network when this daemon is
 // about to be replaced by the next in a planned restart, which takes absence at

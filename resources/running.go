@@ -52,6 +52,7 @@ type Accusation struct {
 	Epoch  uint64
 	Target string // of fencing devices
 	Why    string
+	Heard  time.Time // when it claimed that last
 }
 
 // Accusations returns who is to be fenced because it claims what groups here have.
@@ -71,8 +72,8 @@ func (g *group) accusations() (all []Accusation) {
 	members, epoch := g.active(), g.env().Epoch()
 	for _, mb := range members {
 		if a, ok := mb.res.(Accuser); ok {
-			if target, why := a.Accused(); target != "" {
-				all = append(all, Accusation{g.name, epoch, target, why})
+			if target, why, heard := a.Accused(); target != "" {
+				all = append(all, Accusation{g.name, epoch, target, why, heard})
 			}
 		}
 	}

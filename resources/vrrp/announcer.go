@@ -224,6 +224,13 @@ func (a *Announcer) Conflict() (Foreign, bool) {
 	return a.rival.Foreign, a.silent || a.rival.again && !a.rival.gone(a.cfg.Host.Now())
 }
 
+// Heard returns when a foreign master was heard last; zero: never.
+func (a *Announcer) Heard() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.rival.heard
+}
+
 // AnnouncerStatus is what an Announcer knows.
 type AnnouncerStatus struct {
 	Announces    bool       `json:"announces"`

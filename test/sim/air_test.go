@@ -103,7 +103,7 @@ func TestAForeignMasterIsNotTriedAgainForNothing(t *testing.T) {
 	}{
 		"the operator's lease has ended": {heard(26*sec, "director1"), event{At: 8 * sec, For: 25 * sec, Do: partition, On: []string{"director1"}}, ""},
 		"the operator was stopped":       {heard(26*sec, "director1"), event{At: 8 * sec, For: 14 * sec, Do: pause, On: []string{"director1"}}, ""},
-		"it has left":                    {heard(7 * sec), event{}, "under epoch 1 it hears no foreign master of group group1"},
+		"it has left":                    {heard(9 * sec), event{}, "under epoch 1 it hears no foreign master of group group1"},
 		"the group has moved":            {heard(32 * sec), event{At: 8 * sec, Do: standby, On: []string{"director1"}, Count: 1}, "director2: under epoch 1 it hears no foreign master of group group1"},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {

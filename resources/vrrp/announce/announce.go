@@ -117,12 +117,12 @@ func (a *announcer) outbid() error {
 // Accused names the foreign master that is to be fenced. One of the same priority is
 // none: so announces every node of the cluster. Nor is one of other addresses, which
 // has the VRID by mistake: the router that the specification names is another.
-func (a *announcer) Accused() (target, why string) {
+func (a *announcer) Accused() (target, why string, heard time.Time) {
 	f, is := a.talk.Conflict()
 	if !is || a.spec.OnConflict != conf.ConflictFence || f.Priority <= a.spec.Instance.Priority || f.Others {
-		return "", ""
+		return "", "", time.Time{}
 	}
-	return a.spec.Foreign, fmt.Sprintf("%s is master of %s too", f.From, a.spec.Instance.Key())
+	return a.spec.Foreign, fmt.Sprintf("%s is master of %s too", f.From, a.spec.Instance.Key()), a.talk.Heard()
 }
 
 // Detail is what status shows of an announcer.

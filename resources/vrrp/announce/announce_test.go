@@ -236,7 +236,8 @@ func TestAForeignMasterBesideWhomTheGroupStays(t *testing.T) {
 		want []resources.Accusation
 	}{
 		{"keep", nil},
-		{"fence, foreign: router9", []resources.Accusation{{Group: "web", Epoch: 1, Target: "router9", Why: "192.0.2.6 is master of VRID 51 of IPv4 on eth0 too"}}},
+		{"fence, foreign: router9", []resources.Accusation{{Group: "web", Epoch: 1, Target: "router9", Why: "192.0.2.6 is master of VRID 51 of IPv4 on eth0 too",
+			Heard: time.Date(2000, 1, 1, 0, 0, 13, 0, time.UTC)}}}, // 13 s after a bubble begins
 	} {
 		t.Run(c.then, func(t *testing.T) {
 			story(t, c.then, func(t *testing.T, w *wire, m *resources.Manager) {
