@@ -54,18 +54,8 @@ func (p *pairing) askDevices(ctx context.Context, st *state.State, peer string, 
 	// An answer counts for the intent that asked, and for no later one: the peer may
 	// have started, rejoined and acted between the device's deed and its word.
 	counts := func() bool { return p.record.Intent != nil && p.record.Intent.Generation.ID == intent }
-	forced := p.forced
+	action := p.actionLocked(st)
 	p.mu.Unlock()
-	c := fencingOf(st)
-	action := conf.FenceReboot
-	if c != nil && c.Action != 0 {
-		action = c.Action
-	}
-	if forced {
-		// The peer is the only voter by all that it knows: started again without hearing
-		// this node, it would act. So it stays off until a person starts it.
-		action = conf.FenceOff
-	}
 	p.n.logger.Warn("pair: fencing the peer", "node", peer, "action", action)
 	there := p.n.linked(peer) // it is to be fenced although hellos pass
 	over := func() error {
@@ -119,6 +109,15 @@ func (p *pairing) askDevices(ctx context.Context, st *state.State, peer string, 
 	})
 }
 
+// actionLocked is what devices are to do with the peer. One that is the only voter by all that
+// it knows would act if it were started again and did not hear this node: it stays off until a person starts it.
+func (p *pairing) actionLocked(st *state.State) conf.FenceAction {
+	if p.forced || p.record.Forced {
+		return conf.FenceOff
+	}
+	return fenceAction(st)
+}
+
 // linked says whether hellos pass between this node and another one, both ways.
 func (n *Node) linked(node string) bool {
 	return slices.ContainsFunc(n.cfg.Datagrams.Peers(), func(p link.Peer) bool { return p.Node == node && p.State == link.Up })
@@ -166,9 +165,9 @@ func (p *pairing) orderFence(why string) error {
 }
 
 // fenceOnce has a peer fenced that this node, the only voter, has gone on without:
-// it may hang in its start. There is nobody to decide with, and nothing to try again for.
+// it may hang in its start. p.mu is held. There is nobody to decide with, and nothing to try again for.
 func (p *pairing) fenceOnce(peer, why string) {
-	n := p.n
+	n, action := p.n, p.actionLocked(p.n.State())
 	n.jobs.begin("fence "+peer, func() {
 		ctx := n.jobs.ctx
 		t := n.targetOf(peer, false)
@@ -182,7 +181,7 @@ func (p *pairing) fenceOnce(peer, why string) {
 		}
 		incarnation := n.State().Nodes[peer].Incarnation
 		n.logger.Warn("pair: fencing the peer", "node", peer, "why", why)
-		o, err := n.fence(ctx, t, fenceAction(n.State()))
+		o, err := n.fence(ctx, t, action)
 		if err != nil || !o.Done {
 			n.logger.Error("pair: the peer could not be fenced", "node", peer, "err", err)
 		}

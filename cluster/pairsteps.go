@@ -142,7 +142,7 @@ func (p *pairing) follow(ctx context.Context, st *state.State, f pair.Facts, d p
 		p.step(f.Record, func() error { return p.open(f) })
 	case d.Settle:
 		p.step(f.Record, func() error {
-			return p.change(func(r *pair.Record) { r.Contested, r.Rule = "", "" })
+			return p.change(func(r *pair.Record) { r.Contested, r.Rule, r.Forced = "", "", false })
 		})
 	}
 }
@@ -178,6 +178,8 @@ func (p *pairing) step(decidedBy pair.Record, f func() error) {
 	})
 }
 
+// change stores a change of the record. The steps and what the log tells change
+// it side by side, and neither may undo the other's.
 func (p *pairing) change(f func(r *pair.Record)) error {
 	p.storing <- struct{}{}
 	defer func() { <-p.storing }()
@@ -186,7 +188,7 @@ func (p *pairing) change(f func(r *pair.Record)) error {
 	p.mu.Unlock()
 	f(&r)
 	if err := p.store.Save(r); err != nil {
-		return fmt.Errorf("the generation cannot be stored: %w", err)
+		return fmt.Errorf("the generation cannot be stored: %w; make room in the data directory, or see what is wrong with the disk", err)
 	}
 	p.mu.Lock()
 	p.record = r
@@ -214,6 +216,7 @@ func (p *pairing) open(f pair.Facts) error {
 	if p.off != "" {
 		how += ", " + p.off
 	}
+	forced := p.forced
 	t := telling{generation: g, how: how, peer: f.Peer, outcome: p.outcome, fenced: p.fence == pair.Done}
 	p.mu.Unlock()
 	// What nobody has applied yet counts, too: an admission of the peer's, say.
@@ -224,6 +227,7 @@ func (p *pairing) open(f pair.Facts) error {
 	}
 	err := p.change(func(r *pair.Record) {
 		r.Current, r.Contested, r.Rule, r.How, r.Force = g, f.Peer, f.Rule.String(), how, true
+		r.Forced = r.Forced || forced
 	})
 	if err != nil {
 		return err

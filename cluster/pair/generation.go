@@ -70,6 +70,10 @@ type Record struct {
 	// Force says that the log still has to be given the configuration of the
 	// generation: this node alone.
 	Force bool `json:"force,omitempty"`
+	// Forced says that the generation was opened by a node that did not vote: by all that
+	// the survived peer knows it is the only voter, so it would act when it is started and
+	// does not hear this node. It is switched off, and never on, until it has come back.
+	Forced bool `json:"forced,omitempty"`
 	// Discard says that the log belongs to an older generation and is to be put aside.
 	Discard bool `json:"discard,omitempty"`
 	// RuleEnded says that a third node has been let in: until the log says otherwise

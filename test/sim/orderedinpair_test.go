@@ -117,3 +117,29 @@ func TestANodeThatWaitsShowsWhatItsLogHolds(t *testing.T) {
 		r.drain()
 	})
 }
+
+// TestAnOnlyVoterThatWasSwitchedOffIsNotSwitchedOn: director1 was stopped first and is forced to
+// go on; director2, which votes alone by all that it knows, is off. An order to fence it, or a word
+// that director1 goes on after a start, may not start it behind a cut.
+func TestAnOnlyVoterThatWasSwitchedOffIsNotSwitchedOn(t *testing.T) {
+	forced := []event{
+		{At: 4 * sec, For: 12 * sec, Do: cleanStop, On: []string{"director1"}},
+		{At: 12 * sec, For: sec, Do: power, On: []string{"director2"}},
+		{At: 12*sec + 500*time.Millisecond, For: 60 * sec, Do: partition, On: []string{"director2"}},
+		{At: 20 * sec, Do: confirm, On: []string{"director1"}, Flag: true},
+	}
+	for name, more := range map[string][]event{
+		"by an order": {{At: 32 * sec, Do: orderFence, On: []string{"director1"}, Peer: "director2"}},
+		"by a word after a start": {
+			{At: 32 * sec, For: 2 * sec, Do: crash, On: []string{"director1"}},
+			{At: 42 * sec, Do: confirm, On: []string{"director1"}},
+		},
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			w := judge(t, pairSchedule(conf.QuorumFencing, append(forced, more...)...))
+			if n := strings.Count(w.transcript.String(), "director1 fences director2"); n != 2 {
+				t.Errorf("the device was used %d times\n%s", n, w.transcript.Bytes())
+			}
+		})
+	}
+}
